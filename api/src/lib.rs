@@ -1,0 +1,12 @@
+//! The shapes on the wire, version 1: what the API takes and answers, and what agents and the control plane say to
+//! each other. JSON throughout; conversions from and to the types of the decisions are here and nowhere else.
+
+pub mod agent;
+#[cfg(feature = "client")]
+mod client;
+pub mod fleet;
+mod orders;
+pub mod problem;
+
+#[cfg(feature = "client")]
+pub use client::{ApiError, Client, LineStream};

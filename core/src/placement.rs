@@ -1,0 +1,177 @@
+//! The planner: which cell a tenant should be in, and whether a move may start now.
+
+use crate::cell::{CellCondition, CellKind, CellRef};
+use crate::fleet::{Fleet, FleetCell, MoveBudgets};
+use crate::ids::CellName;
+use crate::tenant_move::MoveRecord;
+
+/// Why no cell, or not this one, can take a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    /// There is no such cell.
+    #[error("there is no cell {0:?}: `cellway cell list` shows the ones there are")]
+    Unknown(CellName),
+    /// Its condition forbids it.
+    #[error("cell {cell} is {condition}: it takes nobody new", condition = .condition.as_str())]
+    NotOpen {
+        /// The cell.
+        cell: CellName,
+        /// Its condition.
+        condition: CellCondition,
+    },
+    /// It holds as many tenants as it should.
+    #[error("cell {cell} is full: its capacity of {capacity} tenants is used")]
+    Full {
+        /// The cell.
+        cell: CellName,
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// No open cell has room.
+    #[error("no open cell has room: add one, or raise a capacity")]
+    Nowhere,
+}
+
+/// Whether `cell` may take one more tenant.
+pub fn check_room(fleet: &Fleet, cell: &CellName) -> Result<CellRef, NoPlace> {
+    let found = fleet.cells.get(cell).ok_or_else(|| NoPlace::Unknown(cell.clone()))?;
+    if found.cell.condition != CellCondition::Open {
+        return Err(NoPlace::NotOpen { cell: cell.clone(), condition: found.cell.condition });
+    }
+    if !has_room(found) {
+        return Err(NoPlace::Full { cell: cell.clone(), capacity: found.cell.capacity_tenants });
+    }
+    Ok(found.cell.cell.clone())
+}
+
+/// The open, reachable cell with the smallest share of its capacity in use; ties go to the first name.
+///
+/// Plain origins are never chosen: a tenant goes there only by an operator's word, for it cannot leave by itself.
+pub fn choose_cell(fleet: &Fleet) -> Result<CellRef, NoPlace> {
+    let takes = |found: &&FleetCell| {
+        found.cell.condition == CellCondition::Open
+            && found.cell.kind == CellKind::Agent
+            && found.reachable
+            && has_room(found)
+    };
+    let fullness = |found: &&FleetCell| {
+        let capacity = match found.cell.capacity_tenants {
+            0 => u64::from(u32::MAX),
+            stated => u64::from(stated),
+        };
+        (u64::from(found.tenants) * u64::from(u32::MAX)) / capacity
+    };
+    fleet.cells.values().filter(takes).min_by_key(fullness).map(|found| found.cell.cell.clone()).ok_or(NoPlace::Nowhere)
+}
+
+fn has_room(found: &FleetCell) -> bool {
+    found.cell.capacity_tenants == 0 || found.tenants < found.cell.capacity_tenants
+}
+
+/// Why a planned move waits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotYet {
+    /// The emergency brake is on.
+    #[error("the emergency brake is on")]
+    Brake,
+    /// A registered gate instance of the source is not to be reached, so the source could not be fenced.
+    #[error("not every registered gate of {0} is reachable, so it could not be fenced")]
+    SourceUnreachable(CellName),
+    /// No gate of the target is to be reached.
+    #[error("no gate of {0} is reachable")]
+    TargetUnreachable(CellName),
+    /// The target does not take tenants.
+    #[error("cell {0} is not open")]
+    TargetNotOpen(CellName),
+    /// As many moves leave the source as may.
+    #[error("{count} moves are leaving {cell} already")]
+    SourceBusy {
+        /// The source.
+        cell: CellName,
+        /// Moves in flight.
+        count: usize,
+    },
+    /// As many moves go to the target as may.
+    #[error("{count} moves are going to {cell} already")]
+    TargetBusy {
+        /// The target.
+        cell: CellName,
+        /// Moves in flight.
+        count: usize,
+    },
+    /// As many moves are in flight as may.
+    #[error("{0} moves are in flight already")]
+    FleetBusy(usize),
+}
+
+/// Whether a planned move may start.
+pub fn may_start(fleet: &Fleet, budgets: &MoveBudgets, brake: bool, record: &MoveRecord) -> Result<(), NotYet> {
+    if brake {
+        return Err(NotYet::Brake);
+    }
+    let cell = |wanted: &CellRef| fleet.cells.get(&wanted.name).filter(|found| found.cell.cell == *wanted);
+    if !cell(&record.source).is_some_and(|source| source.reachable) {
+        return Err(NotYet::SourceUnreachable(record.source.name.clone()));
+    }
+    match cell(&record.target) {
+        Some(target) if target.cell.condition != CellCondition::Open => {
+            return Err(NotYet::TargetNotOpen(record.target.name.clone()));
+        }
+        Some(target) if target.reachable => {}
+        _ => return Err(NotYet::TargetUnreachable(record.target.name.clone())),
+    }
+    let leaving = fleet.moves_in_flight.iter().filter(|(source, _)| *source == record.source).count();
+    if leaving >= budgets.per_source {
+        return Err(NotYet::SourceBusy { cell: record.source.name.clone(), count: leaving });
+    }
+    let coming = fleet.moves_in_flight.iter().filter(|(_, target)| *target == record.target).count();
+    if coming >= budgets.per_target {
+        return Err(NotYet::TargetBusy { cell: record.target.name.clone(), count: coming });
+    }
+    let all = fleet.moves_in_flight.len();
+    if all >= budgets.fleet { Err(NotYet::FleetBusy(all)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::Cell;
+    use crate::ids::CellUid;
+    use std::collections::BTreeMap;
+
+    fn fleet(cells: &[(&str, u32, u32, CellCondition)]) -> Fleet {
+        let entry = |&(name, tenants, capacity_tenants, condition): &(&str, u32, u32, CellCondition)| {
+            let name = CellName::new(name).expect("legal");
+            let cell = Cell {
+                cell: CellRef { name: name.clone(), uid: CellUid::new("u").expect("legal") },
+                condition,
+                kind: CellKind::Agent,
+                version: "1".into(),
+                labels: BTreeMap::new(),
+                endpoints: vec![],
+                capacity_tenants,
+            };
+            (name, FleetCell { cell, tenants, reachable: true })
+        };
+        Fleet { cells: cells.iter().map(entry).collect(), ..Fleet::default() }
+    }
+
+    #[test]
+    fn the_emptiest_open_cell_is_chosen() {
+        use CellCondition::{Cordoned, Open};
+        let chosen = |cells: &[_]| choose_cell(&fleet(cells)).map(|cell| cell.name.to_string());
+        assert_eq!(chosen(&[("a", 5, 0, Open), ("b", 4, 0, Open)]), Ok("b".into()));
+        assert_eq!(chosen(&[("a", 5, 100, Open), ("b", 4, 5, Open)]), Ok("a".into()));
+        assert_eq!(chosen(&[("a", 0, 0, Cordoned), ("b", 4, 0, Open)]), Ok("b".into()));
+        assert_eq!(chosen(&[("b", 4, 4, Open)]), Err(NoPlace::Nowhere));
+    }
+
+    #[test]
+    fn a_closed_or_full_cell_is_refused_with_its_reason() {
+        let fleet = fleet(&[("a", 0, 0, CellCondition::Draining), ("b", 4, 4, CellCondition::Open)]);
+        let reason = |name: &str| check_room(&fleet, &CellName::new(name).expect("legal")).map_err(|e| e.to_string());
+        assert_eq!(reason("a"), Err("cell a is draining: it takes nobody new".into()));
+        assert_eq!(reason("b"), Err("cell b is full: its capacity of 4 tenants is used".into()));
+        assert!(reason("c").is_err_and(|text| text.starts_with("there is no cell c")));
+    }
+}

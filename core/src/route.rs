@@ -1,0 +1,105 @@
+//! How a host becomes a tenant, and when a router may believe a gate that sends it elsewhere.
+
+use crate::hostname::Hostname;
+use crate::ids::{CellName, Epoch};
+use std::collections::BTreeSet;
+
+/// Labels below the base domain that are never tenants, unless configured otherwise.
+pub const RESERVED_LABELS: [&str; 4] = ["www", "api", "admin", "status"];
+
+/// How often one request may be sent on because a gate said `elsewhere`.
+pub const ELSEWHERE_HOPS_MAX: u32 = 2;
+
+/// The domains that a router serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domains {
+    /// Tenants are one label below one of these.
+    pub base: Vec<Hostname>,
+    /// Labels that are never tenants.
+    pub reserved: BTreeSet<String>,
+}
+
+/// What a host stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostMeaning<'a> {
+    /// The tenant with this label as its id, if there is one.
+    Tenant(&'a str),
+    /// The bare base domain or a reserved label: the configured origin.
+    Origin,
+    /// A name outside of the base domains: a tenant's own domain, if someone claimed it.
+    Custom,
+}
+
+impl Domains {
+    /// What `host` stands for.
+    pub fn meaning<'a>(&self, host: &'a Hostname) -> HostMeaning<'a> {
+        for base in &self.base {
+            if host == base {
+                return HostMeaning::Origin;
+            }
+            match host.label_under(base) {
+                Some(label) if self.reserved.contains(label) => return HostMeaning::Origin,
+                Some(label) => return HostMeaning::Tenant(label),
+                None => {}
+            }
+        }
+        HostMeaning::Custom
+    }
+}
+
+/// Where a router sends a tenant's requests, as it knows: from its feed, or from a gate's hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The cell.
+    pub cell: CellName,
+    /// At this epoch.
+    pub epoch: Epoch,
+}
+
+/// Whether a router may follow `hint`, which the gate of cell `said_by` gave in answer to a request that was sent on
+/// `hops` times before.
+///
+/// Only the cell that the router itself holds for the owner may point elsewhere, only to a known cell, and only to a
+/// higher epoch: so a gate cannot take a tenant, and a router never goes back.
+pub fn may_follow(held: &Owner, said_by: &CellName, hint: &Owner, hint_cell_is_known: bool, hops: u32) -> bool {
+    held.cell == *said_by && hint_cell_is_known && hint.epoch > held.epoch && hops < ELSEWHERE_HOPS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Hostname {
+        Hostname::from_text(text).expect("legal")
+    }
+
+    fn owner(cell: &str, epoch: u64) -> Owner {
+        Owner { cell: CellName::new(cell).expect("legal"), epoch: Epoch(epoch) }
+    }
+
+    #[test]
+    fn reserved_labels_and_the_bare_base_are_never_tenants() {
+        let domains =
+            Domains { base: vec![host("cells.localhost")], reserved: RESERVED_LABELS.map(str::to_owned).into() };
+        assert_eq!(domains.meaning(&host("acme.cells.localhost")), HostMeaning::Tenant("acme"));
+        for name in ["cells.localhost", "www.cells.localhost", "API.cells.localhost."] {
+            assert_eq!(domains.meaning(&host(name)), HostMeaning::Origin, "{name}");
+        }
+        for name in ["acme.example", "x.acme.cells.localhost"] {
+            assert_eq!(domains.meaning(&host(name)), HostMeaning::Custom, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cell_cannot_take_a_tenant_by_its_word() {
+        let held = owner("a", 5);
+        let follow = |said_by: &str, hint: Owner, known, hops| {
+            may_follow(&held, &CellName::new(said_by).expect("legal"), &hint, known, hops)
+        };
+        assert!(follow("a", owner("b", 6), true, 0));
+        assert!(!follow("evil", owner("evil", u64::MAX), true, 0));
+        assert!(!follow("a", owner("b", 6), false, 0));
+        assert!(!follow("a", owner("b", 5), true, 0));
+        assert!(!follow("a", owner("b", 6), true, ELSEWHERE_HOPS_MAX));
+    }
+}

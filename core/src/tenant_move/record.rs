@@ -1,0 +1,369 @@
+//! The record of a move: everything that is known of it, and the placement that follows.
+
+use crate::cell::{CellRef, ListedGates, MoverDriver};
+use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
+use crate::tenant::{FREEZE_BUDGET_MS, Placement};
+use std::collections::BTreeSet;
+
+use super::message::Fact;
+
+/// How old a report may be to be counted in the decision to hold.
+pub const REPORT_FRESH_MS: u64 = 1_000;
+
+/// The deadlines and budgets of a move, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveLimits {
+    /// How long the tenant's requests may be held.
+    pub freeze_budget_ms: u64,
+    /// Longest wait for a place among the moves in flight.
+    pub planned_ms: u64,
+    /// Longest making of an empty home.
+    pub preparing_ms: u64,
+    /// Longest time without a byte copied.
+    pub copy_stall_ms: u64,
+    /// Longest wait for a predicted freeze within the budget.
+    pub syncing_ms: u64,
+    /// How long streams are given to end before the fence cuts them.
+    pub closing_ms: u64,
+    /// Longest drain of admitted requests beyond the prediction.
+    pub drain_ms: u64,
+    /// Longest hold.
+    pub holding_ms: u64,
+    /// After this long without an open gate at the target an operator is told.
+    pub switched_ms: u64,
+    /// How long the target is watched before the move counts as good.
+    pub bake_ms: u64,
+    /// How long the source's home is kept.
+    pub retention_ms: u64,
+    /// Longest wait for a cell to drop a home.
+    pub drop_ms: u64,
+}
+
+impl Default for MoveLimits {
+    fn default() -> Self {
+        Self {
+            freeze_budget_ms: FREEZE_BUDGET_MS,
+            planned_ms: 3_600_000,
+            preparing_ms: 30_000,
+            copy_stall_ms: 60_000,
+            syncing_ms: 600_000,
+            closing_ms: 2_000,
+            drain_ms: 200,
+            holding_ms: 2_000,
+            switched_ms: 10_000,
+            bake_ms: 600_000,
+            retention_ms: 86_400_000,
+            drop_ms: 30_000,
+        }
+    }
+}
+
+/// Everything that is known of a move. What is ordered, and what the placement is, follow from it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRecord {
+    /// The move.
+    pub id: MoveId,
+    /// Who is moved.
+    pub tenant: TenantId,
+    /// From where.
+    pub source: CellRef,
+    /// To where.
+    pub target: CellRef,
+    /// The epoch at which the source serves when the move begins.
+    pub epoch: Epoch,
+    /// The copy of the data at the source.
+    pub source_home: HomeId,
+    /// The copy of the data at the target.
+    pub target_home: HomeId,
+    /// How the data goes.
+    pub driver: MoverDriver,
+    /// Why the move was asked for, in the asker's words.
+    pub cause: String,
+    /// Its deadlines and budgets.
+    pub limits: MoveLimits,
+    /// When it was asked for.
+    pub created_ms: u64,
+    /// When it came into its state.
+    pub entered_ms: u64,
+    /// The freeze that was predicted when `syncing` was left.
+    pub predicted_freeze_ms: u64,
+    /// When traffic was held.
+    pub held_ms: Option<u64>,
+    /// When traffic was let go again: at the target or, after an undo, at the source.
+    pub released_ms: Option<u64>,
+    /// How far it is.
+    pub state: MoveState,
+}
+
+/// How far a move is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveState {
+    /// Waits for its turn.
+    Planned,
+    /// The target makes an empty home.
+    Preparing,
+    /// The target copies.
+    Copying(Copying),
+    /// The target follows changes.
+    Syncing(Syncing),
+    /// The source ends long-lived streams.
+    Closing,
+    /// Traffic is held.
+    Holding(Holding),
+    /// The target owns the tenant; no gate of it is known to be open yet.
+    Switched,
+    /// The target serves and is watched.
+    Settling,
+    /// The source's home is kept, then dropped.
+    Cleaning(Cleaning),
+    /// Ended at the target.
+    Done(Done),
+    /// The source serves; the target drops its home.
+    Undoing(Undoing),
+    /// Ended at the source.
+    Undone(Undone),
+}
+
+/// The progress of the copy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Copying {
+    /// Bytes that arrived.
+    pub copied_bytes: u64,
+    /// Bytes to copy, as known.
+    pub total_bytes: u64,
+    /// When a byte last arrived.
+    pub advanced_ms: u64,
+}
+
+/// A reported value with the time it was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured<T> {
+    /// The value.
+    pub value: T,
+    /// When it was heard.
+    pub at_ms: u64,
+}
+
+/// What the source's gate has admitted of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Admitted {
+    /// The age of the oldest request that is not a long-lived stream; also taken as the time it still needs.
+    pub oldest_request_ms: u64,
+    /// WebSockets, event streams and the like.
+    pub open_streams: u32,
+}
+
+/// What the predicted freeze is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Syncing {
+    /// How long the target's last pass over the changes took.
+    pub followed: Option<Measured<u64>>,
+    /// What the source's gate has admitted.
+    pub watched: Option<Measured<Admitted>>,
+}
+
+impl Syncing {
+    /// With what `fact` reports in it.
+    pub(super) fn with_report(&self, fact: &Fact, now_ms: u64) -> Self {
+        let mut syncing = self.clone();
+        match fact {
+            Fact::Followed(report) => syncing.followed = Some(Measured { value: report.transfer_ms, at_ms: now_ms }),
+            Fact::Watched(report) => syncing.watched = Some(Measured { value: report.admitted, at_ms: now_ms }),
+            _ => {}
+        }
+        syncing
+    }
+
+    /// The freeze to expect if traffic were held now, as far as both sides have reported.
+    pub fn predicted_freeze_ms(&self) -> Option<u64> {
+        Some(self.followed.as_ref()?.value + self.watched.as_ref()?.value.oldest_request_ms)
+    }
+
+    /// What the source has admitted, if fresh reports of both sides predict a freeze within the budget.
+    pub(super) fn ready(&self, budget_ms: u64, now_ms: u64) -> Option<Admitted> {
+        let (followed, watched) = (self.followed.as_ref()?, self.watched.as_ref()?);
+        let fresh = |at_ms: u64| at_ms.saturating_add(REPORT_FRESH_MS) >= now_ms;
+        let within = self.predicted_freeze_ms()? <= budget_ms;
+        (within && fresh(followed.at_ms) && fresh(watched.at_ms)).then_some(watched.value)
+    }
+}
+
+/// The stages of `holding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum HoldingStage {
+    /// Gates fence and drain.
+    #[default]
+    Gates,
+    /// The source fences the data and says its last position.
+    Data,
+    /// The target reaches that position.
+    Last,
+}
+
+/// What is known while traffic is held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// How far.
+    pub stage: HoldingStage,
+    /// The source's gates, read after the hold.
+    pub list: Option<ListedGates>,
+    /// Who has fenced and drained.
+    pub fenced: BTreeSet<InstanceId>,
+    /// The data's last position, good only for the list it was taken under.
+    pub position: Option<Position>,
+}
+
+impl Holding {
+    pub(super) fn is_at(&self, revision: Revision) -> bool {
+        self.list.as_ref().is_some_and(|list| list.revision == revision)
+    }
+
+    /// On to stage *data* once every listed gate has fenced and drained.
+    pub(super) fn advanced(mut self) -> Self {
+        let all_fenced = self.list.as_ref().is_some_and(|list| list.instances.is_subset(&self.fenced));
+        if self.stage == HoldingStage::Gates && all_fenced {
+            self.stage = HoldingStage::Data;
+        }
+        self
+    }
+}
+
+/// A point in the history of a home's data, in the driver's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position(pub String);
+
+/// The end of the retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaning {
+    /// The retention is over: the source is ordered to drop its home.
+    pub due: bool,
+}
+
+/// How a move ended at its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The home that the source still has to drop.
+    pub leftover: Option<HomeId>,
+    /// The move back that took over.
+    pub reversed_by: Option<MoveId>,
+}
+
+/// Why a move is being undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undoing {
+    /// In words, for people.
+    pub reason: String,
+    /// Traffic was held, so the source goes on at the next epoch.
+    pub held: bool,
+}
+
+/// How a move ended at its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// In words, for people.
+    pub reason: String,
+    /// Traffic was held, so the source goes on at the next epoch.
+    pub held: bool,
+    /// The home that the target still has to drop.
+    pub leftover: Option<HomeId>,
+}
+
+impl MoveRecord {
+    /// The record in `state`, with the times that follow from entering it.
+    pub(super) fn entering(&self, state: MoveState, now_ms: u64) -> Self {
+        let mut after = self.clone();
+        let was_held = matches!(self.state, MoveState::Holding(_));
+        let is_held = matches!(state, MoveState::Holding(_));
+        if std::mem::discriminant(&state) != std::mem::discriminant(&self.state) {
+            after.entered_ms = now_ms;
+        }
+        if is_held && !was_held {
+            after.held_ms = Some(now_ms);
+        }
+        if was_held && !is_held {
+            after.released_ms = Some(now_ms);
+        }
+        after.state = state;
+        after
+    }
+
+    /// The move that takes this one back: from the target, to the source's kept home, starting where data is synced.
+    ///
+    /// Only `switched` and `settling` can be taken over so; `None` in any other state.
+    pub fn back(&self, id: MoveId, cause: String, now_ms: u64) -> Option<Self> {
+        if !matches!(self.state, MoveState::Switched | MoveState::Settling) {
+            return None;
+        }
+        Some(Self {
+            id,
+            tenant: self.tenant.clone(),
+            source: self.target.clone(),
+            target: self.source.clone(),
+            epoch: self.epoch.next(),
+            source_home: self.target_home.clone(),
+            target_home: self.source_home.clone(),
+            driver: self.driver,
+            cause,
+            limits: self.limits.clone(),
+            created_ms: now_ms,
+            entered_ms: now_ms,
+            predicted_freeze_ms: 0,
+            held_ms: None,
+            released_ms: None,
+            state: MoveState::Syncing(Syncing::default()),
+        })
+    }
+}
+
+impl MoveState {
+    /// The word used in the API, the CLI and the metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Preparing => "preparing",
+            Self::Copying(_) => "copying",
+            Self::Syncing(_) => "syncing",
+            Self::Closing => "closing",
+            Self::Holding(_) => "holding",
+            Self::Switched => "switched",
+            Self::Settling => "settling",
+            Self::Cleaning(_) => "cleaning",
+            Self::Done(_) => "done",
+            Self::Undoing(_) => "undoing",
+            Self::Undone(_) => "undone",
+        }
+    }
+
+    /// Nothing will change any more.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Undone(_))
+    }
+
+    /// The target owns the tenant.
+    pub fn is_past_commit(&self) -> bool {
+        matches!(self, Self::Switched | Self::Settling | Self::Cleaning(_) | Self::Done(_))
+    }
+}
+
+/// What the tenant's placement must be while the move is as recorded.
+pub fn placement_of(record: &MoveRecord) -> Placement {
+    let at_source =
+        |epoch, hold| Placement { cell: record.source.clone(), epoch, home: record.source_home.clone(), hold };
+    let undone = |held: bool| at_source(if held { record.epoch.next() } else { record.epoch }, None);
+    match &record.state {
+        MoveState::Planned
+        | MoveState::Preparing
+        | MoveState::Copying(_)
+        | MoveState::Syncing(_)
+        | MoveState::Closing => at_source(record.epoch, None),
+        MoveState::Holding(_) => at_source(record.epoch, Some(record.id.clone())),
+        MoveState::Undoing(undoing) => undone(undoing.held),
+        MoveState::Undone(end) => undone(end.held),
+        MoveState::Switched | MoveState::Settling | MoveState::Cleaning(_) | MoveState::Done(_) => Placement {
+            cell: record.target.clone(),
+            epoch: record.epoch.next(),
+            home: record.target_home.clone(),
+            hold: None,
+        },
+    }
+}
