@@ -1,0 +1,39 @@
+//! What a replica is told at its start.
+
+use cellway_core::fleet::MoveBudgets;
+use cellway_core::hostname::Hostname;
+use cellway_core::route::{Domains, RESERVED_LABELS};
+use cellway_core::tenant_move::MoveLimits;
+use std::net::SocketAddr;
+
+/// The configuration of a replica.
+#[derive(Debug, Clone)]
+pub struct ControlPlaneConfig {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// How others reach the API, as in `http://127.0.0.1:8082`; without it the listener's own address.
+    pub advertise: Option<String>,
+    /// The domains that routers serve: what a host or a tenant's id may be.
+    pub domains: Domains,
+    /// Deadlines and budgets of new moves. A tenant's own freeze budget goes before the one here.
+    pub move_limits: MoveLimits,
+    /// How many moves may be in flight.
+    pub move_budgets: MoveBudgets,
+    /// This process alone can write the store (it holds the embedded store's lock), so it leads without waiting for
+    /// the lease of its predecessor to end.
+    pub sole_writer: bool,
+}
+
+impl ControlPlaneConfig {
+    /// A configuration with the defaults, for these base domains.
+    pub fn new(listen: SocketAddr, base: Vec<Hostname>) -> Self {
+        Self {
+            listen,
+            advertise: None,
+            domains: Domains { base, reserved: RESERVED_LABELS.map(str::to_owned).into() },
+            move_limits: MoveLimits::default(),
+            move_budgets: MoveBudgets::default(),
+            sole_writer: false,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The API: thin handlers, one file per noun, over what [`crate::operate`] does.
+
+mod agents;
+mod fleet;
+mod stream;
+
+use crate::Replica;
+use crate::operate::NotDone;
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use cellway_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
+use serde::de::DeserializeOwned;
+use std::net::TcpListener;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The largest request body.
+const BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// How long open requests may go on after a shutdown was asked for.
+const DRAIN_MS: u64 = 2_000;
+
+/// What every handler gets.
+#[derive(Clone)]
+pub(crate) struct Ctx {
+    pub(crate) replica: Arc<Replica>,
+    registry: prometheus::Registry,
+    shutdown: CancellationToken,
+}
+
+/// Serves the API until `shutdown`.
+pub(crate) async fn serve(
+    replica: Arc<Replica>,
+    registry: prometheus::Registry,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let ctx = Ctx { replica, registry, shutdown: shutdown.clone() };
+    let app = Router::new()
+        .merge(fleet::routes())
+        .merge(agents::routes())
+        .route("/healthz", axum::routing::get(|| async { "ok\n" }))
+        .route("/readyz", axum::routing::get(ready))
+        .route("/metrics", axum::routing::get(metrics))
+        .fallback(|| async { Failure(NotDone::NotFound("there is no such path in this API".into())) })
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(ctx);
+    let listener = tokio::net::TcpListener::from_std(listener).context("cannot use the listener")?;
+    let stopped = shutdown.clone();
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
+    tokio::select! {
+        served = served.into_future() => served.context("the API stopped serving"),
+        () = async { shutdown.cancelled().await; tokio::time::sleep(std::time::Duration::from_millis(DRAIN_MS)).await } => Ok(()),
+    }
+}
+
+/// Ready: the store is in view, and somebody leads.
+async fn ready(State(ctx): State<Ctx>) -> Response {
+    let view = ctx.replica.view.read();
+    if view.synced && view.leader.is_some() {
+        return "ready\n".into_response();
+    }
+    let why = if view.synced { "no replica leads yet\n" } else { "the store is not in view yet\n" };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+async fn metrics(State(ctx): State<Ctx>) -> Response {
+    match prometheus::TextEncoder::new().encode_to_string(&ctx.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// An action that was not done, as problem details.
+pub(crate) struct Failure(pub(crate) NotDone);
+
+impl From<NotDone> for Failure {
+    fn from(error: NotDone) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = self.0.problem();
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        problem_response(status, &problem)
+    }
+}
+
+fn problem_response(status: StatusCode, problem: &Problem) -> Response {
+    let mut response = (status, axum::Json(problem)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A JSON body; what is wrong with it is said in the problem, with line and column.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Failure(NotDone::Invalid(format!("the body cannot be read: {error}"))))?;
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(text)
+            .map(Self)
+            .map_err(|error| Failure(NotDone::Invalid(format!("the body is not as expected: {error}"))))
+    }
+}

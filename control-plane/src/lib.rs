@@ -1,0 +1,95 @@
+//! The control plane: the API, the leader's loops, and the streams to the agents.
+//!
+//! Every replica follows the store into a [`view::View`], answers the API and hears the agents' facts; the one that
+//! leads also starts moves and expires deadlines. Nothing is decided here that `cellway-core` can decide, and nothing
+//! is written but by compare-and-swap, so a replica that is behind, or wrongly thinks that it leads, changes nothing.
+
+mod advance;
+mod clock;
+mod config;
+mod heard;
+mod http;
+mod loops;
+mod metrics;
+mod operate;
+mod view;
+
+pub use config::ControlPlaneConfig;
+
+use crate::advance::Mover;
+use anyhow::Context;
+use cellway_store::Store;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What all parts of one replica share.
+pub(crate) struct Replica {
+    pub(crate) config: ControlPlaneConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) view: view::SharedView,
+    pub(crate) heard: heard::Heard,
+    pub(crate) leading: loops::leader::Leading,
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) id: String,
+}
+
+impl Replica {
+    pub(crate) fn mover(&self) -> Mover<'_> {
+        Mover { store: &*self.store, view: &self.view, metrics: &self.metrics }
+    }
+}
+
+/// A control plane whose listener is bound, so that its address is known before it runs.
+pub struct ControlPlane {
+    config: ControlPlaneConfig,
+    listener: TcpListener,
+}
+
+impl ControlPlane {
+    /// Binds the API's listener. Without TLS it refuses anything but loopback.
+    pub fn bind(config: ControlPlaneConfig) -> anyhow::Result<Self> {
+        let listen = config.listen;
+        anyhow::ensure!(
+            listen.ip().is_loopback(),
+            "the API listens without TLS, so only on loopback: {listen} is refused"
+        );
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
+        Ok(Self { config, listener })
+    }
+
+    /// Where the API answers.
+    pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        self.listener.local_addr().context("the listener has no address")
+    }
+
+    /// Runs until `shutdown`, on a multi-thread runtime.
+    pub async fn run(
+        self,
+        store: Arc<dyn Store>,
+        registry: prometheus::Registry,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let address = self.local_addr()?;
+        let replica = Arc::new(Replica {
+            view: view::SharedView::default(),
+            heard: heard::Heard::default(),
+            leading: loops::leader::Leading::default(),
+            metrics: metrics::Metrics::new(&registry)?,
+            id: clock::token(),
+            config: self.config,
+            store,
+        });
+        let advertised = replica.config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(loops::follow::run(replica.clone(), shutdown.clone()));
+        tasks.spawn(loops::leader::run(replica.clone(), advertised, shutdown.clone()));
+        tasks.spawn(loops::mover::run(replica.clone(), shutdown.clone()));
+        tasks.spawn(loops::janitor::run(replica.clone(), shutdown.clone()));
+        let served = http::serve(replica, registry, self.listener, shutdown.clone()).await;
+        shutdown.cancel();
+        while tasks.join_next().await.is_some() {}
+        served
+    }
+}

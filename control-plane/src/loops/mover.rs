@@ -1,0 +1,106 @@
+//! The leader's part in moves: starts the planned ones, reads the list of gates for the held ones, and looks at the
+//! clock. All else is done by the replica that hears a fact.
+//!
+//! One pass looks at every running move in the view and brings at most one fact into each. The loop has no memory: a
+//! new leader, or a restarted one, goes on from the records.
+
+use crate::advance::NotAdvanced;
+use crate::operate::stuck_switch_id;
+use crate::view::View;
+use crate::{Replica, clock};
+use cellway_core::cell::ListedGates;
+use cellway_core::ids::MoveId;
+use cellway_core::placement::may_start;
+use cellway_core::tenant_move::{Fact, MoveRecord, MoveState, Refused, deadline};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a pass waits for a change of the view, at the longest: deadlines are seen this late.
+const TICK_MS: u64 = 50;
+
+/// Runs until `shutdown`.
+pub(crate) async fn run(replica: Arc<Replica>, shutdown: CancellationToken) {
+    let mut revisions = replica.view.revisions();
+    loop {
+        if replica.leading.is() {
+            pass(&replica).await;
+        }
+        let tick = tokio::time::sleep(Duration::from_millis(TICK_MS));
+        tokio::select! {
+            _ = revisions.changed() => {}
+            () = tick => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn pass(replica: &Arc<Replica>) {
+    let (due, stuck) = {
+        let view = replica.view.read();
+        (due_facts(replica, &view), stuck_switches(&view))
+    };
+    let mut advancing = JoinSet::new();
+    for (id, fact) in due {
+        let replica = replica.clone();
+        advancing.spawn(async move {
+            match replica.mover().advance(&id, fact).await {
+                // The view was behind: the next pass looks again.
+                Ok(_) | Err(NotAdvanced::Refused(Refused::Early | Refused::NothingNew | Refused::NotNow)) => {}
+                Err(error) => tracing::warn!(r#move = %id, %error, "a move could not be advanced"),
+            }
+        });
+    }
+    while advancing.join_next().await.is_some() {}
+    for id in stuck {
+        if let Err(error) = replica.find_stuck_switch(&id).await {
+            tracing::warn!(r#move = %id, %error, "a finding could not be recorded");
+        }
+    }
+}
+
+/// The fact that each running move waits for from the leader, if any.
+fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
+    let now_ms = clock::now_ms();
+    let mut fleet = None;
+    let mut due = Vec::new();
+    for at in view.running.iter().filter_map(|id| view.moves.get(id)) {
+        let record = &at.value;
+        if record.state == MoveState::Planned && now_ms < deadline(record) {
+            let fleet = fleet.get_or_insert_with(|| view.fleet(|cell, id| replica.heard.is_reachable(cell, id)));
+            if may_start(fleet, &replica.config.move_budgets, view.brake, record).is_ok() {
+                fleet.moves_in_flight.push((record.source.clone(), record.target.clone()));
+                due.push((record.id.clone(), Fact::Start));
+            }
+        } else if let Some(list) = new_list(view, record) {
+            due.push((record.id.clone(), Fact::Listed(list)));
+        } else if now_ms >= deadline(record) && record.state != MoveState::Switched {
+            due.push((record.id.clone(), Fact::Elapsed));
+        }
+    }
+    due
+}
+
+/// The source's list of gates, if a held move does not know it at this revision.
+///
+/// The view that shows the hold is at or after the hold's revision, so this list was read after the hold.
+fn new_list(view: &View, record: &MoveRecord) -> Option<ListedGates> {
+    let MoveState::Holding(holding) = &record.state else { return None };
+    let gates = view.gates.get(&record.source.name).filter(|gates| gates.value.uid == record.source.uid)?;
+    if holding.list.as_ref().is_some_and(|list| list.revision == gates.revision) {
+        return None;
+    }
+    Some(ListedGates { revision: gates.revision, instances: gates.value.instances.keys().cloned().collect() })
+}
+
+/// Moves whose target has owned the tenant for too long without an open gate.
+fn stuck_switches(view: &View) -> Vec<MoveId> {
+    let now_ms = clock::now_ms();
+    let running = view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value);
+    running
+        .filter(|record| record.state == MoveState::Switched && now_ms >= deadline(record))
+        .filter(|record| !view.findings.contains_key(&stuck_switch_id(&record.id)))
+        .map(|record| record.id.clone())
+        .collect()
+}

@@ -1,0 +1,53 @@
+//! The control plane's metrics. Handles are resolved once.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+
+/// See the module.
+pub(crate) struct Metrics {
+    /// Moves that ended at their target.
+    pub(crate) moves_done: IntCounter,
+    /// Moves that ended at their source.
+    pub(crate) moves_undone: IntCounter,
+    /// From the hold to its release, in seconds.
+    pub(crate) freeze_seconds: Histogram,
+    /// Facts that changed a record.
+    pub(crate) facts_recorded: IntCounter,
+    /// Facts that changed nothing.
+    pub(crate) facts_refused: IntCounter,
+    /// 1 while this replica leads.
+    pub(crate) leading: IntGauge,
+    /// The store's revision that the view is at.
+    pub(crate) view_revision: IntGauge,
+    /// Records that could not be read.
+    pub(crate) bad_records: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let freeze = HistogramOpts::new("cellway_move_freeze_seconds", "From the hold of a tenant to its release.")
+            .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0]);
+        let freeze_seconds = Histogram::with_opts(freeze)?;
+        registry.register(Box::new(freeze_seconds.clone()))?;
+        Ok(Self {
+            moves_done: counter("cellway_moves_done_total", "Moves that ended at their target.")?,
+            moves_undone: counter("cellway_moves_undone_total", "Moves that ended at their source.")?,
+            freeze_seconds,
+            facts_recorded: counter("cellway_facts_recorded_total", "Facts of agents that changed a move.")?,
+            facts_refused: counter("cellway_facts_refused_total", "Facts of agents that changed nothing.")?,
+            leading: gauge("cellway_leading", "1 while this replica leads.")?,
+            view_revision: gauge("cellway_view_revision", "The store's revision that this replica has seen.")?,
+            bad_records: counter("cellway_bad_records_total", "Stored records that could not be read.")?,
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Moves: starting, undoing, taking back.
+
+use super::{Attempt, NotDone, audited};
+use crate::advance::{lock, with_leftover};
+use crate::view::View;
+use crate::{Replica, clock};
+use cellway_api::fleet::{CreateMove, MoveView};
+use cellway_core::cell::{CellKind, CellRef, MoverDriver};
+use cellway_core::ids::{CellName, HomeId, MoveId, Revision, TenantId};
+use cellway_core::placement::{check_room, may_start};
+use cellway_core::tenant::Tenant;
+use cellway_core::tenant_move::{Fact, MoveLimits, MoveRecord, MoveState, next};
+use cellway_store::records::Record;
+use cellway_store::{Txn, keys};
+
+impl Replica {
+    /// Plans a move: its record and the tenant's lock, together.
+    pub(crate) async fn create_move(&self, wanted: CreateMove) -> Result<MoveView, NotDone> {
+        let tenant = TenantId::new(&wanted.tenant)?;
+        let target = CellName::new(&wanted.to)?;
+        let id = MoveId::new(&clock::token())?;
+        let cause = wanted.cause.unwrap_or_else(|| "asked for by an operator".to_owned());
+        let (record, _) = self.act(|view| self.attempt_move(view, &id, &tenant, &target, &cause)).await?;
+        Ok(self.move_view(&self.view.read(), &record))
+    }
+
+    fn attempt_move(
+        &self,
+        view: &View,
+        id: &MoveId,
+        tenant: &TenantId,
+        target: &CellName,
+        cause: &str,
+    ) -> Result<Attempt<MoveRecord>, NotDone> {
+        let no_tenant = || NotDone::NotFound(format!("there is no tenant {tenant}"));
+        let known = &view.tenants.get(tenant).ok_or_else(no_tenant)?.value;
+        let (placement, placed_at) = view.placed(tenant).ok_or_else(no_tenant)?;
+        if placement.cell.name == *target {
+            return Err(NotDone::Conflict(format!("tenant {tenant} is in cell {target} already")));
+        }
+        let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
+        let target = check_room(&fleet, target)?;
+        let driver = common_driver(view, &placement.cell, &target)?;
+        let now_ms = clock::now_ms();
+        let record = MoveRecord {
+            id: id.clone(),
+            tenant: tenant.clone(),
+            source: placement.cell.clone(),
+            target: target.clone(),
+            epoch: placement.epoch,
+            source_home: placement.home.clone(),
+            target_home: HomeId::new(id.as_str())?,
+            driver,
+            cause: cause.to_owned(),
+            limits: self.limits_of(known),
+            created_ms: now_ms,
+            entered_ms: now_ms,
+            predicted_freeze_ms: 0,
+            held_ms: None,
+            released_ms: None,
+            state: MoveState::Planned,
+        };
+        let target_at = view.cells.get(&target.name).map_or(Revision(0), |at| at.revision);
+        let mut txn = Txn::new()
+            .require_revision(keys::cell(&target.name), target_at)
+            .require_revision(keys::placement(tenant), placed_at)
+            .require_absent(keys::a_move(id))
+            .put(keys::a_move(id), record.encode());
+        txn = match view.moving.get(tenant) {
+            None => txn.require_absent(keys::moving(tenant)).put(keys::moving(tenant), lock(id)),
+            Some(moving) => {
+                let running = MoveId::clone(&moving.value.id);
+                self.hand_over(view, txn, &running, moving.revision, id)?
+            }
+        };
+        Ok(Attempt { txn: audited(txn, "api", "move tenant", tenant.as_str(), cause), answer: record })
+    }
+
+    fn limits_of(&self, tenant: &Tenant) -> MoveLimits {
+        MoveLimits { freeze_budget_ms: tenant.freeze_budget_ms, ..self.config.move_limits.clone() }
+    }
+
+    /// From `cleaning` an ordinary move may begin: the old one ends and gives it the lock. Any other running move is
+    /// in the way.
+    fn hand_over(
+        &self,
+        view: &View,
+        txn: Txn,
+        running: &MoveId,
+        locked_at: Revision,
+        to: &MoveId,
+    ) -> Result<Txn, NotDone> {
+        let in_the_way = |state: &str| {
+            NotDone::Conflict(format!(
+                "the tenant is in move {running} already ({state}): wait for it, or `cellway move undo {running}`"
+            ))
+        };
+        let at = view.moves.get(running).ok_or_else(|| in_the_way("unknown"))?;
+        if !matches!(at.value.state, MoveState::Cleaning(_)) {
+            return Err(in_the_way(at.value.state.as_str()));
+        }
+        let ended = next(&at.value, Fact::TakenOver(to.clone()), clock::now_ms())
+            .map_err(|error| NotDone::Conflict(error.to_string()))?;
+        let moving = keys::moving(&ended.tenant);
+        let txn = txn
+            .require_revision(keys::a_move(running), at.revision)
+            .require_revision(moving.clone(), locked_at)
+            .put(keys::a_move(running), ended.encode())
+            .put(moving, lock(to));
+        Ok(with_leftover(txn, &ended))
+    }
+
+    /// Undoes a move; where its target owns the tenant already, starts the move back instead and answers with that.
+    pub(crate) async fn undo_move(&self, id: &str, cause: Option<String>) -> Result<MoveView, NotDone> {
+        let id = MoveId::new(id)?;
+        let cause = cause.unwrap_or_else(|| "undone by an operator".to_owned());
+        let known = self.view.read().moves.get(&id).map(|at| at.value.state.clone());
+        let record = match known {
+            None => return Err(NotDone::NotFound(format!("there is no move {id}"))),
+            Some(MoveState::Switched | MoveState::Settling) => self.take_back(&id, cause).await?,
+            Some(state) if state.is_past_commit() => {
+                return Err(NotDone::Conflict(format!(
+                    "move {id} is {}: its tenant stays where it is; to bring it back, start an ordinary move",
+                    state.as_str()
+                )));
+            }
+            Some(_) => self.mover().advance(&id, Fact::UndoAsked(cause)).await?,
+        };
+        Ok(self.move_view(&self.view.read(), &record))
+    }
+
+    /// The move back takes over: the old move ends, the lock changes hands and the new one begins, all at once.
+    async fn take_back(&self, id: &MoveId, cause: String) -> Result<MoveRecord, NotDone> {
+        let back_id = MoveId::new(&clock::token())?;
+        let (record, _) = self
+            .act(|view| {
+                let now_ms = clock::now_ms();
+                let at = view.moves.get(id).ok_or_else(|| NotDone::NotFound(format!("there is no move {id}")))?;
+                let too_late = || NotDone::Conflict(format!("move {id} is {} meanwhile", at.value.state.as_str()));
+                let back = at.value.back(back_id.clone(), cause.clone(), now_ms).ok_or_else(too_late)?;
+                let ended = next(&at.value, Fact::TakenOver(back_id.clone()), now_ms).map_err(|_| too_late())?;
+                let moving = view.moving.get(&ended.tenant).filter(|moving| moving.value.id == *id);
+                let locked_at = moving.ok_or_else(too_late)?.revision;
+                let (_, placed_at) = view.placed(&ended.tenant).ok_or_else(too_late)?;
+                let moving_key = keys::moving(&ended.tenant);
+                let txn = Txn::new()
+                    .require_revision(keys::a_move(id), at.revision)
+                    .require_revision(moving_key.clone(), locked_at)
+                    .require_revision(keys::placement(&ended.tenant), placed_at)
+                    .require_absent(keys::a_move(&back_id))
+                    .put(keys::a_move(id), ended.encode())
+                    .put(keys::a_move(&back_id), back.encode())
+                    .put(moving_key, lock(&back_id));
+                Ok(Attempt { txn: audited(txn, "api", "take move back", id.as_str(), &cause), answer: back })
+            })
+            .await?;
+        Ok(record)
+    }
+
+    /// A move as the API shows it, with what a planned one waits for.
+    pub(crate) fn move_view(&self, view: &View, record: &MoveRecord) -> MoveView {
+        let mut shown = MoveView::of(record);
+        if record.state == MoveState::Planned {
+            let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
+            let waits = may_start(&fleet, &self.config.move_budgets, view.brake, record);
+            shown.waits_for = waits.err().map(|reason| reason.to_string());
+        }
+        shown
+    }
+}
+
+/// The driver that both cells' agents have.
+fn common_driver(view: &View, source: &CellRef, target: &CellRef) -> Result<MoverDriver, NotDone> {
+    let driver = |cell: &CellRef| {
+        let known = view.cell(cell).ok_or_else(|| super::cells::no_cell(&cell.name))?;
+        if known.kind == CellKind::Origin {
+            return Err(NotDone::Conflict(format!(
+                "cell {} is a plain origin without an agent: its tenants are routed, but nothing there can fence \
+                 them or move their data. Put an agent in front of the app to move tenants",
+                cell.name
+            )));
+        }
+        let gates = view.gates.get(&cell.name);
+        let first = gates.and_then(|gates| gates.value.instances.values().next());
+        first.map(|instance| instance.driver).ok_or_else(|| {
+            NotDone::Conflict(format!("no agent of cell {} is registered, so nothing can be moved there", cell.name))
+        })
+    };
+    let (of_source, of_target) = (driver(source)?, driver(target)?);
+    if of_source != of_target {
+        return Err(NotDone::Conflict(format!(
+            "cell {} keeps data by driver {}, cell {} by {}: there is no way between them",
+            source.name,
+            of_source.as_str(),
+            target.name,
+            of_target.as_str()
+        )));
+    }
+    Ok(of_source)
+}

@@ -1,0 +1,127 @@
+//! Where each thing is kept (relative to the store's prefix).
+
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::{CellName, HomeId, MoveId, TenantId};
+
+/// Everything a router follows.
+pub const ROUTES: &str = "routes/";
+/// Which cell a tenant is in.
+pub const PLACEMENTS: &str = "routes/placements/";
+/// Which tenant a host belongs to.
+pub const HOSTS: &str = "routes/hosts/";
+/// Cells: endpoints, condition, version.
+pub const CELLS: &str = "routes/cells/";
+/// The leader's clock: shows when a feed is silent but dead.
+pub const HEARTBEAT: &str = "routes/heartbeat";
+/// The registered gate instances of each cell.
+pub const GATES: &str = "gates/";
+/// Tenants.
+pub const TENANTS: &str = "tenants/";
+/// Move records.
+pub const MOVES: &str = "moves/";
+/// Which move a tenant is in.
+pub const MOVING: &str = "moving/";
+/// Homes to drop later.
+pub const LEFTOVERS: &str = "leftovers/";
+/// Findings.
+pub const FINDINGS: &str = "findings/";
+/// Who leads, under a lease.
+pub const LEADER: &str = "leader";
+/// Present while nothing may start.
+pub const BRAKE: &str = "brake";
+/// Who did what.
+pub const AUDIT: &str = "audit/";
+
+/// `routes/placements/{bucket}/{tenant}`.
+pub fn placement(tenant: &TenantId) -> String {
+    format!("{PLACEMENTS}{:02x}/{tenant}", bucket(tenant.as_str()))
+}
+
+/// The prefix of one bucket of placements.
+pub fn placement_bucket(bucket: u8) -> String {
+    format!("{PLACEMENTS}{bucket:02x}/")
+}
+
+/// The tenant that a placement key is about.
+pub fn tenant_of_placement(key: &str) -> Option<TenantId> {
+    let (_, tenant) = key.strip_prefix(PLACEMENTS)?.split_once('/')?;
+    TenantId::new(tenant).ok()
+}
+
+/// `routes/hosts/{hostname}`.
+pub fn host(host: &Hostname) -> String {
+    format!("{HOSTS}{host}")
+}
+
+/// `routes/cells/{cell}`.
+pub fn cell(cell: &CellName) -> String {
+    format!("{CELLS}{cell}")
+}
+
+/// `gates/{cell}`.
+pub fn gates(cell: &CellName) -> String {
+    format!("{GATES}{cell}")
+}
+
+/// `tenants/{tenant}`.
+pub fn tenant(tenant: &TenantId) -> String {
+    format!("{TENANTS}{tenant}")
+}
+
+/// `moves/{move}`.
+pub fn a_move(id: &MoveId) -> String {
+    format!("{MOVES}{id}")
+}
+
+/// `moving/{tenant}`.
+pub fn moving(tenant: &TenantId) -> String {
+    format!("{MOVING}{tenant}")
+}
+
+/// `leftovers/{cell}/{home}`.
+pub fn leftover(cell: &CellName, home: &HomeId) -> String {
+    format!("{LEFTOVERS}{cell}/{home}")
+}
+
+/// All leftovers of a cell.
+pub fn leftovers_of(cell: &CellName) -> String {
+    format!("{LEFTOVERS}{cell}/")
+}
+
+/// `findings/{id}`.
+pub fn finding(id: &str) -> String {
+    format!("{FINDINGS}{id}")
+}
+
+/// `audit/{time}-{id}`: the time in ms with leading zeros, so that keys sort by time.
+pub fn audit(at_ms: u64, id: &str) -> String {
+    format!("{AUDIT}{at_ms:015}-{id}")
+}
+
+/// Spreads tenants over 256 ranges, because paging one long range by `limit` is slow in etcd: FNV-1a, 64 bit, its
+/// bytes folded into one.
+fn bucket(tenant: &str) -> u8 {
+    let hash = tenant
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_key_names_its_tenant() {
+        let tenant = TenantId::new("acme").expect("legal");
+        let key = placement(&tenant);
+        assert_eq!(tenant_of_placement(&key), Some(tenant));
+        assert!(key.starts_with(PLACEMENTS) && key.starts_with(ROUTES));
+    }
+
+    #[test]
+    fn tenants_spread_over_the_buckets() {
+        let used: std::collections::BTreeSet<u8> = (0..4_000).map(|i| bucket(&format!("tenant-{i}"))).collect();
+        assert!(used.len() > 250, "{}", used.len());
+    }
+}

@@ -1,0 +1,261 @@
+//! Moves as stored.
+
+use super::cell::StoredDriver;
+use super::placement::StoredCellRef;
+use super::{Shape, id, record};
+use cellway_core::cell::ListedGates;
+use cellway_core::ids::{Epoch, Revision};
+use cellway_core::tenant_move::{
+    Admitted, Cleaning, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord, MoveState, Position,
+    Syncing, Undoing, Undone,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct StoredLimits {
+    freeze_budget_ms: u64,
+    planned_ms: u64,
+    preparing_ms: u64,
+    copy_stall_ms: u64,
+    syncing_ms: u64,
+    closing_ms: u64,
+    drain_ms: u64,
+    holding_ms: u64,
+    switched_ms: u64,
+    bake_ms: u64,
+    retention_ms: u64,
+    drop_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMove {
+    id: String,
+    tenant: String,
+    source: StoredCellRef,
+    target: StoredCellRef,
+    epoch: u64,
+    source_home: String,
+    target_home: String,
+    driver: StoredDriver,
+    cause: String,
+    limits: StoredLimits,
+    created_ms: u64,
+    entered_ms: u64,
+    predicted_freeze_ms: u64,
+    held_ms: Option<u64>,
+    released_ms: Option<u64>,
+    state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredList {
+    revision: u64,
+    instances: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredStage {
+    Gates,
+    Data,
+    Last,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+enum StoredState {
+    Planned,
+    Preparing,
+    Copying { copied_bytes: u64, total_bytes: u64, advanced_ms: u64 },
+    Syncing { followed: Option<StoredFollowed>, watched: Option<StoredWatched> },
+    Closing,
+    Holding { stage: StoredStage, list: Option<StoredList>, fenced: Vec<String>, position: Option<String> },
+    Switched,
+    Settling,
+    Cleaning { due: bool },
+    Done { leftover: Option<String>, reversed_by: Option<String> },
+    Undoing { reason: String, held: bool },
+    Undone { reason: String, held: bool, leftover: Option<String> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFollowed {
+    transfer_ms: u64,
+    at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredWatched {
+    oldest_request_ms: u64,
+    open_streams: u32,
+    at_ms: u64,
+}
+
+impl StoredState {
+    fn of(state: &MoveState) -> Self {
+        match state {
+            MoveState::Planned => Self::Planned,
+            MoveState::Preparing => Self::Preparing,
+            MoveState::Copying(copying) => Self::Copying {
+                copied_bytes: copying.copied_bytes,
+                total_bytes: copying.total_bytes,
+                advanced_ms: copying.advanced_ms,
+            },
+            MoveState::Syncing(syncing) => Self::Syncing {
+                followed: syncing.followed.as_ref().map(|m| StoredFollowed { transfer_ms: m.value, at_ms: m.at_ms }),
+                watched: syncing.watched.as_ref().map(|m| StoredWatched {
+                    oldest_request_ms: m.value.oldest_request_ms,
+                    open_streams: m.value.open_streams,
+                    at_ms: m.at_ms,
+                }),
+            },
+            MoveState::Closing => Self::Closing,
+            MoveState::Holding(holding) => Self::of_holding(holding),
+            MoveState::Switched => Self::Switched,
+            MoveState::Settling => Self::Settling,
+            MoveState::Cleaning(cleaning) => Self::Cleaning { due: cleaning.due },
+            MoveState::Done(done) => Self::Done {
+                leftover: done.leftover.as_ref().map(ToString::to_string),
+                reversed_by: done.reversed_by.as_ref().map(ToString::to_string),
+            },
+            MoveState::Undoing(undoing) => Self::Undoing { reason: undoing.reason.clone(), held: undoing.held },
+            MoveState::Undone(undone) => Self::Undone {
+                reason: undone.reason.clone(),
+                held: undone.held,
+                leftover: undone.leftover.as_ref().map(ToString::to_string),
+            },
+        }
+    }
+
+    fn of_holding(holding: &Holding) -> Self {
+        Self::Holding {
+            stage: match holding.stage {
+                HoldingStage::Gates => StoredStage::Gates,
+                HoldingStage::Data => StoredStage::Data,
+                HoldingStage::Last => StoredStage::Last,
+            },
+            list: holding.list.as_ref().map(|list| StoredList {
+                revision: list.revision.0,
+                instances: list.instances.iter().map(ToString::to_string).collect(),
+            }),
+            fenced: holding.fenced.iter().map(ToString::to_string).collect(),
+            position: holding.position.as_ref().map(|position| position.0.clone()),
+        }
+    }
+
+    fn into_value(self) -> Result<MoveState, String> {
+        Ok(match self {
+            Self::Planned => MoveState::Planned,
+            Self::Preparing => MoveState::Preparing,
+            Self::Copying { copied_bytes, total_bytes, advanced_ms } => {
+                MoveState::Copying(Copying { copied_bytes, total_bytes, advanced_ms })
+            }
+            Self::Syncing { followed, watched } => MoveState::Syncing(Syncing {
+                followed: followed.map(|m| Measured { value: m.transfer_ms, at_ms: m.at_ms }),
+                watched: watched.map(|m| Measured {
+                    value: Admitted { oldest_request_ms: m.oldest_request_ms, open_streams: m.open_streams },
+                    at_ms: m.at_ms,
+                }),
+            }),
+            Self::Closing => MoveState::Closing,
+            Self::Holding { stage, list, fenced, position } => MoveState::Holding(Holding {
+                stage: match stage {
+                    StoredStage::Gates => HoldingStage::Gates,
+                    StoredStage::Data => HoldingStage::Data,
+                    StoredStage::Last => HoldingStage::Last,
+                },
+                list: list.map(StoredList::into_value).transpose()?,
+                fenced: fenced.iter().map(|text| id(text)).collect::<Result<_, _>>()?,
+                position: position.map(Position),
+            }),
+            Self::Switched => MoveState::Switched,
+            Self::Settling => MoveState::Settling,
+            Self::Cleaning { due } => MoveState::Cleaning(Cleaning { due }),
+            Self::Done { leftover, reversed_by } => MoveState::Done(Done {
+                leftover: leftover.as_deref().map(id).transpose()?,
+                reversed_by: reversed_by.as_deref().map(id).transpose()?,
+            }),
+            Self::Undoing { reason, held } => MoveState::Undoing(Undoing { reason, held }),
+            Self::Undone { reason, held, leftover } => {
+                MoveState::Undone(Undone { reason, held, leftover: leftover.as_deref().map(id).transpose()? })
+            }
+        })
+    }
+}
+
+impl StoredList {
+    fn into_value(self) -> Result<ListedGates, String> {
+        let instances = self.instances.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
+        Ok(ListedGates { revision: Revision(self.revision), instances })
+    }
+}
+
+/// Copies the fields of one struct of limits into another of the same field names.
+macro_rules! copy_limits {
+    ($from:expr, $to:ident) => {{
+        let from = $from;
+        $to {
+            freeze_budget_ms: from.freeze_budget_ms,
+            planned_ms: from.planned_ms,
+            preparing_ms: from.preparing_ms,
+            copy_stall_ms: from.copy_stall_ms,
+            syncing_ms: from.syncing_ms,
+            closing_ms: from.closing_ms,
+            drain_ms: from.drain_ms,
+            holding_ms: from.holding_ms,
+            switched_ms: from.switched_ms,
+            bake_ms: from.bake_ms,
+            retention_ms: from.retention_ms,
+            drop_ms: from.drop_ms,
+        }
+    }};
+}
+
+impl Shape for StoredMove {
+    type Of = MoveRecord;
+    const WHAT: &'static str = "move";
+
+    fn of(value: &MoveRecord) -> Self {
+        Self {
+            id: value.id.to_string(),
+            tenant: value.tenant.to_string(),
+            source: StoredCellRef::of(&value.source),
+            target: StoredCellRef::of(&value.target),
+            epoch: value.epoch.0,
+            source_home: value.source_home.to_string(),
+            target_home: value.target_home.to_string(),
+            driver: StoredDriver::of(value.driver),
+            cause: value.cause.clone(),
+            limits: copy_limits!(&value.limits, StoredLimits),
+            created_ms: value.created_ms,
+            entered_ms: value.entered_ms,
+            predicted_freeze_ms: value.predicted_freeze_ms,
+            held_ms: value.held_ms,
+            released_ms: value.released_ms,
+            state: StoredState::of(&value.state),
+        }
+    }
+
+    fn into_value(self) -> Result<MoveRecord, String> {
+        Ok(MoveRecord {
+            id: id(&self.id)?,
+            tenant: id(&self.tenant)?,
+            source: self.source.into_value()?,
+            target: self.target.into_value()?,
+            epoch: Epoch(self.epoch),
+            source_home: id(&self.source_home)?,
+            target_home: id(&self.target_home)?,
+            driver: self.driver.into_value(),
+            cause: self.cause,
+            limits: copy_limits!(&self.limits, MoveLimits),
+            created_ms: self.created_ms,
+            entered_ms: self.entered_ms,
+            predicted_freeze_ms: self.predicted_freeze_ms,
+            held_ms: self.held_ms,
+            released_ms: self.released_ms,
+            state: self.state.into_value()?,
+        })
+    }
+}
+
+record!(MoveRecord, StoredMove);

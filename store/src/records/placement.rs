@@ -1,0 +1,100 @@
+//! Placements and tenants as stored.
+
+use super::{Shape, id, record};
+use cellway_core::cell::CellRef;
+use cellway_core::ids::Epoch;
+use cellway_core::tenant::{Placement, PlacementRecord, Tenant};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredCellRef {
+    name: String,
+    uid: String,
+}
+
+impl StoredCellRef {
+    pub(super) fn of(cell: &CellRef) -> Self {
+        Self { name: cell.name.to_string(), uid: cell.uid.to_string() }
+    }
+
+    pub(super) fn into_value(self) -> Result<CellRef, String> {
+        Ok(CellRef { name: id(&self.name)?, uid: id(&self.uid)? })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+enum StoredPlacement {
+    Placed {
+        cell: StoredCellRef,
+        epoch: u64,
+        home: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hold: Option<String>,
+    },
+    Gone {
+        epoch: u64,
+    },
+}
+
+impl Shape for StoredPlacement {
+    type Of = PlacementRecord;
+    const WHAT: &'static str = "placement";
+
+    fn of(value: &PlacementRecord) -> Self {
+        match value {
+            PlacementRecord::Placed(placement) => Self::Placed {
+                cell: StoredCellRef::of(&placement.cell),
+                epoch: placement.epoch.0,
+                home: placement.home.to_string(),
+                hold: placement.hold.as_ref().map(ToString::to_string),
+            },
+            PlacementRecord::Gone { epoch } => Self::Gone { epoch: epoch.0 },
+        }
+    }
+
+    fn into_value(self) -> Result<PlacementRecord, String> {
+        Ok(match self {
+            Self::Placed { cell, epoch, home, hold } => PlacementRecord::Placed(Placement {
+                cell: cell.into_value()?,
+                epoch: Epoch(epoch),
+                home: id(&home)?,
+                hold: hold.as_deref().map(id).transpose()?,
+            }),
+            Self::Gone { epoch } => PlacementRecord::Gone { epoch: Epoch(epoch) },
+        })
+    }
+}
+
+record!(PlacementRecord, StoredPlacement);
+
+#[derive(Serialize, Deserialize)]
+struct StoredTenant {
+    id: String,
+    tier: String,
+    weight: u32,
+    freeze_budget_ms: u64,
+    created_ms: u64,
+}
+
+impl Shape for StoredTenant {
+    type Of = Tenant;
+    const WHAT: &'static str = "tenant";
+
+    fn of(value: &Tenant) -> Self {
+        Self {
+            id: value.id.to_string(),
+            tier: value.tier.clone(),
+            weight: value.weight,
+            freeze_budget_ms: value.freeze_budget_ms,
+            created_ms: value.created_ms,
+        }
+    }
+
+    fn into_value(self) -> Result<Tenant, String> {
+        let Self { tier, weight, freeze_budget_ms, created_ms, .. } = self;
+        Ok(Tenant { id: id(&self.id)?, tier, weight, freeze_budget_ms, created_ms })
+    }
+}
+
+record!(Tenant, StoredTenant);

@@ -1,0 +1,82 @@
+//! Stored shapes: what is written reads back, and what is foreign is refused.
+
+use super::*;
+use cellway_core::cell::{CellRef, ListedGates, MoverDriver};
+use cellway_core::ids::{Epoch, Revision};
+use cellway_core::tenant::{Placement, PlacementRecord};
+use cellway_core::tenant_move::*;
+
+fn cell(name: &str) -> CellRef {
+    CellRef { name: name.parse().expect("legal"), uid: format!("uid-{name}").parse().expect("legal") }
+}
+
+fn record(state: MoveState) -> MoveRecord {
+    MoveRecord {
+        id: "m1".parse().expect("legal"),
+        tenant: "acme".parse().expect("legal"),
+        source: cell("a"),
+        target: cell("b"),
+        epoch: Epoch(7),
+        source_home: "h0".parse().expect("legal"),
+        target_home: "m1".parse().expect("legal"),
+        driver: MoverDriver::Sqlite,
+        cause: "asked".into(),
+        limits: MoveLimits::default(),
+        created_ms: 1,
+        entered_ms: 2,
+        predicted_freeze_ms: 3,
+        held_ms: Some(4),
+        released_ms: None,
+        state,
+    }
+}
+
+#[test]
+fn a_stored_move_reads_back_in_every_state() {
+    let list = ListedGates { revision: Revision(9), instances: ["i1".parse().expect("legal")].into() };
+    let home = || Some("h0".parse().expect("legal"));
+    let states = [
+        MoveState::Planned,
+        MoveState::Preparing,
+        MoveState::Copying(Copying { copied_bytes: 1, total_bytes: 2, advanced_ms: 3 }),
+        MoveState::Syncing(Syncing {
+            followed: Some(Measured { value: 5, at_ms: 6 }),
+            watched: Some(Measured { value: Admitted { oldest_request_ms: 7, open_streams: 8 }, at_ms: 9 }),
+        }),
+        MoveState::Closing,
+        MoveState::Holding(Holding {
+            stage: HoldingStage::Last,
+            list: Some(list),
+            fenced: ["i1".parse().expect("legal")].into(),
+            position: Some(Position("p".into())),
+        }),
+        MoveState::Switched,
+        MoveState::Settling,
+        MoveState::Cleaning(Cleaning { due: true }),
+        MoveState::Done(Done { leftover: home(), reversed_by: Some("m2".parse().expect("legal")) }),
+        MoveState::Undoing(Undoing { reason: "r".into(), held: true }),
+        MoveState::Undone(Undone { reason: "r".into(), held: true, leftover: home() }),
+    ];
+    for state in states {
+        let move_record = record(state);
+        assert_eq!(MoveRecord::decode(&move_record.encode()).expect("readable"), move_record);
+    }
+}
+
+#[test]
+fn a_record_of_a_newer_format_is_refused() {
+    let placement = PlacementRecord::Placed(Placement {
+        cell: cell("a"),
+        epoch: Epoch(1),
+        home: "h0".parse().expect("legal"),
+        hold: None,
+    });
+    let text = String::from_utf8(placement.encode()).expect("JSON");
+    assert_eq!(text, r#"{"format":1,"is":"placed","cell":{"name":"a","uid":"uid-a"},"epoch":1,"home":"h0"}"#);
+    assert_eq!(PlacementRecord::decode(text.as_bytes()).expect("readable"), placement);
+    let newer = text.replace("\"format\":1", "\"format\":2");
+    assert!(matches!(PlacementRecord::decode(newer.as_bytes()), Err(BadRecord::Format { format: 2, .. })));
+    for garbage in ["", "{}", "[]", "{\"format\":1}", &text.replace("uid-a", "UID"), &text[..20]] {
+        assert!(PlacementRecord::decode(garbage.as_bytes()).is_err(), "{garbage}");
+    }
+}
