@@ -1,0 +1,9 @@
+//! The operator's commands, one file per noun.
+
+pub(crate) mod cell;
+pub(crate) mod finding;
+pub(crate) mod host;
+pub(crate) mod lookup;
+pub(crate) mod moves;
+pub(crate) mod tenant;
+mod watch;

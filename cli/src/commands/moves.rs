@@ -1,0 +1,121 @@
+//! `cellway move`: list, show and undo moves.
+
+use crate::output::{Failure, Table, ago, bytes, facts, or_dash, print, talk};
+use crate::reach::{Reach, move_id, tenant_id};
+use cellway_api::fleet::{Listing, MoveView, UndoMove};
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  cellway move list --running
+  cellway move list --tenant acme -o json
+  cellway move undo m-7f3a --cause 'wrong cell'   before the commit: undone; after it: a move back begins
+
+Moves are started with `cellway tenant move`.")]
+pub(crate) struct MoveArgs {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    command: MoveCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MoveCommand {
+    /// List moves, the newest last.
+    List {
+        /// Only those that have not ended.
+        #[arg(long)]
+        running: bool,
+        /// Only those of this tenant.
+        #[arg(long, value_parser = tenant_id)]
+        tenant: Option<String>,
+    },
+    /// Show one move.
+    Show {
+        /// The move.
+        #[arg(value_parser = move_id)]
+        id: String,
+    },
+    /// Undo a move; past its commit: start the move back.
+    Undo {
+        /// The move.
+        #[arg(value_parser = move_id)]
+        id: String,
+        /// Why, for the record.
+        #[arg(long)]
+        cause: Option<String>,
+    },
+}
+
+/// Runs `cellway move`.
+pub(crate) async fn run(args: MoveArgs) -> Result<(), Failure> {
+    let client = args.reach.client()?;
+    let format = args.reach.output;
+    match args.command {
+        MoveCommand::List { running, tenant } => {
+            let mut moves = client.moves().await?;
+            moves.items.retain(|one| !(running && one.ended) && tenant.as_ref().is_none_or(|id| one.tenant == *id));
+            print(format, &moves, list_table)?;
+        }
+        MoveCommand::Show { id } => print(format, &client.a_move(&id).await?, move_facts)?,
+        MoveCommand::Undo { id, cause } => {
+            let answer = client.undo_move(&id, &UndoMove { cause }).await?;
+            if answer.id != id {
+                talk(&format!("{id} is past its commit: the move {} takes it back", answer.id));
+            }
+            print(format, &answer, move_facts)?;
+        }
+    }
+    Ok(())
+}
+
+fn list_table(moves: &Listing<MoveView>) -> String {
+    let mut table = Table::new(&["MOVE", "TENANT", "FROM", "TO", "STATE", ">FREEZE MS", "AGE", "CAUSE OR REASON"]);
+    for one in &moves.items {
+        let why = one.undo_reason.as_ref().or(one.waits_for.as_ref()).unwrap_or(&one.cause);
+        table.row([
+            one.id.clone(),
+            one.tenant.clone(),
+            one.source.clone(),
+            one.target.clone(),
+            state(one),
+            or_dash(one.freeze_ms),
+            ago(one.created_ms),
+            why.clone(),
+        ]);
+    }
+    table.or("There are no moves.")
+}
+
+fn state(one: &MoveView) -> String {
+    match (&one.stage, &one.reversed_by) {
+        (Some(stage), _) => format!("{} ({stage})", one.state),
+        (None, Some(by)) => format!("{}, taken back by {by}", one.state),
+        (None, None) => one.state.clone(),
+    }
+}
+
+/// One move for people.
+pub(crate) fn move_facts(one: &MoveView) -> String {
+    let copied = one.copied_bytes.zip(one.total_bytes);
+    let mut lines = vec![
+        ("move", one.id.clone()),
+        ("tenant", one.tenant.clone()),
+        ("from", one.source.clone()),
+        ("to", one.target.clone()),
+        ("state", format!("{}, for {}", state(one), ago(one.entered_ms))),
+        ("serves", if one.past_commit { &one.target } else { &one.source }.clone()),
+        ("data", one.driver.clone()),
+        ("predicted freeze", format!("{} ms", one.predicted_freeze_ms)),
+        ("actual freeze", or_dash(one.freeze_ms.map(|ms| format!("{ms} ms")))),
+        ("cause", one.cause.clone()),
+        ("asked", format!("{} ago", ago(one.created_ms))),
+    ];
+    let mut more = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    more("copied", copied.map(|(copied, total)| format!("{} of {}", bytes(copied), bytes(total))));
+    more("streams to be cut", one.open_streams.map(|streams| streams.to_string()));
+    more("waits for", one.waits_for.clone());
+    more("undone, because", one.undo_reason.clone());
+    facts(&lines)
+}

@@ -1,0 +1,181 @@
+//! `cellway tenant`: list, create, show and move tenants.
+
+use super::moves::move_facts;
+use super::watch::{self, Until};
+use crate::output::{Failure, Table, facts, or_dash, print};
+use crate::reach::{Reach, cell_name, tenant_id};
+use cellway_api::Client;
+use cellway_api::fleet::{CreateMove, CreateTenant, Listing, TenantView};
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  cellway tenant create acme                      the planner chooses the cell
+  cellway tenant create acme --cell cell-a --tier gold --weight 4
+  cellway tenant list -o json | jq '.items[].cell'
+  cellway tenant move acme --to cell-b            returns when cell-b has answered for acme")]
+pub(crate) struct TenantArgs {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    command: TenantCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// List all tenants and where they are.
+    List,
+    /// Create a tenant.
+    Create(CreateArgs),
+    /// Show one tenant, and the move that it is in.
+    Show {
+        /// The tenant.
+        #[arg(value_parser = tenant_id)]
+        id: String,
+    },
+    /// Move a tenant to another cell while its users keep working.
+    Move(MoveToArgs),
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Its id, which is the label of its subdomain and never changes.
+    #[arg(value_parser = tenant_id)]
+    id: String,
+    /// In this cell; without it the planner chooses.
+    #[arg(long, value_parser = cell_name)]
+    cell: Option<String>,
+    /// Your word for its class, as in "gold".
+    #[arg(long)]
+    tier: Option<String>,
+    /// Its share of a cell.
+    #[arg(long)]
+    weight: Option<u32>,
+    /// How long its requests may be held while it is moved.
+    #[arg(long, value_name = "MS")]
+    freeze_budget_ms: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+While the move runs, a line on stderr shows its state, the bytes copied, the freeze that is predicted and then the
+one that it took, and how many long-lived streams (WebSocket, SSE) will be cut. Interrupting the command does not
+stop the move: `cellway move undo ID` does.
+
+Examples:
+  cellway tenant move acme --to cell-b                  wait until the target has answered
+  cellway tenant move acme --to cell-b --wait=done      wait until the old copy is dropped, too
+  cellway tenant move acme --to cell-b --no-wait        only ask for it
+  cellway tenant move acme --to cell-b --cause 'makes room for zeta'
+
+Exits with 1 and the reason if the move was refused or undone.")]
+struct MoveToArgs {
+    /// The tenant.
+    #[arg(value_parser = tenant_id)]
+    id: String,
+    /// The target cell.
+    #[arg(long, value_name = "CELL", value_parser = cell_name)]
+    to: String,
+    /// Why, for the record.
+    #[arg(long)]
+    cause: Option<String>,
+    /// Until the target has answered (switched), or until nothing is left to do (done).
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, value_name = "UNTIL",
+          default_value = "switched", default_missing_value = "switched")]
+    wait: Until,
+    /// Return as soon as the move is recorded.
+    #[arg(long)]
+    no_wait: bool,
+    /// Stop waiting after so long; the move goes on. Default: 15 minutes, or two days with --wait=done.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+/// Runs `cellway tenant`.
+pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
+    let client = args.reach.client()?;
+    let format = args.reach.output;
+    match args.command {
+        TenantCommand::List => print(format, &client.tenants().await?, list_table)?,
+        TenantCommand::Create(create) => {
+            let wanted = CreateTenant {
+                id: create.id,
+                cell: create.cell,
+                tier: create.tier,
+                weight: create.weight,
+                freeze_budget_ms: create.freeze_budget_ms,
+            };
+            print(format, &client.create_tenant(&wanted).await?, tenant_facts)?;
+        }
+        TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
+        TenantCommand::Move(wanted) => move_tenant(&client, wanted, &args.reach).await?,
+    }
+    Ok(())
+}
+
+async fn move_tenant(client: &Client, args: MoveToArgs, reach: &Reach) -> Result<(), Failure> {
+    let wanted = CreateMove { tenant: args.id, to: args.to, cause: args.cause };
+    let mut the_move = client.create_move(&wanted).await?;
+    if !args.no_wait {
+        the_move = watch::follow(client, the_move, args.wait, args.timeout).await?;
+    }
+    Ok(print(reach.output, &the_move, move_facts)?)
+}
+
+fn list_table(tenants: &Listing<TenantView>) -> String {
+    let mut table = Table::new(&["TENANT", "CELL", ">EPOCH", "TIER", ">WEIGHT", "MOVE"]);
+    for tenant in &tenants.items {
+        let moving = match (&tenant.moving, tenant.held) {
+            (Some(id), true) => format!("{id} (held)"),
+            (Some(id), false) => id.clone(),
+            (None, _) => "-".to_owned(),
+        };
+        let (cell, tier) = (tenant.cell.clone(), tenant.tier.clone());
+        table.row([tenant.id.clone(), cell, tenant.epoch.to_string(), tier, tenant.weight.to_string(), moving]);
+    }
+    table.or("There are no tenants. Create one with `cellway tenant create ID`.")
+}
+
+fn tenant_facts(tenant: &TenantView) -> String {
+    facts(&[
+        ("tenant", tenant.id.clone()),
+        ("cell", tenant.cell.clone()),
+        ("epoch", tenant.epoch.to_string()),
+        ("tier", tenant.tier.clone()),
+        ("weight", tenant.weight.to_string()),
+        ("freeze budget", format!("{} ms", tenant.freeze_budget_ms)),
+        ("move", or_dash(tenant.moving.as_ref())),
+        ("traffic", if tenant.held { "held" } else { "flows" }.to_owned()),
+        ("created", format!("{} ago", crate::output::ago(tenant.created_ms))),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        tenant: TenantArgs,
+    }
+
+    fn wait_of(line: &str) -> Option<(Until, bool)> {
+        let parsed = Line::try_parse_from(line.split_whitespace()).ok()?;
+        match parsed.tenant.command {
+            TenantCommand::Move(args) => Some((args.wait, args.no_wait)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_move_is_waited_for_until_the_target_has_answered_unless_told_otherwise() {
+        assert_eq!(wait_of("tenant move acme --to cell-b"), Some((Until::Switched, false)));
+        assert_eq!(wait_of("tenant move acme --to cell-b --wait"), Some((Until::Switched, false)));
+        assert_eq!(wait_of("tenant move acme --to cell-b --wait=done"), Some((Until::Done, false)));
+        assert_eq!(wait_of("tenant move acme --to cell-b --no-wait"), Some((Until::Switched, true)));
+        assert_eq!(wait_of("tenant move Acme! --to cell-b"), None);
+    }
+}

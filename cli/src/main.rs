@@ -1,0 +1,75 @@
+//! The one binary `cellway`: what the command line means, and which module does it.
+
+mod commands;
+mod output;
+mod reach;
+mod soak;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Moves tenants between the cells of a SaaS while their users keep working.
+#[derive(Debug, Parser)]
+#[command(name = "cellway", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_long_help = "\
+Exit codes: 0 done; 1 refused, failed, or a promise was broken; 2 wrong usage, or nothing could be started.
+What is asked for goes to stdout, everything else to stderr, so that `-o json` can be piped.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List, create, show and move tenants.
+    Tenant(commands::tenant::TenantArgs),
+    /// List, show and undo moves.
+    Move(commands::moves::MoveArgs),
+    /// List, create, cordon and open cells.
+    Cell(commands::cell::CellArgs),
+    /// Claim hosts for tenants.
+    Host(commands::host::HostArgs),
+    /// Show what the noisy-neighbour detector and the alerts have found.
+    Finding(commands::finding::FindingArgs),
+    /// Show where requests of a tenant go.
+    Lookup(commands::lookup::LookupArgs),
+    /// Explain, step by step, where requests for a host go.
+    Explain(commands::lookup::ExplainArgs),
+    /// Drive a running system with traffic while tenants move, and check every promise.
+    Soak(soak::SoakArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::exit_code(run(cli.command))
+}
+
+fn run(command: Command) -> Result<(), output::Failure> {
+    match command {
+        Command::Tenant(args) => block_on(commands::tenant::run(args)),
+        Command::Move(args) => block_on(commands::moves::run(args)),
+        Command::Cell(args) => block_on(commands::cell::run(args)),
+        Command::Host(args) => block_on(commands::host::run(args)),
+        Command::Finding(args) => block_on(commands::finding::run(args)),
+        Command::Lookup(args) => block_on(commands::lookup::run(args)),
+        Command::Explain(args) => block_on(commands::lookup::explain(args)),
+        Command::Soak(args) => block_on(soak::run(args)),
+    }
+}
+
+fn block_on<E: Into<output::Failure>>(command: impl Future<Output = Result<(), E>>) -> Result<(), output::Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| output::Failure::start_up(anyhow::Error::new(error)))?;
+    runtime.block_on(command).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,119 @@
+//! The configuration files: one shape per role, strict. An unknown or repeated key, a wrong type or a bad value is an
+//! error that shows the line.
+
+mod agent;
+mod app;
+mod control_plane;
+mod fields;
+mod router;
+
+pub(crate) use agent::AgentFile;
+pub(crate) use app::AppFile;
+pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
+pub(crate) use fields::{EtcdFields, Loopback};
+pub(crate) use router::{FeedFile, RouterFile};
+
+use crate::output::{self, Failure};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// The largest configuration file.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Check configuration files.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read a file as its role would, and say what is wrong with it.
+    ///
+    /// The file says its role in the key `role`. Nothing is started and nothing is connected to.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// A file of any role, told apart by `role`.
+#[derive(Debug, Deserialize)]
+struct RoleOnly {
+    role: Role,
+}
+
+/// The roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Follows routes, forwards requests.
+    Router,
+    /// API, moves.
+    ControlPlane,
+    /// Gate and mover of a cell.
+    Agent,
+    /// The demo app.
+    App,
+}
+
+/// What a role's file has to tell.
+pub(crate) trait RoleFile: DeserializeOwned {
+    /// Its role.
+    const ROLE: Role;
+    /// The role that the file names.
+    fn role(&self) -> Role;
+}
+
+/// Runs `cellway config …`.
+pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
+    let ConfigCommand::Check { file } = args.command;
+    let role = check(&file).map_err(Failure::start_up)?;
+    output::talk(&format!("{}: a good configuration of role {role:?}", file.display()));
+    Ok(())
+}
+
+/// Reads `file` as the role that it names.
+pub(crate) fn check(file: &Path) -> anyhow::Result<Role> {
+    let text = read(file)?;
+    let RoleOnly { role } = parse(file, &text)?;
+    match role {
+        Role::Router => load::<RouterFile>(file).map(drop),
+        Role::ControlPlane => load::<ControlPlaneFile>(file).map(drop),
+        Role::Agent => load::<AgentFile>(file).map(drop),
+        Role::App => load::<AppFile>(file).map(drop),
+    }?;
+    Ok(role)
+}
+
+/// Reads `file` as a configuration of `T`'s role.
+pub(crate) fn load<T: RoleFile>(file: &Path) -> anyhow::Result<T> {
+    let loaded: T = parse(file, &read(file)?)?;
+    anyhow::ensure!(
+        loaded.role() == T::ROLE,
+        "{}: its role is {:?}, but {:?} was to be started",
+        file.display(),
+        loaded.role(),
+        T::ROLE
+    );
+    Ok(loaded)
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let length = std::fs::metadata(file).with_context(|| format!("{} cannot be read", file.display()))?.len();
+    anyhow::ensure!(length <= FILE_MAX_BYTES, "{}: {length} bytes, at most {FILE_MAX_BYTES}", file.display());
+    std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> anyhow::Result<T> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| anyhow::anyhow!("{}: {}", file.display(), error.to_string().trim_start_matches("error: ")))
+}
+
+#[cfg(test)]
+mod tests;

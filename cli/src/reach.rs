@@ -1,0 +1,86 @@
+//! Where the running system is reached: its API and its router.
+
+use crate::output::{Failure, Format};
+use anyhow::Context;
+use cellway_api::Client;
+use cellway_core::ids::{CellName, InvalidId, MoveId, TenantId};
+use clap::Args;
+
+/// Of the ports from the base on: where routers answer.
+const HTTP_PORT_OFFSET: u16 = 0;
+
+/// Of the ports from the base on: where the API answers.
+const API_PORT_OFFSET: u16 = 2;
+
+const API_VARIABLE: &str = "CELLWAY_API";
+
+/// What every command that talks to a running system takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Reach {
+    /// Where the API is, as in http://127.0.0.1:8082. Without it: $CELLWAY_API, else found by --port-base.
+    #[arg(long, global = true, value_name = "URL")]
+    api: Option<String>,
+    /// The first port of a `cellway dev` on this machine; its API answers two ports above.
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 8080,
+          value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    port_base: u16,
+    /// How the answer is printed.
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+impl Reach {
+    /// A client of the API.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let base = self.api_base(std::env::var(API_VARIABLE).ok());
+        if !(base.starts_with("http://") || base.starts_with("https://")) {
+            let problem = anyhow::anyhow!("the API's address must begin with http:// or https://, not {base:?}");
+            return Err(Failure::start_up(problem));
+        }
+        Client::new(&base).context("no client can be made").map_err(Failure::start_up)
+    }
+
+    fn api_base(&self, variable: Option<String>) -> String {
+        let given = self.api.clone().or(variable.filter(|value| !value.is_empty()));
+        given.unwrap_or_else(|| format!("http://127.0.0.1:{}", self.port_base.saturating_add(API_PORT_OFFSET)))
+    }
+
+    /// `host:port` of the router.
+    pub(crate) fn router(&self) -> String {
+        format!("127.0.0.1:{}", self.port_base.saturating_add(HTTP_PORT_OFFSET))
+    }
+}
+
+/// Checks that an argument can be a tenant's id.
+pub(crate) fn tenant_id(text: &str) -> Result<String, InvalidId> {
+    TenantId::new(text).map(|id| id.to_string())
+}
+
+/// Checks that an argument can be a cell's name.
+pub(crate) fn cell_name(text: &str) -> Result<String, InvalidId> {
+    CellName::new(text).map(|name| name.to_string())
+}
+
+/// Checks that an argument can be a move's id.
+pub(crate) fn move_id(text: &str) -> Result<String, InvalidId> {
+    MoveId::new(text).map(|id| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(api: Option<&str>) -> Reach {
+        Reach { api: api.map(str::to_owned), port_base: 9000, output: Format::Table }
+    }
+
+    #[test]
+    fn the_flag_wins_over_the_variable_and_the_variable_over_the_ports() {
+        let variable = || Some("http://b:1".to_owned());
+        assert_eq!(reach(Some("http://a:1")).api_base(variable()), "http://a:1");
+        assert_eq!(reach(None).api_base(variable()), "http://b:1");
+        assert_eq!(reach(None).api_base(Some(String::new())), "http://127.0.0.1:9002");
+        assert_eq!(reach(None).api_base(None), "http://127.0.0.1:9002");
+        assert_eq!(reach(None).router(), "127.0.0.1:9000");
+    }
+}

@@ -1,0 +1,161 @@
+//! Keep-alive connections to the router, shared by all tenants: one request at a time on each, told apart by `Host`.
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A request has failed when it was not answered in full by then.
+pub(crate) const REQUEST_TIMEOUT_MS: u64 = 15_000;
+
+/// The longest answer that is read.
+const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// The body of a request.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Why a request has no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Failed {
+    /// Answered with another status than was due.
+    Status(u16),
+    /// Not answered in time.
+    Timeout,
+    /// The router ended the connection instead of answering.
+    ConnectionClosed,
+    /// No connection could be made.
+    CannotConnect,
+    /// The answer is not the app's.
+    BadAnswer,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::ConnectionClosed => f.write_str("connection closed"),
+            Self::CannotConnect => f.write_str("cannot connect"),
+            Self::BadAnswer => f.write_str("bad answer"),
+        }
+    }
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The JSON in it, if the status is the one that is due.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, due: StatusCode) -> Result<T, Failed> {
+        self.expect_status(due)?;
+        serde_json::from_slice(&self.body).map_err(|_| Failed::BadAnswer)
+    }
+
+    /// Whether the status is the one that is due.
+    pub(crate) fn expect_status(&self, due: StatusCode) -> Result<(), Failed> {
+        if self.status == due { Ok(()) } else { Err(Failed::Status(self.status.as_u16())) }
+    }
+}
+
+/// Idle connections, and how many there were. Whoever sends bounds how many requests are in flight, and by that how
+/// many connections are open.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    router: String,
+    idle: Mutex<Vec<SendRequest<Body>>>,
+    opened: AtomicU64,
+    ended_idle: AtomicU64,
+}
+
+impl Connections {
+    /// Connections to the router at `host:port`; the first is made when it is needed.
+    pub(crate) fn new(router: String) -> Self {
+        let (idle, opened, ended_idle) = (Mutex::default(), AtomicU64::default(), AtomicU64::default());
+        Self { router, idle, opened, ended_idle }
+    }
+
+    /// How many were opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// How many the router ended while no request was on them.
+    pub(crate) fn ended_idle(&self) -> u64 {
+        self.ended_idle.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request once and reads its answer to the end.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Answer, Failed> {
+        let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
+        timeout(limit, self.exchange(request)).await.unwrap_or(Err(Failed::Timeout))
+    }
+
+    async fn exchange(&self, mut request: Request<Body>) -> Result<Answer, Failed> {
+        loop {
+            let (mut sender, reused) = match self.reuse().await {
+                Some(sender) => (sender, true),
+                None => (self.open().await?, false),
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
+                    let body = body.map_err(|_| Failed::ConnectionClosed)?.to_bytes();
+                    self.idle.lock().push(sender);
+                    return Ok(Answer { status: head.status, body });
+                }
+                // Not a byte of it was written: the connection had ended while it was idle. That is no repetition.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => {
+                        self.ended_idle.fetch_add(1, Ordering::Relaxed);
+                        request = unsent;
+                    }
+                    _ => return Err(Failed::ConnectionClosed),
+                },
+            }
+        }
+    }
+
+    async fn reuse(&self) -> Option<SendRequest<Body>> {
+        loop {
+            let mut sender = self.idle.lock().pop()?;
+            match sender.ready().await {
+                Ok(()) => return Some(sender),
+                Err(_) => _ = self.ended_idle.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<SendRequest<Body>, Failed> {
+        let stream = TcpStream::connect(&self.router).await.map_err(|_| Failed::CannotConnect)?;
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Failed::CannotConnect)?;
+        // It ends with the last request on it, and says there how it ended.
+        tokio::spawn(async move { _ = connection.await });
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(sender)
+    }
+
+    /// A plain stream to the router, for what is not one request and one answer.
+    pub(crate) async fn stream(&self) -> Result<TcpStream, Failed> {
+        let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
+        match timeout(limit, TcpStream::connect(&self.router)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(_)) => Err(Failed::CannotConnect),
+            Err(_) => Err(Failed::Timeout),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Counts of what happened, shared by everything that sends.
+
+use super::checker::{Breach, BreachKind};
+use super::latency::Histogram;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Failures and breaches beyond these are counted but not told one by one.
+const EXAMPLES_MAX: usize = 20;
+
+/// Counts that only rise.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Failures by their kind, and some of them in words.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<(BTreeMap<String, u64>, Vec<String>)>);
+
+impl Failures {
+    /// One more of `kind`, which happened to `whom`.
+    pub(crate) fn add(&self, kind: String, whom: &str) {
+        let mut inner = self.0.lock();
+        if inner.1.len() < EXAMPLES_MAX {
+            inner.1.push(format!("{kind}: {whom}"));
+        }
+        *inner.0.entry(kind).or_default() += 1;
+    }
+
+    /// How many of each kind.
+    pub(crate) fn by_kind(&self) -> BTreeMap<String, u64> {
+        self.0.lock().0.clone()
+    }
+
+    /// How many.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.lock().0.values().sum()
+    }
+
+    /// The first ones in words.
+    pub(crate) fn examples(&self) -> Vec<String> {
+        self.0.lock().1.clone()
+    }
+}
+
+/// Breaches by their kind, and some of them in full.
+#[derive(Debug, Default)]
+pub(crate) struct Breaches(Mutex<BTreeMap<BreachKind, (u64, Vec<Breach>)>>);
+
+impl Breaches {
+    /// These too.
+    pub(crate) fn add(&self, breaches: impl IntoIterator<Item = Breach>) {
+        let mut inner = self.0.lock();
+        for breach in breaches {
+            let (count, examples) = inner.entry(breach.kind).or_default();
+            *count += 1;
+            if examples.len() < EXAMPLES_MAX {
+                examples.push(breach);
+            }
+        }
+    }
+
+    /// How many of these kinds.
+    pub(crate) fn count(&self, kind: BreachKind) -> u64 {
+        self.0.lock().get(&kind).map_or(0, |(count, _)| *count)
+    }
+
+    /// How many of each kind, with the first ones.
+    pub(crate) fn by_kind(&self) -> BTreeMap<BreachKind, (u64, Vec<Breach>)> {
+        self.0.lock().clone()
+    }
+
+    /// How many.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.lock().values().map(|(count, _)| count).sum()
+    }
+}
+
+/// Everything that is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Requests sent on schedule, slow uploads and streams aside.
+    pub(crate) requests: Count,
+    /// Requests that were due but not sent, because too many were in flight.
+    pub(crate) late: Count,
+    /// Failed requests, openings of streams among them.
+    pub(crate) failures: Failures,
+    /// From when a request was due to the end of its answer.
+    pub(crate) latency: Mutex<Histogram>,
+    /// The same, of tenants that were being moved meanwhile.
+    pub(crate) latency_while_moving: Mutex<Histogram>,
+    pub(crate) slow_uploads: Count,
+    pub(crate) slow_uploads_acknowledged: Count,
+    pub(crate) slow_upload_failures: Failures,
+    pub(crate) breaches: Breaches,
+    pub(crate) streams: StreamCounts,
+    pub(crate) moves_asked: Count,
+    pub(crate) moves_past_switched: Count,
+    pub(crate) moves_undone: Count,
+}
+
+/// Of long-lived streams.
+#[derive(Debug, Default)]
+pub(crate) struct StreamCounts {
+    pub(crate) websocket_opened: Count,
+    pub(crate) websocket_messages: Count,
+    pub(crate) websocket_cut: Count,
+    /// Of the cut ones: those that ended with a close frame that asks to connect again (1012).
+    pub(crate) websocket_cut_cleanly: Count,
+    pub(crate) sse_opened: Count,
+    pub(crate) sse_events: Count,
+    pub(crate) sse_cut: Count,
+    /// Of the cut ones: those that ended at the boundary of an event and not with a broken connection.
+    pub(crate) sse_cut_cleanly: Count,
+}
