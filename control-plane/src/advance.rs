@@ -37,6 +37,8 @@ pub(crate) struct Mover<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) view: &'a SharedView,
     pub(crate) metrics: &'a Metrics,
+    #[cfg(feature = "test-faults")]
+    pub(crate) config: &'a crate::ControlPlaneConfig,
 }
 
 /// A step that can be committed: it compares everything that it was decided on.
@@ -74,6 +76,10 @@ impl Mover<'_> {
     fn step(&self, view: &View, id: &MoveId, fact: Fact) -> Result<Step, NotAdvanced> {
         let at = view.moves.get(id).ok_or_else(|| NotAdvanced::Unknown(id.clone()))?;
         let before = &at.value;
+        #[cfg(feature = "test-faults")]
+        if self.config.is_stalled(&before.state) {
+            return Err(NotAdvanced::Contended);
+        }
         let after = next(before, fact, clock::now_ms())?;
         let moving = view.moving.get(&before.tenant).filter(|moving| moving.value.id == *id);
         let (placement, placed_at) = view.placed(&before.tenant).ok_or(NotAdvanced::NotOurs)?;

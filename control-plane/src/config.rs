@@ -22,9 +22,26 @@ pub struct ControlPlaneConfig {
     /// This process alone can write the store (it holds the embedded store's lock), so it leads without waiting for
     /// the lease of its predecessor to end.
     pub sole_writer: bool,
+    /// While this file holds the name of a state, as in `copying` or `holding data`, no move leaves that state.
+    #[cfg(feature = "test-faults")]
+    pub stall_file: Option<std::path::PathBuf>,
 }
 
 impl ControlPlaneConfig {
+    /// Whether a test keeps moves in this state.
+    #[cfg(feature = "test-faults")]
+    pub(crate) fn is_stalled(&self, state: &cellway_core::tenant_move::MoveState) -> bool {
+        use cellway_core::tenant_move::MoveState;
+        let Some(wanted) = self.stall_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) else {
+            return false;
+        };
+        let name = match state {
+            MoveState::Holding(holding) => format!("holding {:?}", holding.stage).to_lowercase(),
+            other => other.as_str().to_owned(),
+        };
+        wanted.trim() == name
+    }
+
     /// A configuration with the defaults, for these base domains.
     pub fn new(listen: SocketAddr, base: Vec<Hostname>) -> Self {
         Self {
@@ -34,6 +51,8 @@ impl ControlPlaneConfig {
             move_limits: MoveLimits::default(),
             move_budgets: MoveBudgets::default(),
             sole_writer: false,
+            #[cfg(feature = "test-faults")]
+            stall_file: None,
         }
     }
 }

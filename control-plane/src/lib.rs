@@ -36,7 +36,13 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn mover(&self) -> Mover<'_> {
-        Mover { store: &*self.store, view: &self.view, metrics: &self.metrics }
+        Mover {
+            store: &*self.store,
+            view: &self.view,
+            metrics: &self.metrics,
+            #[cfg(feature = "test-faults")]
+            config: &self.config,
+        }
     }
 }
 

@@ -1,0 +1,50 @@
+# What people run. `make help` lists it.
+
+PROTOC ?= $(shell command -v protoc 2>/dev/null)
+CARGO  ?= cargo
+# Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
+FAULTS := --features cellway/test-faults
+
+.PHONY: help dev setup setup-tests build test lint unit contract cluster e2e soak soak-etcd install clean-dev
+
+help:
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: setup ## set up what is missing, build, run the whole system on this machine
+	$(CARGO) run -q -p cellway -- dev $(ARGS)
+
+setup: ## what is needed to build
+	@scripts/setup protoc
+
+setup-tests: setup ## what is needed to run every test
+	@scripts/setup etcd
+
+build: setup ## build the binary, optimised
+	$(CARGO) build --release -p cellway
+
+install: setup ## install the binary into cargo's bin directory
+	$(CARGO) install --path cli --locked
+
+test: setup-tests ## everything
+	@scripts/test all
+
+lint: setup ## formatting, lints, house rules
+	@scripts/test lint
+
+unit: setup ## unit and property tests
+	@scripts/test unit
+
+contract: setup-tests ## the store contract, on every store
+	@scripts/test contract
+
+cluster: setup ## real loops in one process
+	@scripts/test cluster
+
+e2e: setup-tests ## real processes, real etcd
+	@scripts/test e2e
+
+soak: setup ## traffic and moves on a fresh `dev`, every promise checked
+	@scripts/soak dev $(ARGS)
+
+soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
+	@scripts/soak etcd $(ARGS)

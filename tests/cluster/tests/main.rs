@@ -1,0 +1,8 @@
+//! Real replicas of the control plane against agents that say what a test wants.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod facts;
+mod fleet;
+mod leaders;
+mod moves;

@@ -1,0 +1,139 @@
+//! A move over the wire: orders down, facts up, placements with it.
+
+use cellway_api::agent::{FactHeard, FactUp, PlacementDown, TaskDown};
+use cellway_api::fleet::UndoMove;
+use cellway_cluster_tests::*;
+
+async fn two_cells(cluster: &Cluster) -> (Replica, Agent, Agent) {
+    let replica = cluster.start().await;
+    for cell in ["cell-a", "cell-b"] {
+        create_cell(&replica.client, cell).await;
+    }
+    let source = Agent::start(&replica.client, "cell-a", "a1").await;
+    let target = Agent::start(&replica.client, "cell-b", "b1").await;
+    create_tenant(&replica.client, "acme", "cell-a").await;
+    (replica, source, target)
+}
+
+fn cell_and_epoch(placement: Option<PlacementDown>) -> (String, u64, bool) {
+    match placement {
+        Some(PlacementDown::Placed { cell, epoch, hold, .. }) => (cell, epoch, hold.is_some()),
+        other => panic!("not placed: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_goes_from_planned_to_done_by_facts_alone() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    assert!(replica.client.tenant("acme").await.unwrap().held);
+    pair.to_switched().await;
+    let tenant = replica.client.tenant("acme").await.unwrap();
+    assert_eq!((tenant.cell.as_str(), tenant.epoch, tenant.held), ("cell-b", planned.epoch + 1, false));
+    eventually("the source knows where it went", async || {
+        let (cell, epoch, _) = cell_and_epoch(source.placement("acme"));
+        (cell == "cell-b" && epoch == planned.epoch + 1).then_some(())
+    })
+    .await;
+    target.state(FactUp::Opened { move_id: pair.id.clone(), epoch: planned.epoch + 1 }).await;
+    let home = source.order("drop", |order| match &order.task {
+        TaskDown::Drop { home } => Some(home.clone()),
+        _ => None,
+    });
+    let home = home.await;
+    source.state(FactUp::Dropped { move_id: pair.id.clone(), home }).await;
+    let done = reaches(&replica.client, &pair.id, "done").await;
+    assert!(done.freeze_ms.is_some() && done.ended);
+    assert_eq!(replica.client.tenant("acme").await.unwrap().moving, None);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_after_the_hold_gives_the_source_the_next_epoch() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.fence().await;
+    let undoing = replica.client.undo_move(&pair.id, &UndoMove::default()).await.unwrap();
+    assert_eq!(undoing.state, "undoing");
+    let tenant = replica.client.tenant("acme").await.unwrap();
+    assert_eq!((tenant.cell.as_str(), tenant.epoch, tenant.held), ("cell-a", planned.epoch + 1, false));
+    let home = target.order("drop", |order| match &order.task {
+        TaskDown::Drop { home } => Some(home.clone()),
+        _ => None,
+    });
+    target.state(FactUp::Dropped { move_id: pair.id.clone(), home: home.await }).await;
+    reaches(&replica.client, &pair.id, "undone").await;
+    assert_eq!(create_move(&replica.client, "acme", "cell-b").await.epoch, planned.epoch + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_by_its_deadline_when_the_source_is_silent() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    let undoing = reaches(&replica.client, &pair.id, "undoing").await;
+    assert_eq!(undoing.undo_reason.as_deref(), Some("admitted requests did not finish in time"));
+    assert!(!replica.client.tenant("acme").await.unwrap().held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_back_takes_over_while_settling() {
+    let mut cluster = Cluster::new();
+    cluster.config.move_limits.bake_ms = 60_000;
+    let (replica, source, target) = two_cells(&cluster).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.to_switched().await;
+    target.state(FactUp::Opened { move_id: pair.id.clone(), epoch: planned.epoch + 1 }).await;
+    let back = replica.client.undo_move(&pair.id, &UndoMove::default()).await.unwrap();
+    assert_ne!(back.id, pair.id);
+    assert_eq!((back.state.as_str(), back.target.as_str()), ("syncing", "cell-a"));
+    let ended = reaches(&replica.client, &pair.id, "done").await;
+    assert_eq!(ended.reversed_by.as_deref(), Some(back.id.as_str()));
+    target.state(FactUp::Watched { move_id: back.id.clone(), oldest_request_ms: 0, open_streams: 0 }).await;
+    source.state(FactUp::Followed { move_id: back.id.clone(), transfer_ms: 1 }).await;
+    let there = Pair { id: back.id.clone(), epoch: back.epoch, source: &target, target: &source };
+    there.to_switched().await;
+    let tenant = replica.client.tenant("acme").await.unwrap();
+    assert_eq!((tenant.cell.as_str(), tenant.epoch), ("cell-a", planned.epoch + 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_joins_while_holding_must_be_fenced_too() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.fence().await;
+    let list = pair.data_ordered().await;
+    pair.position(list).await;
+    let late = Agent::start(&replica.client, "cell-a", "a2").await;
+    assert_ne!(pair.reach(list).await, FactHeard::Recorded, "committed past a gate that was never fenced");
+    late.order("fence", |order| matches!(order.task, TaskDown::Fence { .. }).then_some(())).await;
+    late.state(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch }).await;
+    let list = pair.data_ordered().await;
+    pair.position(list).await;
+    assert_eq!(pair.reach(list).await, FactHeard::Recorded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_cleaning_an_ordinary_move_may_begin() {
+    let mut cluster = Cluster::new();
+    cluster.config.move_limits.retention_ms = 60_000;
+    let (replica, source, target) = two_cells(&cluster).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.to_switched().await;
+    target.state(FactUp::Opened { move_id: pair.id.clone(), epoch: planned.epoch + 1 }).await;
+    reaches(&replica.client, &pair.id, "cleaning").await;
+    let again = create_move(&replica.client, "acme", "cell-a").await;
+    assert_eq!(reaches(&replica.client, &pair.id, "done").await.reversed_by, None);
+    assert_eq!(again.epoch, planned.epoch + 1);
+}
