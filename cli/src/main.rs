@@ -2,6 +2,7 @@
 
 mod commands;
 mod output;
+mod process;
 mod reach;
 mod soak;
 
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the whole system on this machine, to try it and to develop against.
+    Dev(process::dev::DevArgs),
     /// List, create, show and move tenants.
     Tenant(commands::tenant::TenantArgs),
     /// List, show and undo moves.
@@ -37,6 +40,16 @@ enum Command {
     Explain(commands::lookup::ExplainArgs),
     /// Drive a running system with traffic while tenants move, and check every promise.
     Soak(soak::SoakArgs),
+    /// Run a router: the reverse proxy that browsers reach.
+    Router(process::roles::RoleArgs),
+    /// Run a replica of the control plane.
+    ControlPlane(process::roles::RoleArgs),
+    /// Run a cell's agent, or let one leave its cell.
+    Agent(process::roles::AgentArgs),
+    /// Run the demo app as a process of its own.
+    App(process::roles::RoleArgs),
+    /// Check configuration files.
+    Config(process::config::ConfigArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +67,12 @@ fn run(command: Command) -> Result<(), output::Failure> {
         Command::Lookup(args) => block_on(commands::lookup::run(args)),
         Command::Explain(args) => block_on(commands::lookup::explain(args)),
         Command::Soak(args) => block_on(soak::run(args)),
+        Command::Dev(args) => block_on(process::dev::run(args)),
+        Command::Router(args) => block_on(process::roles::router(args)),
+        Command::ControlPlane(args) => block_on(process::roles::control_plane(args)),
+        Command::Agent(args) => block_on(process::roles::agent(args)),
+        Command::App(args) => block_on(process::roles::app(args)),
+        Command::Config(args) => process::config::run(args),
     }
 }
 

@@ -126,7 +126,15 @@ fn kind_word(kind: CellKindView) -> &'static str {
 
 fn list_table(cells: &Listing<CellView>) -> String {
     let mut table = Table::new(&[
-        "CELL", "KIND", "CONDITION", "VERSION", ">TENANTS", ">REQUESTS/S", ">IN FLIGHT", ">BUSY %", "ENDPOINTS",
+        "CELL",
+        "KIND",
+        "CONDITION",
+        "VERSION",
+        ">TENANTS",
+        ">REQUESTS/S",
+        ">IN FLIGHT",
+        ">BUSY %",
+        "ENDPOINTS",
     ]);
     for cell in &cells.items {
         table.row([

@@ -85,7 +85,7 @@ struct MoveToArgs {
           default_value = "switched", default_missing_value = "switched")]
     wait: Until,
     /// Return as soon as the move is recorded.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     /// Stop waiting after so long; the move goes on. Default: 15 minutes, or two days with --wait=done.
     #[arg(long, value_name = "SECONDS")]
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(wait_of("tenant move acme --to cell-b --wait"), Some((Until::Switched, false)));
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done"), Some((Until::Done, false)));
         assert_eq!(wait_of("tenant move acme --to cell-b --no-wait"), Some((Until::Switched, true)));
+        assert_eq!(wait_of("tenant move acme --to cell-b --wait=done --no-wait"), None);
         assert_eq!(wait_of("tenant move Acme! --to cell-b"), None);
     }
 }

@@ -5,7 +5,6 @@ use anyhow::{Context, bail};
 use cellway_api::fleet::MoveView;
 use cellway_api::{ApiError, Client};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fmt::Write;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -105,7 +104,7 @@ fn judge(view: &MoveView, until: Until) -> Seen {
 /// What the line says of a move.
 fn described(view: &MoveView) -> String {
     let mut line = format!("{}: {} ▶ {}  {}", view.tenant, view.source, view.target, view.state);
-    let mut add = |text: String| write!(line, "{text}").expect("writing to a String cannot fail");
+    let mut add = |text: String| line.push_str(&text);
     if let Some(stage) = &view.stage {
         add(format!(" ({stage})"));
     }
@@ -123,7 +122,7 @@ fn described(view: &MoveView) -> String {
         Some(streams) => add(format!("  {streams} streams will be cut")),
     }
     if let Some(waits_for) = &view.waits_for {
-        add(format!("  waits for: {}", shown(waits_for)));
+        add(format!("  waits for: {waits_for}"));
     }
     line
 }
@@ -150,10 +149,10 @@ impl LiveLine {
         let state = format!("{} {}", view.state, or_dash(view.open_streams.or(Some(0))));
         match &self.bar {
             Some(bar) => {
-                bar.set_message(described(view));
+                bar.set_message(shown(&described(view)));
                 bar.tick();
             }
-            None if self.last != state => talk(&described(view)),
+            None if self.last != state => talk(&shown(&described(view))),
             None => {}
         }
         self.last = state;
@@ -206,10 +205,7 @@ mod tests {
     #[test]
     fn the_line_says_what_a_user_will_notice() {
         let copying = MoveView { copied_bytes: Some(2 << 20), total_bytes: Some(4 << 20), ..a_move("copying") };
-        assert_eq!(
-            described(&copying),
-            "acme: cell-a ▶ cell-b  copying  2.0 MiB of 4.0 MiB  freeze 30 ms predicted"
-        );
+        assert_eq!(described(&copying), "acme: cell-a ▶ cell-b  copying  2.0 MiB of 4.0 MiB  freeze 30 ms predicted");
         let syncing = MoveView { open_streams: Some(3), ..a_move("syncing") };
         assert!(described(&syncing).ends_with("3 streams will be cut"));
         let settled = MoveView { freeze_ms: Some(41), ..a_move("settling") };

@@ -159,3 +159,65 @@ impl Connections {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// A server that answers one request on each connection with `answer` and closes it. Tells how many there were.
+    async fn closing_server(answer: &'static str) -> (Connections, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let connections = Connections::new(listener.local_addr().expect("bound").to_string());
+        let requests = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (connections, requests)
+    }
+
+    fn request() -> Request<Body> {
+        Request::builder().uri("/").body(Empty::new().boxed_unsync()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ended_while_idle_is_replaced_and_counted_apart() {
+        let (connections, requests) = closing_server(GOOD).await;
+        for _ in 0..3 {
+            assert_eq!(connections.send(request()).await.expect("an answer").body, "ok");
+            let has_ended = || connections.idle.lock().iter().all(SendRequest::is_closed);
+            while !has_ended() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!((connections.opened(), connections.ended_idle()), (3, 2));
+        assert_eq!(requests.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_whole_answer_has_failed_and_is_not_sent_again() {
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"] {
+            let (connections, requests) = closing_server(answer).await;
+            assert_eq!(connections.send(request()).await.err(), Some(Failed::ConnectionClosed));
+            assert_eq!(requests.load(Ordering::SeqCst), 1);
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_only_with_the_status_that_is_due() {
+        let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, body: Bytes::from_static(b"{}") };
+        assert_eq!(answer.expect_status(StatusCode::OK), Err(Failed::Status(503)));
+        let answer = Answer { status: StatusCode::OK, body: Bytes::from_static(b"<html>") };
+        assert_eq!(answer.json::<u8>(StatusCode::OK), Err(Failed::BadAnswer));
+    }
+}

@@ -87,13 +87,7 @@ pub(crate) async fn upload_slowly(run: &Run, number: u64, planned: PlannedUpload
     }
 }
 
-async fn write(
-    run: &Run,
-    tenant: usize,
-    id: String,
-    body: &plan::Body,
-    takes: Option<Duration>,
-) -> Result<(), Failed> {
+async fn write(run: &Run, tenant: usize, id: String, body: &plan::Body, takes: Option<Duration>) -> Result<(), Failed> {
     let bytes = run.bodies.cut(body);
     let sha256 = hex(&Sha256::digest(&bytes));
     let mut request = Request::builder().method(Method::POST).uri(format!("/entries/{id}"));
@@ -180,9 +174,5 @@ async fn read_page(run: &Run, tenant: usize) -> Result<(), Failed> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

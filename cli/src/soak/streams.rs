@@ -96,12 +96,7 @@ async fn open_websocket(run: &Run, tenant: usize) -> Result<WebSocketStream<TcpS
 }
 
 /// The count on a socket never falls, and begins with what was there before it was opened.
-async fn watch_websocket(
-    run: &Run,
-    tenant: usize,
-    mut socket: WebSocketStream<TcpStream>,
-    mut at_least: i64,
-) -> End {
+async fn watch_websocket(run: &Run, tenant: usize, mut socket: WebSocketStream<TcpStream>, mut at_least: i64) -> End {
     let silence = Duration::from_millis(SILENCE_MAX_MS);
     loop {
         match timeout(silence, socket.next()).await {

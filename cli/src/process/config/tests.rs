@@ -29,7 +29,8 @@ fn every_shipped_example_loads() {
 
 #[test]
 fn a_mistake_is_shown_with_its_line_and_what_was_expected() {
-    let good = "role: app\nname: cell-a\nversion: '1'\nlisten: 127.0.0.1:8100\ndata_dir: /tmp/x\nlongest_request_ms: 5\n";
+    let good =
+        "role: app\nname: cell-a\nversion: '1'\nlisten: 127.0.0.1:8100\ndata_dir: /tmp/x\nlongest_request_ms: 5\n";
     let cases = [
         (good.replace("name:", "nmae:"), vec!["line 2", "nmae", "name"]),
         (format!("{good}name: again\n"), vec!["line 7", "duplicate", "name"]),

@@ -15,7 +15,17 @@ const POLL_MS: u64 = 20;
 
 /// What the first tenants are called; the others are numbered.
 const NAMES: [&str; 12] = [
-    "acme", "globex", "initech", "umbrella", "hooli", "soylent", "stark", "wayne", "wonka", "tyrell", "cyberdyne",
+    "acme",
+    "globex",
+    "initech",
+    "umbrella",
+    "hooli",
+    "soylent",
+    "stark",
+    "wayne",
+    "wonka",
+    "tyrell",
+    "cyberdyne",
     "vandelay",
 ];
 

@@ -1,0 +1,50 @@
+//! Real processes on this machine for end-to-end tests: the binary in its roles, etcd, and a client that keeps books.
+
+pub mod dev;
+pub mod fleet;
+pub mod ports;
+pub mod process;
+pub mod writer;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The longest wait for something that should come about within moments.
+pub const PATIENCE_MS: u64 = 20_000;
+
+/// Names a state that no move may leave, in a file; see the control plane's test faults.
+pub const STALL_VARIABLE: &str = "CELLWAY_TEST_STALL_FILE";
+
+/// The binary under test: built beside this test.
+pub fn binary() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let dirs = own.ancestors().skip(1).take(2);
+    let found = dirs.map(|dir| dir.join("cellway")).find(|path| path.is_file());
+    found.expect("the binary is built first: cargo build -p cellway --features cellway/test-faults")
+}
+
+/// Waits until `probe` has an answer.
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    within(PATIENCE_MS, what, probe).await
+}
+
+/// Waits until `probe` has an answer, at most `limit_ms`.
+pub async fn within<T>(limit_ms: u64, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = probe().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_millis(limit_ms), "not within {limit_ms} ms: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether `GET {url}` is answered with success.
+pub async fn is_ok(url: &str) -> bool {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    match client {
+        Ok(client) => client.get(url).send().await.is_ok_and(|answer| answer.status().is_success()),
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,12 @@
+//! Promises, kept by real processes: one file a theme, one test a promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agent_kills;
+mod control_plane_kills;
+mod dev;
+mod moving;
+mod origins;
+mod soak;
+mod static_stability;
+mod streams;

@@ -1,0 +1,50 @@
+//! What several tests need of a move.
+
+use cellway_api::Client;
+use cellway_api::fleet::{CreateMove, MoveView};
+use cellway_end_to_end::{eventually, within};
+
+/// Asks for a move.
+pub(crate) async fn start_move(client: &Client, tenant: &str, to: &str) -> String {
+    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), cause: None };
+    client.create_move(&wanted).await.expect("planned").id
+}
+
+/// Waits until the move is in `state`, as in `syncing` or `holding data`.
+pub(crate) async fn reaches(client: &Client, id: &str, state: &str) {
+    let is_there = |view: &MoveView| match &view.stage {
+        Some(stage) => format!("{} {stage}", view.state) == state,
+        None => view.state == state,
+    };
+    eventually(&format!("the move is {state}"), async || client.a_move(id).await.ok().filter(is_there)).await;
+}
+
+/// Waits, at most `limit_ms`, until the move has an outcome: its target serves, or it is undone.
+pub(crate) async fn has_outcome(client: &Client, id: &str, limit_ms: u64) -> MoveView {
+    let settled = |view: &MoveView| {
+        let serves = matches!(view.state.as_str(), "settling" | "cleaning" | "done");
+        serves || view.state == "undone"
+    };
+    within(limit_ms, "the move is past `switched`, or undone", async || client.a_move(id).await.ok().filter(settled))
+        .await
+}
+
+/// The states that a control plane or an agent can be killed in.
+pub(crate) const STATES: [&str; 10] = [
+    "planned",
+    "preparing",
+    "copying",
+    "syncing",
+    "holding gates",
+    "holding data",
+    "holding last",
+    "switched",
+    "settling",
+    "cleaning",
+];
+
+/// Waits until an ordinary move of the tenant may begin: the last one is cleaning, or has ended.
+pub(crate) async fn lets_the_next_begin(client: &Client, id: &str) {
+    let over = |view: &MoveView| view.ended || view.state == "cleaning";
+    eventually("the next move may begin", async || client.a_move(id).await.ok().filter(over)).await;
+}
