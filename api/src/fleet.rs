@@ -266,6 +266,11 @@ pub struct MoveView {
     /// The move that took this one back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reversed_by: Option<String>,
+    /// The next attempt: its hold took too long, so it was undone and is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_by: Option<String>,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
     /// Why a planned move has not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
@@ -297,6 +302,8 @@ impl MoveView {
             cause: record.cause.clone(),
             undo_reason: None,
             reversed_by: None,
+            retried_by: None,
+            attempt: record.attempt,
             waits_for: None,
             created_ms: record.created_ms,
             entered_ms: record.entered_ms,
@@ -318,7 +325,10 @@ impl MoveView {
                 view.stage = Some(stage.to_owned());
             }
             MoveState::Undoing(undoing) => view.undo_reason = Some(undoing.reason.clone()),
-            MoveState::Undone(undone) => view.undo_reason = Some(undone.reason.clone()),
+            MoveState::Undone(undone) => {
+                view.undo_reason = Some(undone.reason.clone());
+                view.retried_by = undone.retried_by.as_ref().map(ToString::to_string);
+            }
             MoveState::Done(done) => view.reversed_by = done.reversed_by.as_ref().map(ToString::to_string),
             MoveState::Planned
             | MoveState::Preparing

@@ -104,7 +104,15 @@ impl Mover<'_> {
             txn = txn.require_revision(keys::gates(&before.source.name), list.revision);
         }
         if after.state.is_last() {
-            txn = with_leftover(txn.delete(moving_key), &after);
+            txn = match after.retry(clock::now_ms()) {
+                // The next attempt takes the lock over.
+                Some(again) => txn
+                    .require_absent(keys::a_move(&again.id))
+                    .put(keys::a_move(&again.id), again.encode())
+                    .put(moving_key, lock(&again.id)),
+                None => txn.delete(moving_key),
+            };
+            txn = with_leftover(txn, &after);
         }
         Ok(Step { after, txn })
     }

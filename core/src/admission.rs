@@ -189,6 +189,11 @@ impl TenantGate {
         }
     }
 
+    /// The word to refuse streams was taken back while the tenant is still served at the same epoch.
+    pub fn allow_streams(&mut self) {
+        self.streams_refused = false;
+    }
+
     /// Whether `fence(epoch)` has to be written to disk before [`TenantGate::fence`] is called.
     pub fn fence_is_new(&self, epoch: Epoch) -> bool {
         self.highest_fence.is_none_or(|fence| fence < epoch)

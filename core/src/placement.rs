@@ -71,6 +71,14 @@ fn has_room(found: &FleetCell) -> bool {
 /// Why a planned move waits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
+    /// It was undone because its hold took too long, and waits before the next attempt.
+    #[error("attempt {attempt} begins in {wait_ms} ms: requests took too long to finish in the one before")]
+    BackingOff {
+        /// Which attempt.
+        attempt: u32,
+        /// How long it still waits.
+        wait_ms: u64,
+    },
     /// The emergency brake is on.
     #[error("the emergency brake is on")]
     Brake,
@@ -105,9 +113,18 @@ pub enum NotYet {
 }
 
 /// Whether a planned move may start.
-pub fn may_start(fleet: &Fleet, budgets: &MoveBudgets, brake: bool, record: &MoveRecord) -> Result<(), NotYet> {
+pub fn may_start(
+    fleet: &Fleet,
+    budgets: &MoveBudgets,
+    brake: bool,
+    record: &MoveRecord,
+    now_ms: u64,
+) -> Result<(), NotYet> {
     if brake {
         return Err(NotYet::Brake);
+    }
+    if now_ms < record.not_before_ms {
+        return Err(NotYet::BackingOff { attempt: record.attempt, wait_ms: record.not_before_ms - now_ms });
     }
     let cell = |wanted: &CellRef| fleet.cells.get(&wanted.name).filter(|found| found.cell.cell == *wanted);
     if !cell(&record.source).is_some_and(|source| source.reachable) {

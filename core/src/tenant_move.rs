@@ -173,10 +173,8 @@ fn from_holding(record: &MoveRecord, holding: &Holding, fact: Fact, now_ms: u64)
             }
             return Ok(MoveState::Switched);
         }
-        Elapsed if holding.stage == HoldingStage::Gates => {
-            return overdue(record, now_ms, "admitted requests did not finish in time");
-        }
-        Elapsed => return overdue(record, now_ms, "the last changes did not arrive in time"),
+        Elapsed if now_ms < deadline(record) => return Err(Refused::Early),
+        Elapsed => return Ok(undo_and_retry(holding.stage)),
         UndoAsked(reason) => return undo(record, reason),
         Failed(report) => return undo(record, report.reason),
         Watched(_) | Followed(_) => return Err(Refused::NothingNew),
@@ -239,13 +237,18 @@ fn from_cleaning(record: &MoveRecord, cleaning: &Cleaning, fact: Fact, now_ms: u
 }
 
 fn from_undoing(record: &MoveRecord, undoing: &Undoing, fact: Fact, now_ms: u64) -> Result<MoveState, Refused> {
-    let undone =
-        |leftover| Ok(MoveState::Undone(Undone { reason: undoing.reason.clone(), held: undoing.held, leftover }));
+    let undone = |leftover| {
+        let retried_by = if undoing.retry { record.retry_id() } else { None };
+        Ok(MoveState::Undone(Undone { reason: undoing.reason.clone(), held: undoing.held, leftover, retried_by }))
+    };
     match fact {
         Dropped(report) if report.home == record.target_home => undone(None),
         Dropped(_) => Err(Refused::OtherHome),
         Elapsed if now_ms >= deadline(record) => undone(Some(record.target_home.clone())),
         Elapsed => Err(Refused::Early),
+        UndoAsked(reason) if undoing.retry => {
+            Ok(MoveState::Undoing(Undoing { reason, held: undoing.held, retry: false }))
+        }
         UndoAsked(_) => Err(Refused::NothingNew),
         Start | Listed(_) | TakenOver(_) | Ready(_) | Copied(_) | Followed(_) | Watched(_) | Fenced(_)
         | Positioned(_) | Reached(_) | Opened(_) | Failed(_) => Err(Refused::NotNow),
@@ -270,7 +273,16 @@ fn from_undone(fact: Fact) -> Result<MoveState, Refused> {
 
 fn undo(record: &MoveRecord, reason: String) -> Result<MoveState, Refused> {
     let held = matches!(record.state, MoveState::Holding(_));
-    Ok(MoveState::Undoing(Undoing { reason, held }))
+    Ok(MoveState::Undoing(Undoing { reason, held, retry: false }))
+}
+
+/// A hold that took too long is let go, and the move is made again when requests are quicker.
+fn undo_and_retry(stage: HoldingStage) -> MoveState {
+    let reason = match stage {
+        HoldingStage::Gates => "admitted requests did not finish in time",
+        HoldingStage::Data | HoldingStage::Last => "the last changes did not arrive in time",
+    };
+    MoveState::Undoing(Undoing { reason: reason.to_owned(), held: true, retry: true })
 }
 
 fn overdue(record: &MoveRecord, now_ms: u64, reason: &str) -> Result<MoveState, Refused> {

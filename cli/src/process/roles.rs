@@ -107,7 +107,7 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
 pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     if let Some(AgentCommand::Leave(args)) = args.command {
         let (file, _) = prepare::<AgentFile>(&args.config)?;
-        return cellway_cell_agent::leave(agent_config(file)).await.map_err(Failure::Command);
+        return cellway_cell_agent::leave(&agent_config(file)).await.map_err(Failure::Command);
     }
     let path = args.config.context("--config is missing").map_err(Failure::start_up)?;
     let (file, shutdown) = prepare::<AgentFile>(&path)?;

@@ -69,7 +69,7 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
         let record = &at.value;
         if record.state == MoveState::Planned && now_ms < deadline(record) {
             let fleet = fleet.get_or_insert_with(|| view.fleet(|cell, id| replica.heard.is_reachable(cell, id)));
-            if may_start(fleet, &replica.config.move_budgets, view.brake, record).is_ok() {
+            if may_start(fleet, &replica.config.move_budgets, view.brake, record, now_ms).is_ok() {
                 fleet.moves_in_flight.push((record.source.clone(), record.target.clone()));
                 due.push((record.id.clone(), Fact::Start));
             }

@@ -53,6 +53,8 @@ impl Replica {
             driver,
             cause: cause.to_owned(),
             limits: self.limits_of(known),
+            attempt: 1,
+            not_before_ms: now_ms,
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
@@ -162,7 +164,7 @@ impl Replica {
         let mut shown = MoveView::of(record);
         if record.state == MoveState::Planned {
             let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
-            let waits = may_start(&fleet, &self.config.move_budgets, view.brake, record);
+            let waits = may_start(&fleet, &self.config.move_budgets, view.brake, record, clock::now_ms());
             shown.waits_for = waits.err().map(|reason| reason.to_string());
         }
         shown

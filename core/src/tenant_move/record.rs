@@ -10,6 +10,12 @@ use super::message::Fact;
 /// How old a report may be to be counted in the decision to hold.
 pub const REPORT_FRESH_MS: u64 = 1_000;
 
+/// How often a move is made that is undone because its hold took too long.
+pub const ATTEMPTS_MAX: u32 = 5;
+
+/// The pause before the second attempt; it doubles with each further one.
+pub const RETRY_FIRST_MS: u64 = 1_000;
+
 /// The deadlines and budgets of a move, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoveLimits {
@@ -81,6 +87,10 @@ pub struct MoveRecord {
     pub cause: String,
     /// Its deadlines and budgets.
     pub limits: MoveLimits,
+    /// Which attempt it is, from 1: a move whose hold took too long is undone and made again.
+    pub attempt: u32,
+    /// Not to be started before this.
+    pub not_before_ms: u64,
     /// When it was asked for.
     pub created_ms: u64,
     /// When it came into its state.
@@ -255,6 +265,8 @@ pub struct Undoing {
     pub reason: String,
     /// Traffic was held, so the source goes on at the next epoch.
     pub held: bool,
+    /// It is to be made again.
+    pub retry: bool,
 }
 
 /// How a move ended at its source.
@@ -266,6 +278,8 @@ pub struct Undone {
     pub held: bool,
     /// The home that the target still has to drop.
     pub leftover: Option<HomeId>,
+    /// The next attempt.
+    pub retried_by: Option<MoveId>,
 }
 
 impl MoveRecord {
@@ -287,6 +301,33 @@ impl MoveRecord {
         after
     }
 
+    /// What the next attempt is called, if one may be made: the first one's id and a number.
+    pub(super) fn retry_id(&self) -> Option<MoveId> {
+        let first = self.id.as_str().split('-').next()?;
+        let next = MoveId::new(&format!("{first}-{}", self.attempt + 1)).ok()?;
+        (self.attempt < ATTEMPTS_MAX).then_some(next)
+    }
+
+    /// The next attempt at an undone move, if it is to be made again; it takes the lock over.
+    pub fn retry(&self, now_ms: u64) -> Option<Self> {
+        let MoveState::Undone(Undone { retried_by: Some(id), .. }) = &self.state else { return None };
+        let pause_ms = RETRY_FIRST_MS << (self.attempt - 1).min(ATTEMPTS_MAX);
+        Some(Self {
+            id: id.clone(),
+            epoch: placement_of(self).epoch,
+            target_home: HomeId::new(id.as_str()).ok()?,
+            attempt: self.attempt + 1,
+            not_before_ms: now_ms + pause_ms,
+            created_ms: now_ms,
+            entered_ms: now_ms,
+            predicted_freeze_ms: 0,
+            held_ms: None,
+            released_ms: None,
+            state: MoveState::Planned,
+            ..self.clone()
+        })
+    }
+
     /// The move that takes this one back: from the target, to the source's kept home, starting where data is synced.
     ///
     /// Only `switched` and `settling` can be taken over so; `None` in any other state.
@@ -305,6 +346,8 @@ impl MoveRecord {
             driver: self.driver,
             cause,
             limits: self.limits.clone(),
+            attempt: 1,
+            not_before_ms: now_ms,
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,

@@ -40,6 +40,8 @@ fn record(state: MoveState) -> MoveRecord {
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
+        attempt: 1,
+        not_before_ms: NOW_MS,
         created_ms: NOW_MS,
         entered_ms: NOW_MS,
         predicted_freeze_ms: 0,
@@ -122,9 +124,10 @@ fn states() -> Vec<(&'static str, MoveState)> {
         ("settling", MoveState::Settling),
         ("cleaning", MoveState::Cleaning(Cleaning { due: false })),
         ("cleaning, due", MoveState::Cleaning(Cleaning { due: true })),
-        ("undoing", MoveState::Undoing(Undoing { reason: "r".into(), held: true })),
+        ("undoing", MoveState::Undoing(Undoing { reason: "r".into(), held: true, retry: false })),
+        ("undoing, to retry", MoveState::Undoing(Undoing { reason: "r".into(), held: true, retry: true })),
         ("done", MoveState::Done(Done { leftover: None, reversed_by: None })),
-        ("undone", MoveState::Undone(Undone { reason: "r".into(), held: true, leftover: None })),
+        ("undone", MoveState::Undone(Undone { reason: "r".into(), held: true, leftover: None, retried_by: None })),
     ]
 }
 
@@ -164,6 +167,7 @@ fn shown(outcome: &Result<MoveRecord, Refused>) -> String {
                 (_, Some(by)) => format!("done, reversed by {by}"),
                 _ => "done".into(),
             },
+            MoveState::Undone(Undone { retried_by: Some(by), .. }) => format!("undone, retried by {by}"),
             MoveState::Undone(Undone { leftover: Some(left), .. }) => format!("undone, {left} left"),
             other => other.as_str().into(),
         },
@@ -258,7 +262,7 @@ fn a_late_order_or_fact_changes_nothing() {
     assert_eq!(next(&data, other_move, NOW_MS), Err(Refused::OtherMove));
     assert_eq!(next(&data, fenced("a1", 6), NOW_MS), Err(Refused::OtherEpoch));
     let other_home = dropped(target(), "m0");
-    let undoing = record(MoveState::Undoing(Undoing { reason: "r".into(), held: false }));
+    let undoing = record(MoveState::Undoing(Undoing { reason: "r".into(), held: false, retry: false }));
     assert_eq!(next(&undoing, other_home, NOW_MS), Err(Refused::OtherHome));
 }
 
@@ -308,6 +312,31 @@ fn a_move_back_begins_where_the_data_is_synced() {
     let ended = next(&settling, TakenOver(move_id("m2")), NOW_MS).expect("ended");
     assert_eq!(shown(&Ok(ended)), "done, reversed by m2");
     assert_eq!(record(MoveState::Cleaning(Cleaning { due: false })).back(move_id("m3"), String::new(), NOW_MS), None);
+}
+
+#[test]
+fn a_hold_that_took_too_long_is_undone_and_made_again_with_back_off() {
+    let mut current = holding_record();
+    let mut pauses = Vec::new();
+    loop {
+        let undoing = next(&current, Elapsed, deadline(&current)).expect("overdue");
+        let undone = next(&undoing, dropped(by(current.id.as_str(), "b", "b1"), current.target_home.as_str()), NOW_MS);
+        let undone = undone.expect("dropped");
+        let Some(again) = undone.retry(NOW_MS) else { break };
+        assert_eq!(placement_of(&again), placement_of(&undone));
+        assert_eq!(again.state, MoveState::Planned);
+        pauses.push((again.id.to_string(), again.not_before_ms - NOW_MS));
+        current = MoveRecord { state: MoveState::Holding(Holding::default()), ..again };
+    }
+    let expected = [("m1-2", 1_000), ("m1-3", 2_000), ("m1-4", 4_000), ("m1-5", 8_000)];
+    assert_eq!(pauses, expected.map(|(id, pause)| (id.to_owned(), pause)));
+}
+
+#[test]
+fn an_operators_undo_is_final() {
+    let undoing = record(MoveState::Undoing(Undoing { reason: "slow".into(), held: true, retry: true }));
+    let asked = at(undoing, vec![UndoAsked("no more".into()), dropped(target(), "m1")]).expect("undone");
+    assert_eq!(asked.retry(NOW_MS), None);
 }
 
 fn any_fact() -> impl Strategy<Value = Fact> {

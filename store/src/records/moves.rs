@@ -39,6 +39,8 @@ struct StoredMove {
     driver: StoredDriver,
     cause: String,
     limits: StoredLimits,
+    attempt: u32,
+    not_before_ms: u64,
     created_ms: u64,
     entered_ms: u64,
     predicted_freeze_ms: u64,
@@ -74,8 +76,8 @@ enum StoredState {
     Settling,
     Cleaning { due: bool },
     Done { leftover: Option<String>, reversed_by: Option<String> },
-    Undoing { reason: String, held: bool },
-    Undone { reason: String, held: bool, leftover: Option<String> },
+    Undoing { reason: String, held: bool, retry: bool },
+    Undone { reason: String, held: bool, leftover: Option<String>, retried_by: Option<String> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,11 +120,14 @@ impl StoredState {
                 leftover: done.leftover.as_ref().map(ToString::to_string),
                 reversed_by: done.reversed_by.as_ref().map(ToString::to_string),
             },
-            MoveState::Undoing(undoing) => Self::Undoing { reason: undoing.reason.clone(), held: undoing.held },
+            MoveState::Undoing(undoing) => {
+                Self::Undoing { reason: undoing.reason.clone(), held: undoing.held, retry: undoing.retry }
+            }
             MoveState::Undone(undone) => Self::Undone {
                 reason: undone.reason.clone(),
                 held: undone.held,
                 leftover: undone.leftover.as_ref().map(ToString::to_string),
+                retried_by: undone.retried_by.as_ref().map(ToString::to_string),
             },
         }
     }
@@ -175,10 +180,13 @@ impl StoredState {
                 leftover: leftover.as_deref().map(id).transpose()?,
                 reversed_by: reversed_by.as_deref().map(id).transpose()?,
             }),
-            Self::Undoing { reason, held } => MoveState::Undoing(Undoing { reason, held }),
-            Self::Undone { reason, held, leftover } => {
-                MoveState::Undone(Undone { reason, held, leftover: leftover.as_deref().map(id).transpose()? })
-            }
+            Self::Undoing { reason, held, retry } => MoveState::Undoing(Undoing { reason, held, retry }),
+            Self::Undone { reason, held, leftover, retried_by } => MoveState::Undone(Undone {
+                reason,
+                held,
+                leftover: leftover.as_deref().map(id).transpose()?,
+                retried_by: retried_by.as_deref().map(id).transpose()?,
+            }),
         })
     }
 }
@@ -227,6 +235,8 @@ impl Shape for StoredMove {
             driver: StoredDriver::of(value.driver),
             cause: value.cause.clone(),
             limits: copy_limits!(&value.limits, StoredLimits),
+            attempt: value.attempt,
+            not_before_ms: value.not_before_ms,
             created_ms: value.created_ms,
             entered_ms: value.entered_ms,
             predicted_freeze_ms: value.predicted_freeze_ms,
@@ -248,6 +258,8 @@ impl Shape for StoredMove {
             driver: self.driver.into_value(),
             cause: self.cause,
             limits: copy_limits!(&self.limits, MoveLimits),
+            attempt: self.attempt,
+            not_before_ms: self.not_before_ms,
             created_ms: self.created_ms,
             entered_ms: self.entered_ms,
             predicted_freeze_ms: self.predicted_freeze_ms,

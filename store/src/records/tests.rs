@@ -22,6 +22,8 @@ fn record(state: MoveState) -> MoveRecord {
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
+        attempt: 2,
+        not_before_ms: 5,
         created_ms: 1,
         entered_ms: 2,
         predicted_freeze_ms: 3,
@@ -54,8 +56,13 @@ fn a_stored_move_reads_back_in_every_state() {
         MoveState::Settling,
         MoveState::Cleaning(Cleaning { due: true }),
         MoveState::Done(Done { leftover: home(), reversed_by: Some("m2".parse().expect("legal")) }),
-        MoveState::Undoing(Undoing { reason: "r".into(), held: true }),
-        MoveState::Undone(Undone { reason: "r".into(), held: true, leftover: home() }),
+        MoveState::Undoing(Undoing { reason: "r".into(), held: true, retry: true }),
+        MoveState::Undone(Undone {
+            reason: "r".into(),
+            held: true,
+            leftover: home(),
+            retried_by: Some("m1-2".parse().expect("legal")),
+        }),
     ];
     for state in states {
         let move_record = record(state);

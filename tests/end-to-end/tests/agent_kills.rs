@@ -1,6 +1,6 @@
 //! Agents, a router and etcd are killed while a tenant is held or has just switched.
 
-use crate::moving::{has_outcome, lets_the_next_begin, reaches, start_move};
+use crate::moving::{has_outcome, reaches, settles, start_move};
 use cellway_end_to_end::fleet::Fleet;
 use cellway_end_to_end::writer::Writer;
 
@@ -19,8 +19,8 @@ async fn kill_an_agent(victim: usize, state: &str) {
     fleet.stall(None);
     fleet.agents[agent].restart();
     fleet.ready(40 + u16::try_from(agent).unwrap()).await;
-    let outcome = has_outcome(&fleet.client, &id, OUTCOME_MS).await;
-    let cell = if outcome.past_commit { "cell-c" } else { "cell-a" };
+    has_outcome(&fleet.client, &id, OUTCOME_MS).await;
+    let cell = if settles(&fleet.client, &id).await { "cell-c" } else { "cell-a" };
     assert_eq!(fleet.client.tenant("acme").await.unwrap().cell, cell);
     writer.stop_and_check().await;
     let untouched = neighbour.stop_and_check().await;
@@ -63,7 +63,7 @@ async fn a_killed_router_serves_again_and_moves_do_not_notice() {
     has_outcome(&fleet.client, &id, OUTCOME_MS).await;
     let books = writer.stop_and_check().await;
     assert!(!books.acknowledged.is_empty());
-    lets_the_next_begin(&fleet.client, &id).await;
+    settles(&fleet.client, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn a_move_goes_on_after_etcd_was_killed_and_came_back() {
         })
         .await;
         has_outcome(&fleet.client, &id, OUTCOME_MS).await;
-        lets_the_next_begin(&fleet.client, &id).await;
+        settles(&fleet.client, &id).await;
     }
     writer.stop_and_check().await;
 }

@@ -1,6 +1,6 @@
 //! The control plane is killed in each state of a move, and goes on from the records.
 
-use crate::moving::{STATES, has_outcome, reaches, start_move};
+use crate::moving::{STATES, has_outcome, reaches, settles, start_move};
 use cellway_end_to_end::dev::Dev;
 use cellway_end_to_end::fleet::Fleet;
 use cellway_end_to_end::writer::Writer;
@@ -25,11 +25,10 @@ async fn every_move_ends_after_the_control_plane_was_killed_in_each_state_on_etc
         let outcome = has_outcome(&fleet.client, &id, OUTCOME_MS).await;
         let books = writer.stop_and_check().await;
         assert!(!books.acknowledged.is_empty());
-        if outcome.past_commit {
+        if settles(&fleet.client, &id).await {
             at = to;
         }
         assert_eq!(fleet.client.tenant("acme").await.unwrap().cell, at, "{state}: {outcome:?}");
-        crate::moving::lets_the_next_begin(&fleet.client, &id).await;
     }
 }
 
@@ -49,10 +48,9 @@ async fn every_move_ends_after_the_whole_process_was_killed_in_each_state_embedd
         dev.ready().await;
         let outcome = has_outcome(&dev.client, &id, OUTCOME_MS).await;
         writer.stop_and_check().await;
-        if outcome.past_commit {
+        if settles(&dev.client, &id).await {
             at = to;
         }
         assert_eq!(dev.client.tenant("acme").await.unwrap().cell, at, "{state}: {outcome:?}");
-        crate::moving::lets_the_next_begin(&dev.client, &id).await;
     }
 }

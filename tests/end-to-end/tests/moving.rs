@@ -43,8 +43,16 @@ pub(crate) const STATES: [&str; 10] = [
     "cleaning",
 ];
 
-/// Waits until an ordinary move of the tenant may begin: the last one is cleaning, or has ended.
-pub(crate) async fn lets_the_next_begin(client: &Client, id: &str) {
-    let over = |view: &MoveView| view.ended || view.state == "cleaning";
-    eventually("the next move may begin", async || client.a_move(id).await.ok().filter(over)).await;
+/// Waits until an ordinary move of the tenant may begin, further attempts included; whether the tenant was moved.
+pub(crate) async fn settles(client: &Client, id: &str) -> bool {
+    let mut id = id.to_owned();
+    loop {
+        let over = |view: &MoveView| view.ended || view.state == "cleaning";
+        let last =
+            eventually("the move is cleaning or has ended", async || client.a_move(&id).await.ok().filter(over)).await;
+        match last.retried_by {
+            Some(again) => id = again,
+            None => return last.past_commit,
+        }
+    }
 }

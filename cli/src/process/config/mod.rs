@@ -7,10 +7,10 @@ mod control_plane;
 mod fields;
 mod router;
 
-pub(crate) use agent::AgentFile;
+pub(crate) use agent::{AgentFile, DriverFile};
 pub(crate) use app::AppFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
-pub(crate) use fields::{EtcdFields, Loopback};
+pub(crate) use fields::EtcdFields;
 pub(crate) use router::{FeedFile, RouterFile};
 
 use crate::output::{self, Failure};

@@ -1,0 +1,241 @@
+//! The agent as a whole: bound first, so that its ports are known, then run.
+
+use crate::config::AgentConfig;
+use crate::control_plane::ControlPlane;
+use crate::disk::{Disk, Identity};
+use crate::driver::Driver;
+use crate::facts::Facts;
+use crate::feed::{Endpoints, Feed};
+use crate::gate::opening::Opener;
+use crate::gate::serve::{GateHandler, GateParts};
+use crate::gate::table::GateTable;
+use crate::health::Health;
+use crate::metrics::{self, GateMetrics};
+use crate::orders::{Means, Orders, Orphans};
+use crate::{admin, listener, load, transfer};
+use anyhow::Context;
+use cellway_proxy::serve::DRAIN_MS;
+use cellway_proxy::{Listeners, ServeOptions};
+use prometheus::Registry;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The drain of a stopping gate is as long as the app's longest request, but no longer than this.
+const DRAIN_MAX_MS: u64 = 30_000;
+
+/// An agent whose ports are bound and whose disk is locked.
+pub struct Agent {
+    config: AgentConfig,
+    disk: Arc<Disk>,
+    gate: Listeners,
+    transfer: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    gate: SocketAddr,
+    transfer: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Binds and runs an agent until `shutdown`.
+pub async fn run(config: AgentConfig, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Agent::bind(config)?.run(registry, shutdown).await
+}
+
+impl Agent {
+    /// Checks the configuration, locks the data directory and binds the ports.
+    pub fn bind(config: AgentConfig) -> anyhow::Result<Self> {
+        config.check()?;
+        let disk = Arc::new(Disk::open(&config.data_dir)?);
+        let threads = config.gate_threads.max(1);
+        let gate = cellway_proxy::bind(config.gate_listen, threads)
+            .with_context(|| format!("the gate cannot listen on {}", config.gate_listen))?;
+        let bind =
+            |name: &str, address| listener::bind(address).with_context(|| format!("{name} cannot listen on {address}"));
+        let transfer = bind("the transfer endpoint", config.transfer_listen)?;
+        let admin = bind("the admin endpoint", config.admin_listen)?;
+        let addresses =
+            Addresses { gate: gate.local_addr(), transfer: transfer.local_addr()?, admin: admin.local_addr()? };
+        Ok(Self { config, disk, gate, transfer, admin, addresses })
+    }
+
+    /// Where routers reach the gate.
+    pub fn gate_addr(&self) -> SocketAddr {
+        self.addresses.gate
+    }
+
+    /// Where other agents fetch data.
+    pub fn transfer_addr(&self) -> SocketAddr {
+        self.addresses.transfer
+    }
+
+    /// Where the admin pages are.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.addresses.admin
+    }
+
+    /// Runs until `shutdown`, then drains and stops. The instance stays registered and its fences stay in force.
+    pub async fn run(self, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { config, disk, gate, transfer, admin, addresses } = self;
+        let parts = Parts::start(&config, disk, &registry).await?;
+        // Whatever still opens gates when this ends, or is dropped, stops with it.
+        let _shut_on_drop = ShutOnDrop(Arc::clone(&parts.table));
+        let mut chores = JoinSet::new();
+        let pages = admin::pages(registry.clone(), Arc::clone(&parts.health));
+        spawn_listener(&mut chores, admin, pages);
+        spawn_listener(&mut chores, transfer, parts.transfers());
+        parts.spawn_feed(&mut chores, &config, addresses);
+        parts.spawn_reports(&mut chores, &registry)?;
+        let ended = serve_gate(gate, parts.gate.clone(), &mut chores, shutdown).await;
+        parts.table.shut();
+        chores.shutdown().await;
+        ended?;
+        if parts.gate.cut.load(Ordering::Acquire) {
+            tracing::warn!("requests were cut by the stop: the next start takes it for an unclean one");
+            return Ok(());
+        }
+        tokio::task::spawn_blocking(move || parts.disk.stopped_clean()).await??;
+        tracing::info!("agent stopped, drained");
+        Ok(())
+    }
+}
+
+/// What the chores of a running agent share.
+struct Parts {
+    disk: Arc<Disk>,
+    identity: Identity,
+    driver: Driver,
+    table: Arc<GateTable>,
+    health: Arc<Health>,
+    facts: Arc<Facts>,
+    control_plane: Arc<ControlPlane>,
+    means: Means,
+    gate: GateParts,
+}
+
+impl Parts {
+    /// Counts the run on disk, and takes every fence of earlier runs again, before anything is served.
+    async fn start(config: &AgentConfig, disk: Arc<Disk>, registry: &Registry) -> anyhow::Result<Self> {
+        let identity = disk.start(&config.cell)?;
+        tracing::info!(cell = %config.cell, instance = %identity.instance, run = identity.run, "agent starts");
+        let faults = config.faults();
+        let driver = Driver::open(&config.driver, Arc::clone(&disk), faults).await?;
+        let table = Arc::new(GateTable::new(config.cell.clone(), disk.fences()?, faults));
+        let facts = Arc::new(Facts::default());
+        let means = Means {
+            disk: Arc::clone(&disk),
+            driver: driver.clone(),
+            table: Arc::clone(&table),
+            facts: Arc::clone(&facts),
+            orphans: Orphans::new(identity.stopped_clean, config.longest_request_ms),
+            ignore_fences: faults.ignore_fences,
+        };
+        let gate = GateParts {
+            table: Arc::clone(&table),
+            app: config.app,
+            longest_request_ms: config.longest_request_ms,
+            metrics: GateMetrics::new(registry)?,
+            cut: Arc::new(AtomicBool::new(false)),
+        };
+        let control_plane = Arc::new(ControlPlane::new(config.cell.clone(), &config.control_plane)?);
+        let health = Arc::new(Health::default());
+        Ok(Self { disk, identity, driver, table, health, facts, control_plane, means, gate })
+    }
+
+    fn transfers(&self) -> listener::Answer {
+        let driver = self.driver.clone();
+        Arc::new(move |request| {
+            let driver = driver.clone();
+            Box::pin(async move { transfer::answer(&driver, request).await })
+        })
+    }
+
+    fn spawn_feed(&self, chores: &mut JoinSet<anyhow::Result<()>>, config: &AgentConfig, addresses: Addresses) {
+        let feed = Feed {
+            control_plane: Arc::clone(&self.control_plane),
+            disk: Arc::clone(&self.disk),
+            identity: self.identity.clone(),
+            endpoints: Endpoints {
+                gate: config.advertise_gate.clone().unwrap_or_else(|| addresses.gate.to_string()),
+                transfer: config.advertise_transfer.clone().unwrap_or_else(|| addresses.transfer.to_string()),
+                driver: config.driver.kind(),
+            },
+            table: Arc::clone(&self.table),
+            opener: Opener::new(Arc::clone(&self.table), self.driver.clone()),
+            orders: Arc::new(Orders::new(self.means.clone())),
+            health: Arc::clone(&self.health),
+        };
+        chores.spawn(async move { feed.run().await.map(|never| match never {}) });
+    }
+
+    fn spawn_reports(&self, chores: &mut JoinSet<anyhow::Result<()>>, registry: &Registry) -> anyhow::Result<()> {
+        let (table, health) = (Arc::clone(&self.table), Arc::clone(&self.health));
+        let gauges = metrics::watch(registry, table, health, Arc::clone(&self.facts))?;
+        let instance = self.identity.instance.clone();
+        let facts = Arc::clone(&self.facts).send(Arc::clone(&self.control_plane), instance.clone());
+        let load = load::report(Arc::clone(&self.table), Arc::clone(&self.control_plane), instance);
+        chores.spawn(async move {
+            tokio::join!(gauges, facts, load);
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+fn spawn_listener(chores: &mut JoinSet<anyhow::Result<()>>, listener: TcpListener, answer: listener::Answer) {
+    chores.spawn(async move {
+        let never = listener::serve(listener, answer).await.context("a listener failed")?;
+        match never {}
+    });
+}
+
+/// Serves until `shutdown` and the end of the drain, or until one of the `chores` fails.
+async fn serve_gate(
+    listeners: Listeners,
+    parts: GateParts,
+    chores: &mut JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let stop = shutdown.child_token();
+    let drain_ms = parts.longest_request_ms.saturating_add(1_000).clamp(DRAIN_MS, DRAIN_MAX_MS);
+    let options = ServeOptions { drain_ms, ..ServeOptions::default() };
+    let table = Arc::clone(&parts.table);
+    let make = move |context| GateHandler::new(parts.clone(), context);
+    let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);
+    tokio::pin!(serving);
+    let mut failure = None;
+    tokio::select! {
+        served = &mut serving => {
+            return served.context("the gate stopped serving");
+        }
+        ended = chores.join_next() => {
+            failure = Some(match ended {
+                Some(Ok(Err(error))) => error,
+                Some(Err(error)) => anyhow::Error::from(error).context("a part of the agent has died"),
+                Some(Ok(Ok(()))) | None => anyhow::anyhow!("a part of the agent has ended"),
+            });
+            stop.cancel();
+        }
+        () = shutdown.cancelled() => {}
+    }
+    // Streams would last as long as the drain.
+    for gate in table.all() {
+        gate.end_all_streams();
+    }
+    let served = serving.await.context("the gate stopped serving");
+    failure.map_or(served, Err)
+}
+
+struct ShutOnDrop(Arc<GateTable>);
+
+impl Drop for ShutOnDrop {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}

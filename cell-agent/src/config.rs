@@ -1,0 +1,152 @@
+//! What an agent has to know before it starts.
+
+use cellway_core::cell::MoverDriver;
+use cellway_core::ids::CellName;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where the agent is, whom it talks to, and what stands behind it.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The cell that this agent is of.
+    pub cell: CellName,
+    /// Base URLs of the control plane's API, tried in turn.
+    pub control_plane: Vec<String>,
+    /// Where routers reach the gate.
+    pub gate_listen: SocketAddr,
+    /// Where other agents fetch the data of a tenant that moves.
+    pub transfer_listen: SocketAddr,
+    /// Where metrics, `healthz` and `readyz` are served.
+    pub admin_listen: SocketAddr,
+    /// How many threads serve the gate.
+    pub gate_threads: usize,
+    /// The app.
+    pub app: SocketAddr,
+    /// The agent's own disk: identity, fences, homes.
+    pub data_dir: PathBuf,
+    /// How tenants' data is kept, and so how it is moved.
+    pub driver: DriverConfig,
+    /// No ordinary request runs longer in the app: the app's own limit.
+    pub longest_request_ms: u64,
+    /// What to call the gate towards routers, `host:port`, where it is not the address it listens on.
+    pub advertise_gate: Option<String>,
+    /// What to call the transfer endpoint towards other agents, where it is not the address it listens on.
+    pub advertise_transfer: Option<String>,
+    /// What is broken on purpose.
+    #[cfg(feature = "test-faults")]
+    pub faults: Faults,
+}
+
+/// How tenants' data is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DriverConfig {
+    /// There is none in the cell, or all cells share it.
+    None,
+    /// One SQLite file per tenant.
+    Sqlite {
+        /// Where the app finds `{tenant}.db`.
+        live_dir: PathBuf,
+    },
+}
+
+impl DriverConfig {
+    /// The driver's name.
+    pub fn kind(&self) -> MoverDriver {
+        match self {
+            Self::None => MoverDriver::None,
+            Self::Sqlite { .. } => MoverDriver::Sqlite,
+        }
+    }
+}
+
+/// What is broken on purpose, to prove that the checker finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Fences of gate and data are acknowledged, but nothing is closed, drained or locked.
+    pub ignore_fences: bool,
+    /// Every request of a tenant whose placement names this cell is admitted, and its data is never fenced.
+    pub open_at_once: bool,
+}
+
+impl AgentConfig {
+    /// The faults asked for: none, unless the build has them.
+    pub(crate) fn faults(&self) -> Faults {
+        #[cfg(feature = "test-faults")]
+        return self.faults;
+        #[cfg(not(feature = "test-faults"))]
+        Faults::default()
+    }
+
+    /// Without TLS nothing may be reached from, or reach, another machine.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let listeners = [
+            ("gate_listen", self.gate_listen),
+            ("transfer_listen", self.transfer_listen),
+            ("admin_listen", self.admin_listen),
+            ("app", self.app),
+        ];
+        for (name, address) in listeners {
+            if !address.ip().is_loopback() {
+                return Err(ConfigError::NotLoopback { name, address: address.to_string() });
+            }
+        }
+        if self.control_plane.is_empty() {
+            return Err(ConfigError::NoControlPlane);
+        }
+        for base in &self.control_plane {
+            if !is_loopback_url(base) {
+                return Err(ConfigError::NotLoopback { name: "control_plane", address: base.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `base` is an `http` URL of this machine.
+pub(crate) fn is_loopback_url(base: &str) -> bool {
+    let Some(rest) = base.strip_prefix("http://") else {
+        return false;
+    };
+    is_loopback_endpoint(rest.split('/').next().unwrap_or(rest))
+}
+
+/// Whether `host:port` is on this machine.
+pub(crate) fn is_loopback_endpoint(endpoint: &str) -> bool {
+    match endpoint.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => endpoint.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The address is not on this machine.
+    #[error("{name} is {address}, but without TLS only loopback addresses (127.0.0.1, ::1) are allowed")]
+    NotLoopback {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        address: String,
+    },
+    /// No control plane was named.
+    #[error("control_plane is empty: name at least one base URL, as in http://127.0.0.1:8082")]
+    NoControlPlane,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_reached_without_tls() {
+        for near in ["http://127.0.0.1:8082", "http://[::1]:80/", "http://localhost:8082"] {
+            assert!(is_loopback_url(near), "{near}");
+        }
+        for far in
+            ["http://10.0.0.1:80", "https://127.0.0.1:80", "http://example.com:80", "http://localhost.example:80"]
+        {
+            assert!(!is_loopback_url(far), "{far}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The mover drivers: how a tenant's data is released, fenced, copied and dropped in this cell.
+
+pub(crate) mod chunks;
+pub(crate) mod sqlite;
+
+use crate::config::{DriverConfig, Faults};
+use crate::disk::{Disk, DiskError};
+use crate::transfer::TransferError;
+use cellway_core::ids::{Epoch, HomeId, MoveId, TenantId};
+use cellway_core::tenant_move::Position;
+use sqlite::SqliteDriver;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The position of data that there is not.
+const NO_POSITION: &str = "none";
+
+/// What can go wrong with a tenant's data.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    /// The agent's own disk failed.
+    #[error("the agent's disk failed")]
+    Disk(#[from] DiskError),
+    /// A home's database failed.
+    #[error("the database of a home failed")]
+    Database(#[from] rusqlite::Error),
+    /// A file could not be handled.
+    #[error("{path} cannot be handled")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The data should be here, and is not: it is never replaced by an empty home.
+    #[error("home {home} of {tenant} is not on this disk ({why}): it was lost, or never arrived; nothing is served")]
+    Lost {
+        /// The tenant.
+        tenant: TenantId,
+        /// The home.
+        home: HomeId,
+        /// What was looked at.
+        why: &'static str,
+    },
+    /// The home was dropped.
+    #[error("home {0} was dropped, and a dropped home never comes back")]
+    Dropped(HomeId),
+    /// The home is served.
+    #[error("home {0} is served here")]
+    Served(HomeId),
+    /// Somebody kept writing.
+    #[error("home {0} could not be locked: somebody is writing to it")]
+    Busy(HomeId),
+    /// What arrived is damaged at its source.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A later epoch was seen: the order is stale.
+    #[error("a later epoch was seen for this home")]
+    Superseded,
+    /// Data could not be fetched.
+    #[error("the data could not be fetched")]
+    Transfer(#[from] TransferError),
+}
+
+impl DriverError {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+
+    /// Whether trying again cannot help, so that the move should hear of it.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Dropped(_) | Self::Served(_) | Self::Damaged(_) => true,
+            Self::Database(error) | Self::Disk(DiskError::Database(error)) => is_final_code(error),
+            Self::File { source, .. } | Self::Disk(DiskError::Directory { source, .. }) => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Transfer(error) => error.is_final(),
+            Self::Disk(_) | Self::Busy(_) | Self::Superseded => false,
+        }
+    }
+}
+
+fn is_final_code(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | DiskFull | NotADatabase))
+}
+
+/// Bytes of a copy that are there, and bytes to copy.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    copied: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn set(&self, copied: u64, total: u64) {
+        self.copied.store(copied, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Copied and total.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        (self.copied.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+/// Where a home is fetched from, for a move.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetch {
+    pub(crate) move_id: MoveId,
+    pub(crate) tenant: TenantId,
+    /// The home to fill.
+    pub(crate) home: HomeId,
+    /// The home to fetch.
+    pub(crate) from: HomeId,
+    /// The agents that may have it.
+    pub(crate) endpoints: Vec<String>,
+}
+
+/// The driver of this cell.
+#[derive(Debug, Clone)]
+pub(crate) enum Driver {
+    /// No data: every step succeeds at once.
+    None,
+    /// A SQLite file per tenant.
+    Sqlite(Arc<SqliteDriver>),
+}
+
+impl Driver {
+    /// The driver as configured, with every data fence of earlier runs in force again.
+    pub(crate) async fn open(config: &DriverConfig, disk: Arc<Disk>, faults: Faults) -> Result<Self, DriverError> {
+        match config {
+            DriverConfig::None => Ok(Self::None),
+            DriverConfig::Sqlite { live_dir } => {
+                let driver = SqliteDriver::open(disk, live_dir, faults)?;
+                driver.retake_fences().await?;
+                Ok(Self::Sqlite(driver))
+            }
+        }
+    }
+
+    /// Lets the app write to `home`, unless a later epoch was seen ([`DriverError::Superseded`]).
+    pub(crate) async fn release(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.release(tenant, home, epoch).await,
+        }
+    }
+
+    /// From now on nobody writes to `home`, unless a later epoch was seen ([`DriverError::Superseded`]).
+    pub(crate) async fn fence(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.fence(tenant, home, epoch).await,
+        }
+    }
+
+    /// The last position of a fenced home that is offered.
+    pub(crate) async fn position(&self, move_id: &MoveId, home: &HomeId) -> Result<Position, DriverError> {
+        match self {
+            Self::None => Ok(Position(NO_POSITION.to_owned())),
+            Self::Sqlite(driver) => Ok(Position(driver.passes().make(move_id, home).await?.digest.clone())),
+        }
+    }
+
+    /// Makes room for a home that is going to arrive. Never empties one.
+    pub(crate) async fn prepare(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.prepare(tenant, home).await,
+        }
+    }
+
+    /// Lets other agents fetch `home` for this move.
+    pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId) {
+        if let Self::Sqlite(driver) = self {
+            driver.passes().offer(move_id, tenant, home);
+        }
+    }
+
+    /// Ends [`Driver::offer`].
+    pub(crate) fn withdraw_offer(&self, move_id: &MoveId, home: &HomeId) {
+        if let Self::Sqlite(driver) = self {
+            driver.passes().withdraw(move_id, home);
+        }
+    }
+
+    /// One pass over the source's data: what differs is fetched. Returns the bytes now there.
+    pub(crate) async fn pull(&self, fetch: &Fetch, progress: Arc<Progress>) -> Result<u64, DriverError> {
+        match self {
+            Self::None => Ok(0),
+            Self::Sqlite(driver) => driver.pull(fetch, progress).await,
+        }
+    }
+
+    /// Brings the home to `position`, verifies it and puts it in place.
+    pub(crate) async fn reach(&self, fetch: &Fetch, position: &Position) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.reach(fetch, position).await,
+        }
+    }
+
+    /// Drops a home, unless it is served. Whoever is unknown or gone already counts as dropped.
+    pub(crate) async fn drop_home(
+        &self,
+        move_id: &MoveId,
+        tenant: &TenantId,
+        home: &HomeId,
+    ) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.drop_home(move_id, tenant, home).await,
+        }
+    }
+
+    /// Whether a data fence proves that nothing of an earlier run can still write.
+    pub(crate) fn fences_data(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+}

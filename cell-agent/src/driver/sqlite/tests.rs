@@ -1,0 +1,301 @@
+//! What the driver promises: nothing is lost under live writes, a fence holds, a lost disk never looks empty.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::config::DriverConfig;
+use crate::driver::{Driver, Fetch, Progress};
+use crate::listener;
+use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tempfile::TempDir;
+
+/// One cell: its disk, its driver and its transfer endpoint.
+struct Cell {
+    dir: TempDir,
+    driver: Driver,
+    endpoint: String,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Cell {
+    async fn start(registered: u64) -> Self {
+        Self::open(TempDir::new().unwrap(), registered).await
+    }
+
+    async fn open(dir: TempDir, registered: u64) -> Self {
+        let disk = Arc::new(Disk::open(dir.path()).unwrap());
+        disk.start(&CellName::new("cell-a").unwrap()).unwrap();
+        disk.registered(&CellUid::new("u1").unwrap(), Revision(registered)).unwrap();
+        let config = DriverConfig::Sqlite { live_dir: dir.path().join("live") };
+        let driver = Driver::open(&config, disk, Faults::default()).await.unwrap();
+        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = socket.local_addr().unwrap().to_string();
+        let answering = driver.clone();
+        let answer: listener::Answer = Arc::new(move |request| {
+            let driver = answering.clone();
+            Box::pin(async move { crate::transfer::answer(&driver, request).await })
+        });
+        let server = tokio::spawn(async move {
+            let _ = listener::serve(socket, answer).await;
+        });
+        Self { dir, driver, endpoint, server }
+    }
+
+    async fn restart(self) -> Self {
+        self.server.abort();
+        let _ = self.server.await;
+        drop(self.driver);
+        Self::open(self.dir, 1).await
+    }
+
+    fn live(&self) -> PathBuf {
+        self.dir.path().join("live/acme.db")
+    }
+
+    fn home_file(&self, home: &str) -> PathBuf {
+        self.dir.path().join(format!("homes/acme/{home}.db"))
+    }
+
+    fn staged(&self, home: &str) -> PathBuf {
+        self.dir.path().join(format!("staging/m1/in-{home}.db"))
+    }
+
+    async fn release(&self, home: &str, epoch: u64) -> Result<(), DriverError> {
+        self.driver.release(&tenant(), &id(home), Epoch(epoch)).await
+    }
+
+    async fn fence(&self, home: &str, epoch: u64) -> Result<(), DriverError> {
+        self.driver.fence(&tenant(), &id(home), Epoch(epoch)).await
+    }
+
+    async fn drop_home(&self, home: &str) -> Result<(), DriverError> {
+        self.driver.drop_home(&a_move(), &tenant(), &id(home)).await
+    }
+
+    /// Brings `from` of `source` here as `home`, the source being fenced at `epoch` at the end.
+    async fn take_over(&self, source: &Cell, from: &str, home: &str, epoch: u64) {
+        let fetch = self.fetch(source, from, home);
+        source.driver.offer(&a_move(), &tenant(), &id(from));
+        self.driver.pull(&fetch, Arc::default()).await.unwrap();
+        source.fence(from, epoch).await.unwrap();
+        let position = source.driver.position(&a_move(), &id(from)).await.unwrap();
+        self.driver.reach(&fetch, &position).await.unwrap();
+        source.driver.withdraw_offer(&a_move(), &id(from));
+    }
+
+    fn fetch(&self, source: &Cell, from: &str, home: &str) -> Fetch {
+        let endpoints = vec![source.endpoint.clone()];
+        Fetch { move_id: a_move(), tenant: tenant(), home: id(home), from: id(from), endpoints }
+    }
+}
+
+fn tenant() -> TenantId {
+    TenantId::new("acme").unwrap()
+}
+
+fn id(home: &str) -> HomeId {
+    HomeId::new(home).unwrap()
+}
+
+fn a_move() -> MoveId {
+    MoveId::new("m1").unwrap()
+}
+
+/// An app's connection.
+fn app(path: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags(path, flags).unwrap();
+    connection.busy_timeout(Duration::from_millis(50)).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+             CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+        )
+        .unwrap();
+    connection
+}
+
+fn insert(app: &Connection, n: u64) -> rusqlite::Result<usize> {
+    app.execute("INSERT INTO rows (n, body) VALUES (?1, randomblob(900))", [n.cast_signed()])
+}
+
+fn rows(path: &Path) -> Vec<(i64, Vec<u8>)> {
+    let connection = app(path);
+    let mut statement = connection.prepare("SELECT n, body FROM rows ORDER BY n").unwrap();
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_under_live_writes_arrives_complete() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    source.release("new-5", 5).await.unwrap();
+    let (live, written, stop) = (source.live(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, stopped) = (Arc::clone(&written), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || {
+        let app = app(&live);
+        let mut n = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            match insert(&app, n) {
+                Ok(_) => {
+                    n += 1;
+                    count.store(n, Ordering::SeqCst);
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    });
+    while written.load(Ordering::SeqCst) < 500 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    let fetch = target.fetch(&source, "new-5", "h2");
+    for _ in 0..3 {
+        target.driver.pull(&fetch, Arc::new(Progress::default())).await.unwrap();
+    }
+    source.fence("new-5", 5).await.unwrap();
+    let acknowledged = written.load(Ordering::SeqCst);
+    let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
+    target.driver.reach(&fetch, &position).await.unwrap();
+    target.release("h2", 6).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+
+    let arrived = rows(&target.live());
+    assert_eq!(arrived.len() as u64, acknowledged, "every acknowledged row, and none after the fence");
+    assert_eq!(arrived, rows(&source.home_file("new-5")));
+    assert!(!source.live().exists());
+}
+
+#[tokio::test]
+async fn a_data_fence_blocks_writers_and_outlives_a_restart() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    let app = app(&cell.live());
+    insert(&app, 1).unwrap();
+    cell.fence("new-5", 5).await.unwrap();
+    cell.fence("new-5", 5).await.unwrap();
+    assert!(insert(&app, 2).is_err());
+    let cell = cell.restart().await;
+    assert!(insert(&app, 3).is_err());
+    assert!(!cell.live().is_symlink());
+    cell.release("new-5", 6).await.unwrap();
+    insert(&app, 4).unwrap();
+    assert_eq!(rows(&cell.live()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_release_below_a_fence_does_nothing_and_neither_does_a_fence_below_a_release() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    drop(app(&cell.live()));
+    cell.fence("new-5", 7).await.unwrap();
+    for stale in [5, 6, 7] {
+        assert!(matches!(cell.release("new-5", stale).await, Err(DriverError::Superseded)));
+        assert!(!cell.live().is_symlink());
+    }
+    cell.release("new-5", 8).await.unwrap();
+    assert!(matches!(cell.fence("new-5", 7).await, Err(DriverError::Superseded)));
+    insert(&app(&cell.live()), 1).unwrap();
+}
+
+#[tokio::test]
+async fn a_served_home_is_never_dropped_and_a_dropped_one_never_comes_back() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    insert(&app(&cell.live()), 1).unwrap();
+    assert!(matches!(cell.drop_home("new-5").await, Err(DriverError::Served(_))));
+    assert_eq!(rows(&cell.live()).len(), 1);
+    cell.fence("new-5", 5).await.unwrap();
+    for _ in 0..2 {
+        cell.drop_home("new-5").await.unwrap();
+    }
+    assert!(!cell.home_file("new-5").exists());
+    assert!(!beside(&cell.home_file("new-5"), "-wal").exists());
+    assert!(matches!(cell.release("new-5", 6).await, Err(DriverError::Dropped(_))));
+    cell.drop_home("never-heard-of").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_disk_never_shows_as_an_empty_tenant() {
+    let lost = |result| matches!(result, Err(DriverError::Lost { .. }));
+    // The tenant was created before this disk was registered: its data was on another one.
+    let cell = Cell::start(9).await;
+    assert!(lost(cell.release("new-8", 20).await));
+    // It came by a move that this disk knows nothing of.
+    assert!(lost(cell.release("m7", 20).await));
+    assert!(!cell.live().is_symlink());
+    // Its file was here, and is gone.
+    cell.release("new-9", 20).await.unwrap();
+    std::fs::remove_file(cell.home_file("new-9")).unwrap();
+    assert!(lost(cell.release("new-9", 21).await));
+    // It was announced, and never arrived.
+    cell.driver.prepare(&tenant(), &id("m8")).await.unwrap();
+    assert!(lost(cell.release("m8", 22).await));
+    assert!(!cell.home_file("m8").exists());
+}
+
+#[tokio::test]
+async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
+    let (first, second) = (Cell::start(1).await, Cell::start(1).await);
+    first.release("new-5", 5).await.unwrap();
+    let old_app = app(&first.live());
+    for n in 0..2_000 {
+        insert(&old_app, n).unwrap();
+    }
+    second.take_over(&first, "new-5", "h2", 5).await;
+    second.release("h2", 6).await.unwrap();
+    insert(&app(&second.live()), 5_000).unwrap();
+
+    let back = first.fetch(&second, "h2", "new-5");
+    second.driver.offer(&a_move(), &tenant(), &id("h2"));
+    let Driver::Sqlite(source) = &second.driver else { panic!("sqlite was configured") };
+    let wanted = source.passes().make(&a_move(), &id("h2")).await.unwrap();
+    let base = first.dir.path().join("base.db");
+    outgoing::back_up(&first.home_file("new-5"), &base).unwrap();
+    let missing = crate::driver::chunks::ChunkMap::of_file(&base).unwrap().missing(&wanted.map).len();
+    assert!(missing > 0 && missing * 10 < wanted.map.hashes.len(), "{missing} of {}", wanted.map.hashes.len());
+    first.driver.pull(&back, Arc::default()).await.unwrap();
+    assert_eq!(std::fs::metadata(first.staged("new-5")).unwrap().len(), wanted.map.size);
+    first.take_over(&second, "h2", "new-5", 6).await;
+    first.release("new-5", 7).await.unwrap();
+
+    assert_eq!(rows(&first.live()), rows(&second.home_file("h2")));
+    assert_eq!(rows(&first.live()).len(), 2_001);
+    // The app of before still has the replaced file open: closing it must not touch the new one.
+    insert(&app(&first.live()), 6_000).unwrap();
+    drop(old_app);
+    assert_eq!(rows(&first.live()).len(), 2_002);
+}
+
+#[tokio::test]
+async fn only_what_is_offered_for_that_very_move_is_handed_out() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    source.release("new-5", 5).await.unwrap();
+    drop(app(&source.live()));
+    let fetch = target.fetch(&source, "new-5", "h2");
+    let refused = |result| {
+        let text = format!("{:#}", anyhow::Error::from(Result::<u64, DriverError>::unwrap_err(result)));
+        assert!(text.contains("403"), "{text}");
+    };
+    refused(target.driver.pull(&fetch, Arc::default()).await);
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    target.driver.pull(&fetch, Arc::default()).await.unwrap();
+    let other = Fetch { move_id: MoveId::new("m2").unwrap(), ..fetch.clone() };
+    refused(target.driver.pull(&other, Arc::default()).await);
+    source.driver.withdraw_offer(&a_move(), &id("new-5"));
+    refused(target.driver.pull(&fetch, Arc::default()).await);
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_into_a_home_that_is_served() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    for cell in [&source, &target] {
+        cell.release("new-5", 5).await.unwrap();
+        insert(&app(&cell.live()), 1).unwrap();
+    }
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    let fetch = target.fetch(&source, "new-5", "new-5");
+    assert!(matches!(target.driver.pull(&fetch, Arc::default()).await, Err(DriverError::Served(_))));
+}

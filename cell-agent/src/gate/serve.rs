@@ -1,0 +1,245 @@
+//! The life of a request at the gate: admitted or refused on its head, then forwarded to the app and counted until
+//! the app has ended it.
+
+use crate::gate::answer::AnswerBody;
+use crate::gate::lease::{Abandoned, Ending, Lease, Patience, Waiting};
+use crate::gate::table::GateTable;
+use crate::metrics::GateMetrics;
+use cellway_core::admission::RequestKind;
+use cellway_core::ids::{Epoch, TenantId};
+use cellway_core::verdict::Verdict;
+use cellway_proxy::hygiene::{self, EPOCH, TENANT, VERDICT};
+use cellway_proxy::serve::refuse;
+use cellway_proxy::upgrade::{self, TunnelBytes};
+use cellway_proxy::{
+    Handler, OnBreak, Peer, Pool, PoolLimits, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How much longer than the app's own limit its head is waited for.
+const HEAD_GRACE_MS: u64 = 1_000;
+
+/// How long the app may take to end a stream after it was hung up on.
+const STREAM_END_MS: u64 = 2_000;
+
+/// A refused request's body up to this size is on its way already: it is read, so that the connection can go on.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// How long it may take to arrive.
+const SMALL_BODY_MS: u64 = 1_000;
+
+/// What all threads of the gate share.
+#[derive(Clone)]
+pub(crate) struct GateParts {
+    pub(crate) table: Arc<GateTable>,
+    pub(crate) app: SocketAddr,
+    pub(crate) longest_request_ms: u64,
+    pub(crate) metrics: GateMetrics,
+    /// Set when the drain was over before the app had ended every request.
+    pub(crate) cut: Arc<AtomicBool>,
+}
+
+/// The gate on one thread.
+pub(crate) struct GateHandler {
+    parts: GateParts,
+    context: ThreadContext,
+    pool: Pool,
+    abandoned: Abandoned,
+}
+
+impl GateHandler {
+    pub(crate) fn new(parts: GateParts, context: ThreadContext) -> Rc<Self> {
+        let pool = Pool::new(PoolLimits::default());
+        Rc::new(Self { parts, context, pool, abandoned: Abandoned::start() })
+    }
+}
+
+/// Whose request it is, by the word of a router.
+struct Stamp {
+    tenant: TenantId,
+    epoch: Epoch,
+    kind: RequestKind,
+}
+
+impl Stamp {
+    fn read(head: &http::request::Parts) -> Result<Self, &'static str> {
+        let one = |name: HeaderName| {
+            let mut values = head.headers.get_all(name).iter();
+            values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+        };
+        let missing = "this is a gate: only routers may talk to it (x-cellway-tenant and x-cellway-epoch are needed)";
+        let tenant = one(TENANT).and_then(|text| text.parse().ok()).ok_or(missing)?;
+        let epoch = one(EPOCH).and_then(|text| text.parse().ok()).map(Epoch).ok_or(missing)?;
+        let stream = hygiene::asks_for_websocket(head);
+        let kind = if stream { RequestKind::Stream } else { RequestKind::Ordinary };
+        Ok(Self { tenant, epoch, kind })
+    }
+}
+
+impl Handler for GateHandler {
+    async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        let (head, body) = request.into_parts();
+        if let Err(bad) = hygiene::check_framing(&head, peer.two_lengths) {
+            self.parts.metrics.malformed.inc();
+            return refuse(bad.status(), &bad.to_string());
+        }
+        let stamp = match Stamp::read(&head) {
+            Ok(stamp) => stamp,
+            Err(why) => {
+                self.parts.metrics.malformed.inc();
+                return refuse(StatusCode::BAD_REQUEST, why);
+            }
+        };
+        match self.parts.table.admit(&stamp.tenant, stamp.epoch, stamp.kind).await {
+            Ok(admission) => {
+                self.parts.metrics.admitted.inc();
+                let stamp = Stamp { epoch: admission.epoch(), ..stamp };
+                let lease = Lease::new(admission, self.context.tasks.token());
+                self.forward(Request::from_parts(head, body), &stamp, lease).await
+            }
+            Err(verdict) => {
+                self.parts.metrics.refused(&verdict);
+                finish_small_body(&head.headers, body).await;
+                refused(&verdict)
+            }
+        }
+    }
+}
+
+impl GateHandler {
+    async fn forward(&self, mut request: Request<Incoming>, stamp: &Stamp, lease: Lease) -> Response<ResponseBody> {
+        let client = (stamp.kind == RequestKind::Stream).then(|| upgrade::client_half(&mut request));
+        let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
+        let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
+        let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
+        let request = towards_app(request, stamp, &lease);
+        let exchange = self.pool.send_to_the_end(self.parts.app, request, move || ending.ended());
+        let response = match timeout(limit, exchange).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return self.app_failed(&lease, &error),
+            Err(_) => {
+                lease.failed();
+                self.parts.metrics.app_errors.inc();
+                return refuse(StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time");
+            }
+        };
+        self.parts.metrics.head_seconds.observe(lease.age().as_secs_f64());
+        if response.status().is_server_error() {
+            lease.failed();
+        }
+        match (client, response.status()) {
+            (Some(client), _) if upgrade::is_switch(response.status(), response.headers()) => {
+                self.tunnel(client, response, waiting)
+            }
+            (_, StatusCode::SWITCHING_PROTOCOLS) => {
+                refuse(StatusCode::BAD_GATEWAY, "the app switched to a protocol that nobody asked for")
+            }
+            _ => towards_router(response, waiting),
+        }
+    }
+
+    fn app_failed(&self, lease: &Lease, error: &SendError) -> Response<ResponseBody> {
+        lease.failed();
+        self.parts.metrics.app_errors.inc();
+        match error {
+            SendError::NotSent { cause, .. } => {
+                tracing::warn!(app = %self.parts.app, error = %cause, "the app cannot be reached");
+                refuse(StatusCode::BAD_GATEWAY, "the app cannot be reached")
+            }
+            SendError::Failed(cause) => {
+                tracing::warn!(app = %self.parts.app, error = %cause, "the app broke off");
+                refuse(StatusCode::BAD_GATEWAY, "the app broke off before it answered")
+            }
+        }
+    }
+
+    /// Joins both sides until either ends, or the tenant's streams have to end: then both connections are closed.
+    fn tunnel(&self, client: OnUpgrade, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
+        let bytes = Rc::new(TunnelBytes::default());
+        let stop = self.context.stop.child_token();
+        let end = waiting.lease().end().unwrap_or_else(|| stop.clone());
+        let (answer, run) = upgrade::tunnel(client, response, Rc::clone(&bytes), stop.clone());
+        self.context.tasks.spawn_local(async move {
+            // The place for a clean Close frame (1012) before both sides are closed.
+            tokio::pin!(run);
+            tokio::select! {
+                () = &mut run => {}
+                () = end.cancelled() => {
+                    stop.cancel();
+                    run.await;
+                }
+            }
+            waiting.lease().add_down(bytes.up.get() + bytes.down.get());
+            waiting.lease().finish();
+        });
+        answer
+    }
+}
+
+/// What the app may know: no word of cellway's but the tenant and the epoch.
+fn towards_app(request: Request<Incoming>, stamp: &Stamp, lease: &Lease) -> Request<RequestBody> {
+    let (mut head, body) = request.into_parts();
+    let ours = [TENANT, header::FORWARDED].map(|name| head.headers.remove(&name).map(|value| (name, value)));
+    hygiene::strip_request(&mut head.headers);
+    if stamp.kind == RequestKind::Stream {
+        hygiene::write_websocket(&mut head.headers);
+    }
+    head.headers.extend(ours.into_iter().flatten());
+    head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
+    // Asking for the body is what makes hyper answer `100 Continue`: it happens here, after the admission.
+    let body = if body.is_end_stream() { RequestBody::empty() } else { RequestBody::streamed(body) };
+    Request::from_parts(head, body.on_break(OnBreak::HalfClose).counted_by(lease.up_counter()))
+}
+
+fn towards_router(response: Response<PooledBody>, mut waiting: Waiting) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    if !hygiene::check_response(&head) {
+        waiting.lease().failed();
+        return refuse(StatusCode::BAD_GATEWAY, "the app's answer has no clear length");
+    }
+    hygiene::strip_response(&mut head.headers);
+    let end = is_event_stream(&head.headers).then(|| waiting.lease().became_stream()).flatten();
+    let body = match end {
+        Some(end) => {
+            head.headers.remove(header::CONTENT_LENGTH);
+            waiting.set_patience(Patience::FromNow(Duration::from_millis(STREAM_END_MS)));
+            AnswerBody::stream(body, end.cancelled_owned(), waiting)
+        }
+        None => AnswerBody::ordinary(body, waiting),
+    };
+    Response::from_parts(head, ResponseBody::boxed(body))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+#[expect(clippy::expect_used, reason = "a verdict prints as plain ASCII: a word, a cell's label, digits")]
+fn refused(verdict: &Verdict) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    let text = verdict.to_string();
+    response.headers_mut().insert(VERDICT, HeaderValue::from_str(&text).expect("a verdict is plain ASCII"));
+    response
+}
+
+/// A small body that came with its head. Leaving it unread would reset the connection, and might take the verdict
+/// with it. A body that waits for `100 Continue`, or is large or of unknown length, is never touched.
+async fn finish_small_body(headers: &HeaderMap, body: Incoming) {
+    let small = body.size_hint().exact().is_some_and(|length| length > 0 && length <= SMALL_BODY_BYTES as u64);
+    if small && !headers.contains_key(header::EXPECT) {
+        let read = Limited::new(body, SMALL_BODY_BYTES).collect();
+        let _ = timeout(Duration::from_millis(SMALL_BODY_MS), read).await;
+    }
+}

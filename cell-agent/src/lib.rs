@@ -1,0 +1,27 @@
+//! The agent of a cell: the gate in front of the app, the mover of tenants' data, the reporter of load.
+//!
+//! `Agent::bind` takes the ports and the disk, `Agent::run` starts everything: the gate's threads (`gate`), the feed
+//! of placements and orders (`feed`), the orders' tasks (`orders`) that use the mover driver (`driver`), facts and
+//! load on their way up (`facts`, `load`), and what other agents fetch (`transfer`).
+
+mod admin;
+mod agent;
+mod config;
+mod control_plane;
+mod disk;
+mod driver;
+mod facts;
+mod feed;
+mod gate;
+mod health;
+mod leave;
+mod listener;
+mod load;
+mod metrics;
+mod orders;
+mod transfer;
+mod words;
+
+pub use agent::{Agent, run};
+pub use config::{AgentConfig, ConfigError, DriverConfig, Faults};
+pub use leave::leave;

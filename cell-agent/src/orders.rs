@@ -1,0 +1,136 @@
+//! Orders of moves: one task per order, for as long as the order stands.
+//!
+//! The stream says all orders of the cell each time. An order that is done is not done again while it stands; one
+//! that is gone is stopped.
+
+mod tasks;
+
+use crate::disk::Disk;
+use crate::driver::Driver;
+use crate::facts::Facts;
+use crate::gate::table::GateTable;
+use cellway_api::agent::OrderDown;
+use cellway_core::ids::{HomeId, MoveId};
+use cellway_core::tenant_move::{Order, Task};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What orders act upon.
+#[derive(Debug, Clone)]
+pub(crate) struct Means {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) driver: Driver,
+    pub(crate) table: Arc<GateTable>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) orphans: Orphans,
+    /// A test fault: fences are acknowledged without being taken.
+    pub(crate) ignore_fences: bool,
+}
+
+/// Whether requests of the run before may still be in the app, which nobody counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orphans {
+    gone_by: Option<Instant>,
+}
+
+impl Orphans {
+    /// Read as the process starts: after a clean stop there are none.
+    pub(crate) fn new(stopped_clean: bool, longest_request_ms: u64) -> Self {
+        let gone_by = Instant::now() + Duration::from_millis(longest_request_ms);
+        Self { gone_by: (!stopped_clean).then_some(gone_by) }
+    }
+
+    /// Until when there may be any; `None` when there are none.
+    fn until(&self) -> Option<Instant> {
+        self.gone_by.filter(|gone_by| Instant::now() < *gone_by)
+    }
+}
+
+/// The orders in force.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    means: Means,
+    /// By the whole order, as text.
+    standing: Mutex<BTreeMap<String, Standing>>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    /// Stops the task when the order is gone.
+    _task: Option<AbortOnDropHandle<()>>,
+    /// What has to be taken back then.
+    undo: Option<Undo>,
+}
+
+#[derive(Debug)]
+enum Undo {
+    Offer(MoveId, HomeId),
+    Streams(Arc<crate::gate::table::Gate>),
+}
+
+impl Orders {
+    pub(crate) fn new(means: Means) -> Self {
+        Self { means, standing: Mutex::default() }
+    }
+
+    /// Takes the full list of orders.
+    pub(crate) fn set(&self, orders: Vec<OrderDown>) {
+        let Some(own) = self.means.table.own() else {
+            return;
+        };
+        let mut before = std::mem::take(&mut *self.standing.lock());
+        let mut after = BTreeMap::new();
+        let mut fresh = Vec::new();
+        for order in orders {
+            let Ok(key) = serde_json::to_string(&order) else {
+                continue;
+            };
+            if let Some(standing) = before.remove(&key) {
+                after.insert(key, standing);
+                continue;
+            }
+            let endpoints = order.source_endpoints.clone();
+            match order.into_order(own) {
+                Ok(order) => fresh.push((key, order, endpoints)),
+                Err(error) => tracing::error!(order = key, %error, "an illegal order is passed over"),
+            }
+        }
+        // What is gone is stopped before anything new begins.
+        before.into_values().for_each(|standing| self.stop(standing));
+        // Offers first: a position can only be taken of what is offered.
+        fresh.sort_by_key(|(_, order, _)| !matches!(order.task, Task::Offer { .. }));
+        for (key, order, endpoints) in fresh {
+            after.insert(key, self.begin(order, endpoints));
+        }
+        *self.standing.lock() = after;
+    }
+
+    fn begin(&self, order: Order, endpoints: Vec<String>) -> Standing {
+        tracing::info!(move_id = %order.move_id, tenant = %order.tenant, task = ?order.task, "order");
+        let undo = match &order.task {
+            Task::Offer { home } => {
+                self.means.driver.offer(&order.move_id, &order.tenant, home);
+                let undo = Undo::Offer(order.move_id.clone(), home.clone());
+                return Standing { _task: None, undo: Some(undo) };
+            }
+            Task::CloseStreams { .. } => Some(Undo::Streams(self.means.table.entry(&order.tenant))),
+            _ => None,
+        };
+        let task = tokio::spawn(tasks::carry_out(self.means.clone(), order, endpoints));
+        Standing { _task: Some(AbortOnDropHandle::new(task)), undo }
+    }
+
+    fn stop(&self, standing: Standing) {
+        let Standing { _task: task, undo } = standing;
+        drop(task);
+        match undo {
+            Some(Undo::Offer(move_id, home)) => self.means.driver.withdraw_offer(&move_id, &home),
+            Some(Undo::Streams(gate)) => gate.allow_streams(),
+            None => {}
+        }
+    }
+}

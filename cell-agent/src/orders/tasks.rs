@@ -1,0 +1,274 @@
+//! What is done for each order, and the fact that follows.
+
+use super::Means;
+use crate::control_plane::BackOff;
+use crate::disk::DiskError;
+use crate::driver::{DriverError, Fetch, Progress};
+use crate::gate::table::Gate;
+use cellway_api::agent::FactUp;
+use cellway_core::ids::{Epoch, HomeId, MoveId, Revision, TenantId};
+use cellway_core::tenant_move::{Order, Position, Task};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the source says what its gate has admitted.
+const WATCH_INTERVAL_MS: u64 = 100;
+
+/// The pause between two passes over the source's changes.
+const FOLLOW_INTERVAL_MS: u64 = 200;
+
+/// How often the progress of a copy is said.
+const COPY_REPORT_INTERVAL_MS: u64 = 500;
+
+/// Streams are ended one by one over about this long, so that their clients do not all come back at once.
+const STREAMS_JITTER_MS: u64 = 500;
+
+/// How often a wait looks again although nobody called.
+const LOOK_AGAIN_MS: u64 = 500;
+
+/// The first pause after a step failed: short, for traffic may be held.
+const RETRY_MIN_MS: u64 = 20;
+
+/// The longest one.
+const RETRY_MAX_MS: u64 = 2_000;
+
+/// An order with what it needs.
+struct Job {
+    means: Means,
+    move_id: MoveId,
+    tenant: TenantId,
+    endpoints: Vec<String>,
+}
+
+/// Carries one order out, until it is done or dropped.
+pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>) {
+    let Order { move_id, tenant, task, .. } = order;
+    let job = Job { means, move_id, tenant, endpoints };
+    let done = match task {
+        Task::Prepare { home } => job.prepare(home).await,
+        Task::Offer { .. } => Ok(()),
+        Task::Copy { home, from } => job.copy(home, from).await,
+        Task::Follow { home, from } => job.follow(home, from).await,
+        Task::Watch { .. } => job.watch().await,
+        Task::CloseStreams { epoch } => job.close_streams(epoch).await,
+        Task::Fence { epoch } => job.fence(epoch).await,
+        Task::FenceData { home, epoch, list } => job.fence_data(home, epoch, list).await,
+        Task::Reach { home, from, list, position } => job.reach(home, from, list, position).await,
+        Task::Open { epoch, .. } => job.open(epoch).await,
+        Task::Drop { home } => job.drop_home(home).await,
+    };
+    match done {
+        Ok(()) => {}
+        Err(DriverError::Superseded) => {
+            tracing::info!(move_id = %job.move_id, tenant = %job.tenant, "the order is stale and changes nothing");
+        }
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            tracing::error!(move_id = %job.move_id, tenant = %job.tenant, reason, "the order cannot be carried out");
+            job.say(FactUp::Failed { move_id: job.quoted(), reason });
+        }
+    }
+}
+
+impl Job {
+    fn quoted(&self) -> String {
+        self.move_id.to_string()
+    }
+
+    fn say(&self, fact: FactUp) {
+        self.means.facts.state(fact);
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        self.means.table.entry(&self.tenant)
+    }
+
+    fn fetch(&self, home: HomeId, from: HomeId) -> Fetch {
+        Fetch {
+            move_id: self.move_id.clone(),
+            tenant: self.tenant.clone(),
+            home,
+            from,
+            endpoints: self.endpoints.clone(),
+        }
+    }
+
+    /// Tries until it works, or cannot work.
+    async fn insist<T, F>(&self, step: &str, attempt: impl Fn() -> F) -> Result<T, DriverError>
+    where
+        F: Future<Output = Result<T, DriverError>>,
+    {
+        let mut back_off = BackOff::new(RETRY_MIN_MS, RETRY_MAX_MS);
+        loop {
+            match attempt().await {
+                Err(error) if !error.is_final() && !matches!(error, DriverError::Superseded) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(move_id = %self.move_id, tenant = %self.tenant, step, error, "trying again");
+                    back_off.pause().await;
+                }
+                decided => return decided,
+            }
+        }
+    }
+
+    async fn prepare(&self, home: HomeId) -> Result<(), DriverError> {
+        self.insist("prepare", || self.means.driver.prepare(&self.tenant, &home)).await?;
+        self.say(FactUp::Ready { move_id: self.quoted() });
+        Ok(())
+    }
+
+    async fn copy(&self, home: HomeId, from: HomeId) -> Result<(), DriverError> {
+        let (fetch, progress) = (self.fetch(home, from), Arc::new(Progress::default()));
+        let copied = |copied_bytes, total_bytes, complete| FactUp::Copied {
+            move_id: self.quoted(),
+            copied_bytes,
+            total_bytes,
+            complete,
+        };
+        let pull = self.insist("copy", || self.means.driver.pull(&fetch, Arc::clone(&progress)));
+        tokio::pin!(pull);
+        loop {
+            tokio::select! {
+                size = &mut pull => {
+                    let size = size?;
+                    self.say(copied(size, size, true));
+                    return Ok(());
+                }
+                () = tokio::time::sleep(Duration::from_millis(COPY_REPORT_INTERVAL_MS)) => {
+                    let (bytes, total) = progress.get();
+                    self.say(copied(bytes, total, false));
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, home: HomeId, from: HomeId) -> Result<(), DriverError> {
+        let (fetch, progress) = (self.fetch(home, from), Arc::new(Progress::default()));
+        loop {
+            let begun = Instant::now();
+            let pull = || self.means.driver.pull(&fetch, Arc::clone(&progress));
+            self.insist("follow", pull).await?;
+            let transfer_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.say(FactUp::Followed { move_id: self.quoted(), transfer_ms });
+            tokio::time::sleep(Duration::from_millis(FOLLOW_INTERVAL_MS)).await;
+        }
+    }
+
+    fn say_running(&self, gate: &Gate) {
+        let running = gate.running();
+        self.say(FactUp::Watched {
+            move_id: self.quoted(),
+            oldest_request_ms: running.oldest_request_ms,
+            open_streams: u32::try_from(running.streams).unwrap_or(u32::MAX),
+        });
+    }
+
+    async fn watch(&self) -> Result<(), DriverError> {
+        let gate = self.gate();
+        loop {
+            self.say_running(&gate);
+            tokio::time::sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
+        }
+    }
+
+    async fn close_streams(&self, epoch: Epoch) -> Result<(), DriverError> {
+        let gate = self.gate();
+        let begun = Instant::now();
+        loop {
+            let over = begun.elapsed() >= Duration::from_millis(STREAMS_JITTER_MS);
+            let share = WATCH_INTERVAL_MS as f64 / STREAMS_JITTER_MS as f64;
+            gate.end_streams(epoch, || over || rand::random_bool(share));
+            self.say_running(&gate);
+            tokio::time::sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
+        }
+    }
+
+    /// On disk, then in force, then drained; only then it is said.
+    async fn fence(&self, epoch: Epoch) -> Result<(), DriverError> {
+        let gate = self.gate();
+        if !self.means.ignore_fences {
+            if gate.fence_is_new(epoch) {
+                self.insist("fence", || self.write_fence(epoch)).await?;
+            }
+            gate.fence(epoch);
+            self.wait_until(&gate, || gate.is_drained(epoch)).await;
+            self.wait_for_orphans(&gate, epoch).await?;
+        }
+        tracing::info!(move_id = %self.move_id, tenant = %self.tenant, epoch = epoch.0, "fenced and drained");
+        self.say(FactUp::Fenced { move_id: self.quoted(), epoch: epoch.0 });
+        Ok(())
+    }
+
+    async fn write_fence(&self, epoch: Epoch) -> Result<(), DriverError> {
+        let (disk, tenant) = (Arc::clone(&self.means.disk), self.tenant.clone());
+        let written = tokio::task::spawn_blocking(move || disk.write_fence(&tenant, epoch)).await;
+        written.unwrap_or_else(|_| Err(DiskError::Nobody(self.means.disk.dir().to_owned())))?;
+        Ok(())
+    }
+
+    /// After an unclean stop nobody knows what the app still runs. A data fence proves that none of it writes;
+    /// without one, only the app's own time limit does.
+    async fn wait_for_orphans(&self, gate: &Gate, epoch: Epoch) -> Result<(), DriverError> {
+        let Some(gone_by) = self.means.orphans.until() else {
+            return Ok(());
+        };
+        let home = self.means.table.own().and_then(|own| gate.home_at(&own.uid));
+        if let Some(home) = home.filter(|_| self.means.driver.fences_data()) {
+            match self.means.driver.fence(&self.tenant, &home, epoch).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(tenant = %self.tenant, %home, %error, "the data could not be fenced early")
+                }
+            }
+        }
+        tracing::info!(tenant = %self.tenant, "waiting for what the run before may have left in the app");
+        tokio::time::sleep_until(gone_by).await;
+        Ok(())
+    }
+
+    async fn wait_until(&self, gate: &Gate, reached: impl Fn() -> bool) {
+        loop {
+            let changed = gate.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if reached() {
+                return;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(LOOK_AGAIN_MS), changed).await;
+        }
+    }
+
+    async fn fence_data(&self, home: HomeId, epoch: Epoch, list: Revision) -> Result<(), DriverError> {
+        let driver = &self.means.driver;
+        self.insist("fence data", || driver.fence(&self.tenant, &home, epoch)).await?;
+        let position = self.insist("position", || driver.position(&self.move_id, &home)).await?;
+        let (epoch, list) = (epoch.0, list.0);
+        self.say(FactUp::Positioned { move_id: self.quoted(), epoch, list, position: position.0 });
+        Ok(())
+    }
+
+    async fn reach(&self, home: HomeId, from: HomeId, list: Revision, position: Position) -> Result<(), DriverError> {
+        let fetch = self.fetch(home, from);
+        self.insist("reach", || self.means.driver.reach(&fetch, &position)).await?;
+        self.say(FactUp::Reached { move_id: self.quoted(), list: list.0, position: position.0 });
+        Ok(())
+    }
+
+    async fn open(&self, epoch: Epoch) -> Result<(), DriverError> {
+        let gate = self.gate();
+        self.wait_until(&gate, || gate.open_at().is_some_and(|open| open >= epoch)).await;
+        self.say(FactUp::Opened { move_id: self.quoted(), epoch: epoch.0 });
+        Ok(())
+    }
+
+    async fn drop_home(&self, home: HomeId) -> Result<(), DriverError> {
+        let named = self.means.table.own().and_then(|own| self.gate().home_at(&own.uid));
+        if named.is_some_and(|named| named == home) {
+            return Err(DriverError::Served(home));
+        }
+        let driver = &self.means.driver;
+        self.insist("drop", || driver.drop_home(&self.move_id, &self.tenant, &home)).await?;
+        self.say(FactUp::Dropped { move_id: self.quoted(), home: home.to_string() });
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! What the agent promises as a whole, against a control plane and an app that the tests play.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod app;
+mod control_plane;
+mod fences;
+mod requests;
+mod restarts;
+mod stage;
+mod streams;

@@ -1,0 +1,69 @@
+//! Long-lived streams: passed through at once, counted, ended when the tenant goes.
+
+use crate::stage::{Stage, order, status};
+use cellway_api::agent::{FactUp, TaskDown};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
+                       dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+async fn event_stream(stage: &Stage) -> (crate::stage::Wire, crate::app::Hand) {
+    let mut wire = stage.ask("GET /hand", 5, "\r\n").await;
+    let mut hand = stage.app.hand().await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    hand.stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(status(&wire.head().await), 200);
+    hand.stream.write_all(b"9\r\ndata: 1\n\n\r\n").await.unwrap();
+    assert_eq!(wire.body(14).await, "9\r\ndata: 1\n\n\r\n");
+    (wire, hand)
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_cleanly_when_its_tenant_goes() {
+    let stage = Stage::with_acme_open().await;
+    let (mut wire, mut hand) = event_stream(&stage).await;
+    stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
+    let watched = |fact: &FactUp| matches!(fact, FactUp::Watched { open_streams: 1, oldest_request_ms: 0, .. });
+    stage.plane.fact(watched).await;
+    stage.plane.order(vec![order(TaskDown::CloseStreams { epoch: 5 })]);
+    assert_eq!(wire.body(5).await, "0\r\n\r\n", "the last chunk: an end, not a break");
+    let mut byte = [0];
+    assert_eq!(hand.stream.read(&mut byte).await.unwrap(), 0, "the app is told");
+    drop(hand);
+    stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 0, .. })).await;
+    assert_eq!(stage.verdict(5).await.0, 200, "requests go on");
+    let mut refused = stage.ask("GET /hand", 5, UPGRADE).await;
+    assert_eq!(status(&refused.head().await), 421);
+}
+
+#[tokio::test]
+async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
+    let stage = Stage::with_acme_open().await;
+    let (mut wire, hand) = event_stream(&stage).await;
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    assert_eq!(wire.body(5).await, "0\r\n\r\n");
+    drop(hand);
+    stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { .. })).await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_joined_counted_and_cut_on_both_sides_by_the_fence() {
+    let stage = Stage::with_acme_open().await;
+    let mut wire = stage.ask("GET /hand", 5, UPGRADE).await;
+    let mut hand = stage.app.hand().await;
+    assert!(hand.head.contains("upgrade: websocket"), "{}", hand.head);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    hand.stream.write_all(switch.as_bytes()).await.unwrap();
+    assert_eq!(status(&wire.head().await), 101);
+    wire.send("up").await;
+    let mut two = [0; 2];
+    hand.stream.read_exact(&mut two).await.unwrap();
+    hand.stream.write_all(b"down").await.unwrap();
+    assert_eq!((&two, wire.body(4).await.as_str()), (b"up", "down"));
+    stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
+    stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 1, .. })).await;
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { .. })).await;
+    assert_eq!(wire.rest().await, "");
+    assert_eq!(hand.stream.read(&mut two).await.unwrap_or(0), 0);
+}

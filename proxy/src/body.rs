@@ -1,0 +1,228 @@
+//! The bodies that go out: towards a cell as [`RequestBody`], towards a client as [`ResponseBody`].
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::held::HeldBody;
+use crate::hygiene;
+use crate::pool::PooledBody;
+use crate::socket::SocketHandle;
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What becomes of the connection when the source of a request's body breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBreak {
+    /// It is closed: the peer sees a request that was cut.
+    Close,
+    /// Only its write side is shut, and the peer is heard to the end: it answers, or closes. For who must know when
+    /// the peer has ended the request.
+    HalfClose,
+}
+
+enum Source {
+    Empty,
+    Kept(Option<Bytes>),
+    Held(HeldBody),
+    Streamed(Incoming),
+}
+
+/// A request's body on its way out.
+pub struct RequestBody {
+    source: Source,
+    on_break: OnBreak,
+    broken: bool,
+    socket: Option<SocketHandle>,
+    sent_bytes: Option<Rc<Cell<u64>>>,
+}
+
+impl RequestBody {
+    fn of(source: Source) -> Self {
+        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None }
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self::of(Source::Empty)
+    }
+
+    /// A body kept in memory: the same bytes can be given to any number of requests.
+    pub fn kept(bytes: Bytes) -> Self {
+        Self::of(if bytes.is_empty() { Source::Empty } else { Source::Kept(Some(bytes)) })
+    }
+
+    /// A body that waits for its release.
+    pub fn held(body: HeldBody) -> Self {
+        Self::of(Source::Held(body))
+    }
+
+    /// A body passed through as it comes.
+    pub fn streamed(body: Incoming) -> Self {
+        Self::of(Source::Streamed(body))
+    }
+
+    /// Says what happens when the source breaks off; [`OnBreak::Close`] unless said.
+    #[must_use]
+    pub fn on_break(mut self, on_break: OnBreak) -> Self {
+        self.on_break = on_break;
+        self
+    }
+
+    /// Adds every byte that the connection takes to `counter`.
+    #[must_use]
+    pub fn counted_by(mut self, counter: Rc<Cell<u64>>) -> Self {
+        self.sent_bytes = Some(counter);
+        self
+    }
+
+    pub(crate) fn attach(&mut self, socket: SocketHandle) {
+        self.socket = Some(socket);
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Held(body) => Pin::new(body).poll_frame(cx),
+            Source::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let source = match &self.source {
+            Source::Empty => "empty",
+            Source::Kept(_) => "kept",
+            Source::Held(_) => "held",
+            Source::Streamed(_) => "streamed",
+        };
+        f.debug_struct("RequestBody").field("source", &source).field("on_break", &self.on_break).finish_non_exhaustive()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.broken {
+            return Poll::Pending;
+        }
+        match self.poll_source(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(counter), Some(data)) = (&self.sent_bytes, frame.data_ref()) {
+                    counter.set(counter.get() + data.len() as u64);
+                }
+                Poll::Ready(Some(Ok(without_reserved_trailers(frame))))
+            }
+            Poll::Ready(Some(Err(error))) => match &self.socket {
+                // hyper closes a connection whose body fails. A body that never goes on keeps it reading instead.
+                Some(socket) if self.on_break == OnBreak::HalfClose => {
+                    socket.half_close();
+                    self.broken = true;
+                    Poll::Pending
+                }
+                _ => Poll::Ready(Some(Err(error))),
+            },
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Kept(bytes) => bytes.is_none(),
+            Source::Held(body) => body.is_end_stream(),
+            Source::Streamed(body) => body.is_end_stream() && !self.broken,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Held(body) => body.size_hint(),
+            Source::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A response's body on its way to a client.
+pub enum ResponseBody {
+    /// Nothing.
+    Empty,
+    /// Bytes made here.
+    Full(Option<Bytes>),
+    /// What a pooled connection yields.
+    Pooled(PooledBody),
+    /// Anything else.
+    Boxed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl ResponseBody {
+    /// Bytes made here.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::Empty } else { Self::Full(Some(bytes)) }
+    }
+
+    /// A body of another type.
+    pub fn boxed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<BodyError>,
+    {
+        Self::Boxed(Box::pin(http_body_util::BodyExt::map_err(body, Into::into)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Pooled(body) => Pin::new(body).poll_frame(cx),
+            Self::Boxed(body) => body.as_mut().poll_frame(cx),
+        };
+        polled.map(|frame| frame.map(|frame| frame.map(without_reserved_trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Pooled(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Pooled(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+fn without_reserved_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            hygiene::strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}

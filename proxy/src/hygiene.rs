@@ -1,0 +1,283 @@
+//! What is checked, stripped and written on every head that passes: authority, framing, hop-by-hop fields, the
+//! reserved `x-cellway-*` fields, `forwarded`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use cellway_core::hostname::{Hostname, InvalidHostname};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode, Version, response};
+
+/// Towards the cell: whose request it is.
+pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
+/// Towards the cell: the epoch of the placement by which the request was routed.
+pub const EPOCH: HeaderName = HeaderName::from_static("x-cellway-epoch");
+/// From a gate: why it did not admit the request.
+pub const VERDICT: HeaderName = HeaderName::from_static("x-cellway-verdict");
+/// From an app: what the request cost.
+pub const COST: HeaderName = HeaderName::from_static("x-cellway-cost");
+/// Names a request across router, gate and app.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields that concern one connection only, beside those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::EXPECT,
+];
+
+/// Fields that never belong into trailers, whoever sends them (RFC 9110, 6.5.1).
+const NEVER_TRAILERS: [HeaderName; 12] = [
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::TRAILER,
+    header::CONNECTION,
+    header::AUTHORIZATION,
+    header::SET_COOKIE,
+    header::COOKIE,
+    header::TE,
+];
+
+/// The most bytes of an authority's text that are looked at.
+const AUTHORITY_MAX_BYTES: usize = 300;
+
+/// Why a request's head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// HTTP/1.1 asks for exactly one.
+    #[error("the request has no Host")]
+    NoHost,
+    /// Two, even of the same value.
+    #[error("the request has more than one Host")]
+    ManyHosts,
+    /// `Host` is no text.
+    #[error("the Host is not readable")]
+    UnreadableHost,
+    /// `Host` and the target disagree.
+    #[error("the Host is not the one of the request target")]
+    OtherHost,
+    /// Not a host name.
+    #[error("the Host is refused: {0}")]
+    Hostname(#[from] InvalidHostname),
+    /// A target that is neither `/path` nor `http(s)://host/path`.
+    #[error("the request target has a form that is not served")]
+    Target,
+    /// `Content-Length` beside `Transfer-Encoding`.
+    #[error("the request states its length twice")]
+    TwoLengths,
+    /// Anything but `chunked`.
+    #[error("only the transfer coding \"chunked\" is served")]
+    TransferCoding,
+    /// `CONNECT` makes no sense to a reverse proxy.
+    #[error("CONNECT is not served")]
+    Connect,
+}
+
+impl BadRequest {
+    /// The status to answer with.
+    pub fn status(self) -> StatusCode {
+        if self == Self::Connect { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::BAD_REQUEST }
+    }
+}
+
+/// Whom a request is for, as the client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// The normalised name: the only thing that routing looks at.
+    pub host: Hostname,
+    /// The port, where the client named one.
+    pub port: Option<u16>,
+}
+
+impl Authority {
+    fn parse(text: &str) -> Result<Self, BadRequest> {
+        if text.len() > AUTHORITY_MAX_BYTES {
+            return Err(InvalidHostname::TooLong.into());
+        }
+        let host = Hostname::from_authority(text)?;
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        Ok(Self { host, port })
+    }
+
+    /// The `host` field that says this.
+    #[expect(clippy::expect_used, reason = "a normalised host name and a port are plain ASCII")]
+    pub fn to_value(&self) -> HeaderValue {
+        let text = match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.to_string(),
+        };
+        HeaderValue::from_str(&text).expect("a normalised host name and a port are plain ASCII")
+    }
+}
+
+/// The one authority of a request: its `Host`, which an absolute target must agree with.
+pub fn authority(head: &Parts) -> Result<Authority, BadRequest> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadRequest::ManyHosts);
+    }
+    let host = match host {
+        Some(value) => Some(Authority::parse(value.to_str().map_err(|_| BadRequest::UnreadableHost)?)?),
+        None => None,
+    };
+    let target = match (head.uri.scheme_str(), head.uri.authority()) {
+        (Some("http" | "https"), Some(target)) => Some(Authority::parse(target.as_str())?),
+        (None, None) => None,
+        _ => return Err(BadRequest::Target),
+    };
+    match (host, target) {
+        (Some(host), Some(target)) if host != target => Err(BadRequest::OtherHost),
+        (Some(host), _) => Ok(host),
+        (None, Some(target)) if head.version < Version::HTTP_11 => Ok(target),
+        (None, _) => Err(BadRequest::NoHost),
+    }
+}
+
+/// Whether the request's length can be understood in one way only. `two_lengths` is what [`crate::Peer`] says of it.
+pub fn check_framing(head: &Parts, two_lengths: bool) -> Result<(), BadRequest> {
+    if head.method == Method::CONNECT {
+        return Err(BadRequest::Connect);
+    }
+    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
+    if two_lengths || (coded && head.headers.contains_key(header::CONTENT_LENGTH)) {
+        return Err(BadRequest::TwoLengths);
+    }
+    if coded && (head.version < Version::HTTP_11 || !only_chunked(&head.headers)) {
+        return Err(BadRequest::TransferCoding);
+    }
+    Ok(())
+}
+
+/// Whether a cell's answer has a length that can be understood in one way only, and a status that exists.
+pub fn check_response(head: &response::Parts) -> bool {
+    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
+    let unclear = coded && (head.headers.contains_key(header::CONTENT_LENGTH) || !only_chunked(&head.headers));
+    !unclear && head.status.as_u16() <= 599
+}
+
+fn only_chunked(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    chunked && values.next().is_none()
+}
+
+/// Whether the head asks for a WebSocket: the one upgrade that is forwarded.
+pub fn asks_for_websocket(head: &Parts) -> bool {
+    head.method == Method::GET && head.version == Version::HTTP_11 && switches_to_websocket(&head.headers)
+}
+
+/// Whether the fields switch to a WebSocket: `Upgrade: websocket` alone, and `Connection` names it.
+pub fn switches_to_websocket(headers: &HeaderMap) -> bool {
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    websocket && upgrades.next().is_none() && connection_names(headers).any(|name| name == header::UPGRADE)
+}
+
+/// Puts the two fields of a WebSocket's upgrade back, which stripping took away.
+pub fn write_websocket(headers: &mut HeaderMap) {
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+}
+
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+}
+
+/// Takes from a client's request what concerns its connection alone, what only cellway may say, and what would let
+/// it speak in another client's name. `Expect` goes too: whoever answers the client answers that.
+pub fn strip_request(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    remove_all(headers, |name| is_reserved(name) || is_forwarding(name));
+}
+
+/// Takes from a request what concerns one connection alone, and leaves the fields of cellway: between router and app.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = connection_names(headers).collect();
+    // What frames the message or names its host is not the sender's to hide.
+    let kept = [header::HOST, header::CONTENT_LENGTH];
+    for name in named.iter().filter(|name| !kept.contains(*name)) {
+        headers.remove(name);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Takes from an answer what concerns one connection alone and what only cellway may say to cellway.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    remove_all(headers, is_reserved);
+}
+
+/// Takes from trailers what may only stand in a head.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_response(trailers);
+    remove_all(trailers, |name| is_forwarding(name) || NEVER_TRAILERS.iter().any(|never| never.as_str() == name));
+}
+
+/// `x-cellway-*`, with any mix of `-` and `_`: many apps cannot tell these apart.
+fn is_reserved(name: &str) -> bool {
+    const PREFIX: &[u8] = b"x-cellway-";
+    let name = name.as_bytes();
+    name.len() >= PREFIX.len()
+        && name.iter().zip(PREFIX).all(|(byte, wanted)| byte == wanted || (*wanted == b'-' && *byte == b'_'))
+}
+
+fn is_forwarding(name: &str) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    let same = |(byte, wanted): (u8, u8)| byte == wanted || (wanted == b'-' && byte == b'_');
+    name == header::FORWARDED.as_str()
+        || (name.len() >= PREFIX.len() && name.bytes().zip(PREFIX.bytes()).all(same))
+        || name == REAL_IP.as_str()
+        || name == "x_real_ip"
+}
+
+fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Writes who asked, for which host, over what (RFC 7239), in place of anything said before.
+#[expect(clippy::expect_used, reason = "addresses and normalised host names are plain ASCII")]
+pub fn write_forwarded(headers: &mut HeaderMap, client: IpAddr, authority: &Authority, protocol: &str) {
+    let mut text = String::with_capacity(96);
+    // Writing to a string does not fail.
+    let _ = match client.to_canonical() {
+        IpAddr::V4(client) => write!(text, "for={client}"),
+        IpAddr::V6(client) => write!(text, "for=\"[{client}]\""),
+    };
+    let _ = match authority.port {
+        Some(port) => write!(text, ";host=\"{}:{port}\";proto={protocol}", authority.host),
+        None => write!(text, ";host={};proto={protocol}", authority.host),
+    };
+    let value = HeaderValue::from_str(&text).expect("addresses and normalised host names are plain ASCII");
+    headers.insert(header::FORWARDED, value);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! What passes and what does not, field by field.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use http::Request;
+
+fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn host(target: &str, fields: &[(&str, &str)]) -> Result<String, BadRequest> {
+    authority(&head("GET", target, fields)).map(|authority| authority.to_value().to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_request_has_exactly_one_authority() {
+    assert_eq!(host("/", &[("host", "Acme.Example.")]), Ok("acme.example".into()));
+    assert_eq!(host("/", &[("host", "acme.example:8080")]), Ok("acme.example:8080".into()));
+    assert_eq!(host("http://acme.example/a", &[("host", "ACME.example")]), Ok("acme.example".into()));
+    assert_eq!(host("/", &[]), Err(BadRequest::NoHost));
+    assert_eq!(host("http://acme.example/", &[]), Err(BadRequest::NoHost));
+    assert_eq!(host("/", &[("host", "a.example"), ("host", "a.example")]), Err(BadRequest::ManyHosts));
+    assert_eq!(host("http://a.example/", &[("host", "b.example")]), Err(BadRequest::OtherHost));
+    assert_eq!(host("http://a.example:81/", &[("host", "a.example")]), Err(BadRequest::OtherHost));
+    assert_eq!(host("ftp://a.example/", &[("host", "a.example")]), Err(BadRequest::Target));
+    assert_eq!(host("a.example", &[("host", "a.example")]), Err(BadRequest::Target));
+    for bad in ["a.example:80@b.example", "u@a.example", "a.example, b.example", "127.0.0.1", "", "a.example:x"] {
+        assert!(matches!(host("/", &[("host", bad)]), Err(BadRequest::Hostname(_))), "{bad}");
+    }
+    assert!(host("http://u@a.example/", &[("host", "a.example")]).is_err());
+}
+
+#[test]
+fn a_length_stated_in_two_ways_is_refused() {
+    let framing = |method: &str, fields: &[(&str, &str)]| check_framing(&head(method, "/", fields), false);
+    assert_eq!(framing("POST", &[("content-length", "3")]), Ok(()));
+    assert_eq!(framing("POST", &[("transfer-encoding", "Chunked")]), Ok(()));
+    assert_eq!(check_framing(&head("POST", "/", &[]), true), Err(BadRequest::TwoLengths));
+    let both = [("content-length", "3"), ("transfer-encoding", "chunked")];
+    assert_eq!(framing("POST", &both), Err(BadRequest::TwoLengths));
+    for coding in [",chunked", "chunked,", "chunked, chunked", "gzip, chunked", "identity", "xchunked", "\"chunked\""] {
+        assert_eq!(framing("POST", &[("transfer-encoding", coding)]), Err(BadRequest::TransferCoding), "{coding}");
+    }
+    let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+    assert_eq!(framing("POST", &twice), Err(BadRequest::TransferCoding));
+    let mut old = head("POST", "/", &[("transfer-encoding", "chunked")]);
+    old.version = Version::HTTP_10;
+    assert_eq!(check_framing(&old, false), Err(BadRequest::TransferCoding));
+    assert_eq!(check_framing(&head("CONNECT", "a.example:443", &[]), false), Err(BadRequest::Connect));
+    assert_eq!(BadRequest::Connect.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[test]
+fn a_client_cannot_speak_as_cellway_nor_for_others() {
+    let mut headers = head(
+        "GET",
+        "/",
+        &[
+            ("host", "a.example"),
+            ("x-cellway-tenant", "other"),
+            ("x_cellway_tenant", "other"),
+            ("x-cellway_epoch", "9"),
+            ("x_cellway-verdict", "fenced"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x_forwarded_host", "b"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("connection", "x-secret, host, content-length, keep-alive"),
+            ("content-length", "0"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("x-cellwayish", "kept"),
+            ("x-request-id", "kept"),
+        ],
+    )
+    .headers;
+    strip_request(&mut headers);
+    let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["content-length", "host", "x-cellwayish", "x-request-id"]);
+}
+
+#[test]
+fn only_a_whole_websocket_upgrade_is_one() {
+    let asks = |fields: &[(&str, &str)]| asks_for_websocket(&head("GET", "/", fields));
+    assert!(asks(&[("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")]));
+    assert!(!asks(&[("upgrade", "websocket")]));
+    assert!(!asks(&[("upgrade", "h2c"), ("connection", "upgrade")]));
+    assert!(!asks(&[("upgrade", "websocket, h2c"), ("connection", "upgrade")]));
+    assert!(!asks_for_websocket(&head("POST", "/", &[("upgrade", "websocket"), ("connection", "upgrade")])));
+}
+
+#[test]
+fn forwarded_says_who_asked_for_what() {
+    let mut headers = HeaderMap::new();
+    let authority = authority(&head("GET", "/", &[("host", "a.example:81")])).unwrap();
+    write_forwarded(&mut headers, "::1".parse().unwrap(), &authority, "http");
+    assert_eq!(headers["forwarded"], "for=\"[::1]\";host=\"a.example:81\";proto=http");
+    write_forwarded(&mut headers, "127.0.0.1".parse().unwrap(), &authority, "http");
+    assert_eq!(headers.get_all("forwarded").iter().count(), 1);
+    assert_eq!(headers["forwarded"], "for=127.0.0.1;host=\"a.example:81\";proto=http");
+}
+
+#[test]
+fn a_cells_answer_with_two_lengths_is_no_answer() {
+    let answer = |status: u16, fields: &[(&str, &str)]| {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        check_response(&response.body(()).unwrap().into_parts().0)
+    };
+    assert!(answer(200, &[("transfer-encoding", "chunked")]));
+    assert!(!answer(200, &[("transfer-encoding", "chunked"), ("content-length", "1")]));
+    assert!(!answer(200, &[("transfer-encoding", "gzip, chunked")]));
+    assert!(!answer(600, &[]));
+}

@@ -1,0 +1,144 @@
+//! A TCP connection whose write side can be shut while hyper owns it, and whose loss can be seen without reading.
+
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+struct Shared {
+    tcp: TcpStream,
+    half_closed: AtomicBool,
+}
+
+/// The connection as hyper sees it.
+pub(crate) struct Socket(Arc<Shared>);
+
+/// Another hold on the same connection.
+#[derive(Clone)]
+pub(crate) struct SocketHandle(Arc<Shared>);
+
+/// What an idle connection looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idleness {
+    /// Open, and nothing to read.
+    Quiet,
+    /// Closed, broken, or the peer spoke out of turn.
+    Unusable,
+}
+
+impl Socket {
+    pub(crate) fn new(tcp: TcpStream) -> (Self, SocketHandle) {
+        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
+        (Self(Arc::clone(&shared)), SocketHandle(shared))
+    }
+}
+
+impl SocketHandle {
+    /// Tells the peer that nothing more comes, and goes on reading. What is still written is discarded.
+    pub(crate) fn half_close(&self) {
+        if !self.0.half_closed.swap(true, Ordering::AcqRel) {
+            // An error means that the peer is gone already, which reading will show.
+            let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Asks the kernel, not the runtime, whose news may be a poll old.
+    pub(crate) fn idleness(&self) -> Idleness {
+        let mut byte = [MaybeUninit::uninit()];
+        match socket2::SockRef::from(&self.0.tcp).peek(&mut byte) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Idleness::Quiet,
+            _ => Idleness::Unusable,
+        }
+    }
+
+    /// Waits until the peer resets the connection. A peer that only stops writing is not seen: it may wait for its
+    /// answer.
+    pub(crate) async fn reset(&self) {
+        loop {
+            match self.0.tcp.ready(Interest::ERROR).await {
+                Err(_) => return,
+                Ok(_) if !matches!(self.0.tcp.take_error(), Ok(None)) => return,
+                // A stale report; the error may have been taken by a read or write, which then ends the connection.
+                Ok(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let tcp = &self.0.tcp;
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            let room = buf.remaining();
+            let mut read = Err(ErrorKind::WouldBlock.into());
+            // A read that did not fill the buffer has emptied the socket: reporting it as blocked spares the system
+            // call that would only find that out.
+            let _ = tcp.try_io(Interest::READABLE, || {
+                read = tcp.try_read_buf(buf);
+                match &read {
+                    Ok(count) if *count > 0 && *count < room => Err(ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            });
+            match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn poll_try_write(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if self.0.half_closed.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(length));
+        }
+        loop {
+            ready!(self.0.tcp.poll_write_ready(cx))?;
+            match write(&self.0.tcp) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_try_write(cx, buf.len(), |tcp| tcp.try_write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.poll_try_write(cx, length, |tcp| tcp.try_write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        SocketHandle(Arc::clone(&self.0)).half_close();
+        Poll::Ready(Ok(()))
+    }
+}

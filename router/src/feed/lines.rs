@@ -1,0 +1,234 @@
+//! The table as JSON lines: the file feed, and the body of the snapshot.
+//!
+//! One entry per line, in any order, empty lines allowed:
+//!
+//! ```text
+//! {"cell":"cell-a","endpoints":["127.0.0.1:9001"],"kind":"agent"}
+//! {"tenant":"acme","cell":"cell-a","epoch":1}
+//! {"host":"shop.example","tenant":"acme"}
+//! ```
+//!
+//! - a cell: `endpoints` (addresses `ip:port`) and `kind` (`agent` or `origin`) are needed; `condition` is `open`
+//!   unless given; `uid` is its identity, if it has one;
+//! - a tenant: `cell` and `epoch` are needed; `held` is `true` while its traffic is held; `uid` is that of the cell;
+//!   `revision` is the store's. A deleted one has `"gone":true` and no cell;
+//! - a host: `tenant` owns it.
+//!
+//! An unknown field, a missing one, a bad value or a second line about the same thing makes the whole text invalid.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use cellway_core::cell::{CellCondition, CellKind};
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
+use serde::{Deserialize, Serialize};
+
+use crate::table::{CellRoute, Change, Subject, TenantRoute};
+
+/// Why a text is not a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct BadLine {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cell: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gone: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoints: Option<Vec<SocketAddr>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Kind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condition: Option<Condition>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Agent,
+    Origin,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Condition {
+    Open,
+    Cordoned,
+    Draining,
+    Lost,
+    Retired,
+}
+
+/// Reads a table.
+pub fn parse(text: &str) -> Result<Vec<Change>, BadLine> {
+    let mut changes = Vec::new();
+    let mut seen: HashMap<Subject, usize> = HashMap::new();
+    for (index, text) in text.lines().enumerate() {
+        if text.trim().is_empty() {
+            continue;
+        }
+        let line = index + 1;
+        let change = parse_line(text).map_err(|reason| BadLine { line, reason })?;
+        if let Some(first) = seen.insert(change.subject(), line) {
+            return Err(BadLine { line, reason: format!("about the same as line {first}") });
+        }
+        changes.push(change);
+    }
+    Ok(changes)
+}
+
+fn parse_line(text: &str) -> Result<Change, String> {
+    let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    match line {
+        Line {
+            host: Some(host),
+            tenant: Some(tenant),
+            cell: None,
+            uid: None,
+            epoch: None,
+            held: None,
+            gone: None,
+            revision: None,
+            endpoints: None,
+            kind: None,
+            condition: None,
+        } => Ok(Change::Host { host: Hostname::from_text(&host).map_err(text_of)?, tenant: id(&tenant)? }),
+        Line {
+            host: None,
+            tenant: Some(tenant),
+            cell,
+            uid,
+            epoch,
+            held,
+            gone,
+            revision,
+            endpoints: None,
+            kind: None,
+            condition: None,
+        } => {
+            let epoch = Epoch(epoch.ok_or("a tenant needs an epoch")?);
+            let route = match (cell, gone.unwrap_or(false)) {
+                (Some(cell), false) => TenantRoute::Placed {
+                    cell: id(&cell)?,
+                    uid: uid.as_deref().map(id::<CellUid>).transpose()?,
+                    epoch,
+                    held: held.unwrap_or(false),
+                },
+                (None, true) if uid.is_none() && held.is_none() => TenantRoute::Gone { epoch },
+                _ => return Err("a tenant has either a cell or \"gone\":true".into()),
+            };
+            Ok(Change::Tenant { tenant: id(&tenant)?, route, revision: Revision(revision.unwrap_or(0)) })
+        }
+        Line {
+            host: None,
+            tenant: None,
+            cell: Some(cell),
+            uid,
+            epoch: None,
+            held: None,
+            gone: None,
+            revision: None,
+            endpoints: Some(endpoints),
+            kind: Some(kind),
+            condition,
+        } => Ok(Change::Cell(CellRoute {
+            name: id::<CellName>(&cell)?,
+            uid: uid.as_deref().map(id).transpose()?,
+            endpoints,
+            condition: condition_of(condition.unwrap_or(Condition::Open)),
+            kind: match kind {
+                Kind::Agent => CellKind::Agent,
+                Kind::Origin => CellKind::Origin,
+            },
+        })),
+        _ => Err("neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host \
+                  (host, tenant)"
+            .into()),
+    }
+}
+
+fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(text_of)
+}
+
+fn text_of(error: impl std::error::Error) -> String {
+    error.to_string()
+}
+
+fn condition_of(condition: Condition) -> CellCondition {
+    match condition {
+        Condition::Open => CellCondition::Open,
+        Condition::Cordoned => CellCondition::Cordoned,
+        Condition::Draining => CellCondition::Draining,
+        Condition::Lost => CellCondition::Lost,
+        Condition::Retired => CellCondition::Retired,
+    }
+}
+
+/// Appends the line that says what `change` made; a removal has none.
+#[expect(clippy::expect_used, reason = "a line has text keys, and a vector takes every write")]
+pub fn write(change: &Change, text: &mut Vec<u8>) {
+    let line = match change {
+        Change::Tenant { tenant, route, revision } => {
+            let mut line = Line { tenant: Some(tenant.to_string()), ..Line::default() };
+            line.epoch = Some(route.epoch().0);
+            line.revision = (revision.0 > 0).then_some(revision.0);
+            match route {
+                TenantRoute::Placed { cell, uid, held, .. } => {
+                    line.cell = Some(cell.to_string());
+                    line.uid = uid.as_ref().map(ToString::to_string);
+                    line.held = held.then_some(true);
+                }
+                TenantRoute::Gone { .. } => line.gone = Some(true),
+            }
+            line
+        }
+        Change::Host { host, tenant } => {
+            Line { host: Some(host.to_string()), tenant: Some(tenant.to_string()), ..Line::default() }
+        }
+        Change::Cell(cell) => Line {
+            cell: Some(cell.name.to_string()),
+            uid: cell.uid.as_ref().map(ToString::to_string),
+            endpoints: Some(cell.endpoints.clone()),
+            kind: Some(match cell.kind {
+                CellKind::Agent => Kind::Agent,
+                CellKind::Origin => Kind::Origin,
+            }),
+            condition: Some(match cell.condition {
+                CellCondition::Open => Condition::Open,
+                CellCondition::Cordoned => Condition::Cordoned,
+                CellCondition::Draining => Condition::Draining,
+                CellCondition::Lost => Condition::Lost,
+                CellCondition::Retired => Condition::Retired,
+            }),
+            ..Line::default()
+        },
+        Change::TenantRemoved(_) | Change::HostRemoved(_) | Change::CellRemoved(_) => return,
+    };
+    serde_json::to_writer(&mut *text, &line).expect("a line has text keys, and a vector takes every write");
+    text.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests;

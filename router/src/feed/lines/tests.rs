@@ -1,0 +1,91 @@
+//! The line format, and texts that are not in it.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn the_documented_example_is_read() {
+    let text = "{\"cell\":\"cell-a\",\"endpoints\":[\"127.0.0.1:9001\"],\"kind\":\"agent\"}\n\n\
+                {\"tenant\":\"acme\",\"cell\":\"cell-a\",\"epoch\":1}\n{\"host\":\"Shop.Example.\",\"tenant\":\"acme\"}\n";
+    let changes = parse(text).unwrap();
+    assert_eq!(changes.len(), 3);
+    assert!(matches!(&changes[2], Change::Host { host, .. } if host.as_str() == "shop.example"));
+}
+
+#[test]
+fn an_error_names_its_line() {
+    let good = "{\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":1}";
+    for bad in [
+        "{",
+        "[]",
+        "{}",
+        "{\"tenant\":\"acme\"}",
+        "{\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":-1}",
+        "{\"tenant\":\"beta\",\"cell\":\"a\",\"epoch\":1,\"gone\":true}",
+        "{\"tenant\":\"beta\",\"cell\":\"a\",\"epoch\":1,\"kind\":\"agent\"}",
+        "{\"tenant\":\"Beta\",\"cell\":\"a\",\"epoch\":1}",
+        "{\"tenant\":\"beta\",\"cell\":\"a\",\"epoch\":1,\"more\":1}",
+        "{\"cell\":\"a\",\"endpoints\":[\"localhost:1\"],\"kind\":\"agent\"}",
+        "{\"cell\":\"a\",\"endpoints\":[]}",
+        "{\"host\":\"127.0.0.1\",\"tenant\":\"acme\"}",
+        good,
+    ] {
+        let error = parse(&format!("{good}\n\n{bad}\n")).unwrap_err();
+        assert_eq!(error.line, 3, "{bad}: {error}");
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let label = "[a-z][a-z0-9]{0,8}";
+    let placed = (label, label, any::<u64>(), any::<bool>(), proptest::option::of(label)).prop_map(
+        |(tenant, cell, epoch, held, uid)| Change::Tenant {
+            tenant: tenant.parse().unwrap(),
+            route: TenantRoute::Placed {
+                cell: cell.parse().unwrap(),
+                uid: uid.map(|uid| uid.parse().unwrap()),
+                epoch: Epoch(epoch),
+                held,
+            },
+            revision: Revision(epoch / 2),
+        },
+    );
+    let gone = (label, any::<u64>()).prop_map(|(tenant, epoch)| Change::Tenant {
+        tenant: tenant.parse().unwrap(),
+        route: TenantRoute::Gone { epoch: Epoch(epoch) },
+        revision: Revision(0),
+    });
+    let host = ("[a-z]{1,8}\\.[a-z]{1,8}", label).prop_map(|(host, tenant)| Change::Host {
+        host: Hostname::from_text(&host).unwrap(),
+        tenant: tenant.parse().unwrap(),
+    });
+    let cell =
+        (label, proptest::collection::vec(any::<u16>(), 0..3), any::<bool>()).prop_map(|(name, ports, agent)| {
+            Change::Cell(CellRoute {
+                name: name.parse().unwrap(),
+                uid: None,
+                endpoints: ports.into_iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect(),
+                condition: CellCondition::Draining,
+                kind: if agent { CellKind::Agent } else { CellKind::Origin },
+            })
+        });
+    prop_oneof![placed, gone, host, cell]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(change in change()) {
+        let mut text = Vec::new();
+        write(&change, &mut text);
+        prop_assert_eq!(parse(std::str::from_utf8(&text).unwrap()), Ok(vec![change]));
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}", at in 0usize..60, byte in any::<char>()) {
+        let _ = parse(&text);
+        let mut good = "{\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":1,\"held\":true}".to_owned();
+        good.insert(at.min(good.len()), byte);
+        let _ = parse(&good);
+    }
+}

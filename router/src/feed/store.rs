@@ -1,0 +1,156 @@
+//! The store feed: the prefix `routes/`, followed by the store's watch.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cellway_core::cell::Cell;
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::{CellName, Revision};
+use cellway_core::tenant::PlacementRecord;
+use cellway_store::records::{HostClaim, Record};
+use cellway_store::{Event, FollowEvent, FollowOptions, Follower, Store, keys};
+use tokio::sync::mpsc::Sender;
+
+use super::FeedEvent;
+use crate::table::{CellRoute, Change, Subject, TenantRoute};
+
+/// How long nothing may come before the watch is doubted. The leader's heartbeat comes more often.
+pub const SILENCE_MS: u64 = 5_000;
+
+/// Tells what the store says, for ever.
+pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
+    let options = FollowOptions {
+        heartbeat_key: Some(keys::HEARTBEAT.to_owned()),
+        silence_limit_ms: Some(SILENCE_MS),
+        ..FollowOptions::default()
+    };
+    let mut follower = Follower::new(store, keys::ROUTES, options);
+    loop {
+        let event = match follower.next().await {
+            FollowEvent::Snapshot { entries, revision } => {
+                let mut contents = Vec::with_capacity(entries.len());
+                let mut unreadable = Vec::new();
+                for entry in entries {
+                    match put(&entry.key, &entry.value, entry.mod_revision) {
+                        Put::Change(change) => contents.push(change),
+                        Put::Unreadable(subject) => unreadable.extend(subject),
+                        Put::NotARoute => {}
+                    }
+                }
+                FeedEvent::Snapshot { contents, unreadable, revision }
+            }
+            FollowEvent::Batch(batch) => {
+                let changes = batch.events.iter().filter_map(change).collect();
+                FeedEvent::Changes { changes, revision: batch.revision }
+            }
+            FollowEvent::Lost { error } => FeedEvent::Lost { reason: chain(&error) },
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn change(event: &Event) -> Option<Change> {
+    match event {
+        Event::Put(entry) => match put(&entry.key, &entry.value, entry.mod_revision) {
+            Put::Change(change) => Some(change),
+            Put::Unreadable(_) | Put::NotARoute => None,
+        },
+        Event::Delete { key } => match subject(key)? {
+            Subject::Tenant(tenant) => Some(Change::TenantRemoved(tenant)),
+            Subject::Host(host) => Some(Change::HostRemoved(host)),
+            Subject::Cell(cell) => Some(Change::CellRemoved(cell)),
+        },
+    }
+}
+
+enum Put {
+    Change(Change),
+    /// A record that this version cannot use. Its entry stays as it is.
+    Unreadable(Option<Subject>),
+    NotARoute,
+}
+
+fn put(key: &str, value: &[u8], revision: Revision) -> Put {
+    if ![keys::PLACEMENTS, keys::HOSTS, keys::CELLS].iter().any(|prefix| key.starts_with(prefix)) {
+        return Put::NotARoute;
+    }
+    let subject = subject(key);
+    match subject.clone().ok_or_else(|| "its key names nothing".to_owned()).and_then(|of| decode(of, value, revision)) {
+        Ok(change) => Put::Change(change),
+        Err(reason) => {
+            tracing::error!(key, reason, "a route cannot be read; what was known of it is kept");
+            Put::Unreadable(subject)
+        }
+    }
+}
+
+fn subject(key: &str) -> Option<Subject> {
+    if let Some(host) = key.strip_prefix(keys::HOSTS) {
+        let normal = Hostname::from_text(host).ok()?;
+        return (normal.as_str() == host).then_some(Subject::Host(normal));
+    }
+    if let Some(cell) = key.strip_prefix(keys::CELLS) {
+        return CellName::new(cell).ok().map(Subject::Cell);
+    }
+    let tenant = keys::tenant_of_placement(key)?;
+    (keys::placement(&tenant) == key).then_some(Subject::Tenant(tenant))
+}
+
+fn decode(subject: Subject, value: &[u8], revision: Revision) -> Result<Change, String> {
+    match subject {
+        Subject::Tenant(tenant) => {
+            let route = match PlacementRecord::decode(value).map_err(|error| chain(&error))? {
+                PlacementRecord::Gone { epoch } => TenantRoute::Gone { epoch },
+                PlacementRecord::Placed(placement) => TenantRoute::Placed {
+                    cell: placement.cell.name,
+                    uid: Some(placement.cell.uid),
+                    epoch: placement.epoch,
+                    held: placement.hold.is_some(),
+                },
+            };
+            Ok(Change::Tenant { tenant, route, revision })
+        }
+        Subject::Host(host) => {
+            let claim = HostClaim::decode(value).map_err(|error| chain(&error))?;
+            Ok(Change::Host { host, tenant: claim.tenant })
+        }
+        Subject::Cell(name) => {
+            let cell = Cell::decode(value).map_err(|error| chain(&error))?;
+            if cell.cell.name != name {
+                return Err(format!("it is about the cell {}", cell.cell.name));
+            }
+            Ok(Change::Cell(CellRoute {
+                endpoints: endpoints(&name, &cell.endpoints),
+                name,
+                uid: Some(cell.cell.uid),
+                condition: cell.condition,
+                kind: cell.kind,
+            }))
+        }
+    }
+}
+
+/// One bad endpoint does not take the others away.
+fn endpoints(cell: &CellName, texts: &[String]) -> Vec<SocketAddr> {
+    let mut endpoints = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse() {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(_) => tracing::error!(%cell, endpoint = text, "an endpoint is no address (ip:port); left out"),
+        }
+    }
+    endpoints
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

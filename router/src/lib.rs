@@ -1,0 +1,209 @@
+//! The router: the reverse proxy that browsers reach. It follows the placements, and never decides.
+//!
+//! Read `forward.rs` first: the life of a request. `table.rs` is what the router knows, `feed/` how it learns,
+//! `snapshot.rs` what it starts from when nobody can be asked, `hold.rs` what waits while a tenant moves.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use cellway_core::hostname::Hostname;
+use cellway_core::route::{Domains, RESERVED_LABELS};
+use cellway_proxy::{Listeners, Pool, PoolLimits, ServeOptions, serve};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+mod admin;
+mod errand;
+mod failure;
+pub mod feed;
+mod forward;
+pub mod hold;
+mod metrics;
+mod shared;
+pub mod snapshot;
+pub mod table;
+mod upload;
+
+pub use errand::REQUEST_ID_MAX_BYTES;
+pub use feed::{FeedEvent, FeedSource};
+pub use forward::ANSWER_MS;
+pub use hold::HoldLimits;
+pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
+
+use admin::Admin;
+use forward::Forwarder;
+use hold::Holds;
+use metrics::Metrics;
+use shared::Shared;
+use table::Table;
+use upload::ReplayBudget;
+
+/// How a router runs.
+#[derive(Debug, Clone)]
+pub struct RouterConfig {
+    /// Where browsers reach it. Port 0 takes any free one. Only loopback, as long as there is no TLS.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are. Only loopback.
+    pub admin: SocketAddr,
+    /// Threads that serve requests.
+    pub threads: usize,
+    /// Tenants are one label below one of these.
+    pub base_domains: Vec<Hostname>,
+    /// Labels that are never tenants.
+    pub reserved_labels: BTreeSet<String>,
+    /// Where the bare base domains and the reserved labels go. Without it they are unknown hosts.
+    pub origin: Option<SocketAddr>,
+    /// Where the last known routes are kept. Without it, a router cannot start when its source is away.
+    pub snapshot_path: Option<PathBuf>,
+    /// How much is held, and how long.
+    pub hold: HoldLimits,
+    /// How much is kept of bodies that may have to be sent again.
+    pub replay_max_bytes: usize,
+    /// Bounds of connections.
+    pub serve: ServeOptions,
+    /// What to do wrong.
+    #[cfg(feature = "test-faults")]
+    pub faults: Faults,
+}
+
+/// Faults that tests switch on, to prove that they would be found.
+#[cfg(feature = "test-faults")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Instead of sending a refused POST again, answer it with 200.
+    pub lose_replay: bool,
+}
+
+impl RouterConfig {
+    /// A router of these base domains with the default bounds, on any free loopback ports, with one thread per core.
+    pub fn new(base_domains: Vec<Hostname>) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: anywhere,
+            admin: anywhere,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            base_domains,
+            reserved_labels: RESERVED_LABELS.map(str::to_owned).into(),
+            origin: None,
+            snapshot_path: None,
+            hold: HoldLimits::default(),
+            replay_max_bytes: REPLAY_MAX_BYTES,
+            serve: ServeOptions::default(),
+            #[cfg(feature = "test-faults")]
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// A router whose ports are open and which does not serve yet.
+pub struct Router {
+    config: RouterConfig,
+    data: Listeners,
+    admin: Listeners,
+}
+
+/// Binds and serves: [`Router::bind`], then [`Router::run`].
+pub async fn run(
+    config: RouterConfig,
+    feed: FeedSource,
+    registry: Registry,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    Router::bind(config)?.run(feed, registry, shutdown).await
+}
+
+impl Router {
+    /// Opens the ports.
+    pub fn bind(config: RouterConfig) -> anyhow::Result<Self> {
+        let open = |what: &str, address: SocketAddr, threads: usize| {
+            if !address.ip().is_loopback() {
+                bail!(
+                    "the router's {what} address {address} is not a loopback address: without TLS nothing else may \
+                     reach it; put a TLS terminator in front and listen on 127.0.0.1"
+                );
+            }
+            cellway_proxy::bind(address, threads).with_context(|| format!("cannot listen on {address} ({what})"))
+        };
+        let data = open("listen", config.listen, config.threads.max(1))?;
+        let admin = open("admin", config.admin, 1)?;
+        Ok(Self { config, data, admin })
+    }
+
+    /// Where it serves.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.data.local_addr()
+    }
+
+    /// Where its metrics are.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `shutdown` fires and the connections are drained. Metrics are registered with `registry`, which
+    /// the admin listener shows.
+    pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { config, data, admin } = self;
+        let options = config.serve;
+        let shared = Arc::new(share(config, &registry)?);
+        let path = shared.snapshot_path.clone();
+        if let Some(path) = path {
+            let loading = Arc::clone(&shared);
+            tokio::task::spawn_blocking(move || load_snapshot(&loading, &path))
+                .await
+                .context("loading the snapshot")?;
+        }
+        let stop_feed = CancellationToken::new();
+        let _stop_on_drop = stop_feed.clone().drop_guard();
+        let feed = tokio::spawn(feed::follow(feed, Arc::clone(&shared), stop_feed.clone()));
+
+        let for_admin = Arc::clone(&shared);
+        let admin = serve(admin, options, shutdown.clone(), move |_| {
+            Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
+        });
+        let data = serve(data, options, shutdown, move |thread| {
+            let pool = Pool::new(PoolLimits::default());
+            Rc::new(Forwarder { shared: Arc::clone(&shared), pool, thread })
+        });
+        tokio::try_join!(data, admin)?;
+        stop_feed.cancel();
+        feed.await.context("the task that follows the feed has died")
+    }
+}
+
+fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
+    let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
+    let table = Arc::new(Table::default());
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Shared {
+        holds: Arc::new(Holds::new(Arc::clone(&table), Arc::clone(&metrics), config.hold, runtime)),
+        replay: Arc::new(ReplayBudget::new(config.replay_max_bytes, metrics.replay_bytes.clone())),
+        table,
+        metrics,
+        domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
+        origin: config.origin,
+        snapshot_path: config.snapshot_path,
+        #[cfg(feature = "test-faults")]
+        faults: config.faults,
+        state: shared::FeedState::default(),
+    })
+}
+
+fn load_snapshot(shared: &Shared, path: &std::path::Path) {
+    let (snapshot, refused) = snapshot::load(path);
+    for (path, reason) in refused {
+        tracing::error!(path = %path.display(), %reason, "a snapshot of the routes is not used");
+    }
+    if let Some(snapshot) = snapshot {
+        let entries = snapshot.contents.len();
+        for change in snapshot.contents {
+            shared.table.apply(change);
+        }
+        shared.set_revision(snapshot.revision);
+        shared.set_loaded_from_snapshot();
+        tracing::info!(entries, revision = snapshot.revision.0, "serving from the snapshot until the source answers");
+    }
+}

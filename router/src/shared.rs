@@ -1,0 +1,73 @@
+//! What all threads of a router share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use cellway_core::ids::Revision;
+use cellway_core::route::Domains;
+
+use crate::hold::Holds;
+use crate::metrics::Metrics;
+use crate::table::Table;
+use crate::upload::ReplayBudget;
+
+pub(crate) struct Shared {
+    pub(crate) table: Arc<Table>,
+    pub(crate) holds: Arc<Holds>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) replay: Arc<ReplayBudget>,
+    pub(crate) domains: Domains,
+    pub(crate) origin: Option<SocketAddr>,
+    pub(crate) snapshot_path: Option<PathBuf>,
+    #[cfg(feature = "test-faults")]
+    pub(crate) faults: crate::Faults,
+    pub(crate) state: FeedState,
+}
+
+/// How far the table can be trusted.
+#[derive(Default)]
+pub(crate) struct FeedState {
+    loaded: AtomicBool,
+    synced: AtomicBool,
+    revision: AtomicU64,
+}
+
+impl Shared {
+    /// Whether there is anything to route by: a snapshot from disk, or a listing.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.state.loaded.load(Ordering::Acquire)
+    }
+
+    /// Whether the table is in step with its source now.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.state.synced.load(Ordering::Acquire)
+    }
+
+    /// The revision that the table has reached.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision(self.state.revision.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_revision(&self, revision: Revision) {
+        self.state.revision.store(revision.0, Ordering::Release);
+        self.metrics.feed_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
+    }
+
+    /// The table was filled from the snapshot on disk.
+    pub(crate) fn set_loaded_from_snapshot(&self) {
+        self.state.loaded.store(true, Ordering::Release);
+        self.metrics.serving_from_snapshot.set(1);
+    }
+
+    /// Says whether it was in step before.
+    pub(crate) fn set_synced(&self, synced: bool) -> bool {
+        if synced {
+            self.state.loaded.store(true, Ordering::Release);
+            self.metrics.serving_from_snapshot.set(0);
+        }
+        self.metrics.feed_synced.set(i64::from(synced));
+        self.state.synced.swap(synced, Ordering::AcqRel)
+    }
+}

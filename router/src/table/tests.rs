@@ -1,0 +1,112 @@
+//! The table's promises.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+fn placed(cell: &str, epoch: u64, held: bool) -> Change {
+    let route = TenantRoute::Placed { cell: CellName::new(cell).unwrap(), uid: None, epoch: Epoch(epoch), held };
+    Change::Tenant { tenant: tenant("acme"), route, revision: Revision(epoch) }
+}
+
+fn cell(name: &str, uid: Option<&str>) -> Change {
+    Change::Cell(CellRoute {
+        name: CellName::new(name).unwrap(),
+        uid: uid.map(|uid| CellUid::new(uid).unwrap()),
+        endpoints: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()],
+        condition: CellCondition::Open,
+        kind: CellKind::Agent,
+    })
+}
+
+fn hint(cell: &str, epoch: u64) -> Owner {
+    Owner { cell: CellName::new(cell).unwrap(), epoch: Epoch(epoch) }
+}
+
+fn table(changes: impl IntoIterator<Item = Change>) -> Table {
+    let table = Table::default();
+    for change in changes {
+        table.apply(change);
+    }
+    table
+}
+
+#[test]
+fn a_router_never_lowers_an_epoch() {
+    let table = table([placed("a", 5, false)]);
+    assert_eq!(table.apply(placed("b", 4, false)), Applied::LowerEpoch);
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert_eq!(table.apply(Change::TenantRemoved(tenant("acme"))), Applied::Changed);
+    assert!(table.target(&tenant("acme")).is_none());
+    assert_eq!(table.apply(placed("b", 4, false)), Applied::LowerEpoch);
+    assert_eq!(table.apply(placed("b", 6, false)), Applied::Changed);
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("b", 6));
+}
+
+#[test]
+fn a_hint_is_kept_until_the_tenants_next_change() {
+    let table = table([cell("a", None), cell("b", None), placed("a", 5, true)]);
+    let held = table.target(&tenant("acme")).unwrap();
+    assert!(held.held);
+    assert!(table.take_hint(&held, hint("b", 6), 0));
+    let hinted = table.target(&tenant("acme")).unwrap();
+    assert_eq!((hinted.owner.clone(), hinted.held), (hint("b", 6), false));
+    assert_eq!(table.apply(placed("a", 5, true)), Applied::Same);
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("b", 6));
+    assert_eq!(table.apply(placed("a", 5, false)), Applied::Changed);
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    // A hint that arrives late, against what was known before, changes nothing now.
+    assert!(table.take_hint(&hinted, hint("a", 9), 0));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+}
+
+#[test]
+fn a_hint_to_an_unknown_cell_or_a_lower_epoch_is_ignored() {
+    let table = table([cell("a", None), placed("a", 5, false)]);
+    let target = table.target(&tenant("acme")).unwrap();
+    assert!(!table.take_hint(&target, hint("nowhere", 6), 0));
+    assert!(!table.take_hint(&target, hint("a", 5), 0));
+    assert!(!table.take_hint(&target, hint("a", 6), 2));
+}
+
+#[test]
+fn a_new_cell_of_an_old_name_is_not_where_the_tenant_is() {
+    let route = TenantRoute::Placed {
+        cell: CellName::new("a").unwrap(),
+        uid: Some(CellUid::new("old").unwrap()),
+        epoch: Epoch(1),
+        held: false,
+    };
+    let change = Change::Tenant { tenant: tenant("acme"), route, revision: Revision(1) };
+    let table = table([cell("a", Some("new")), change]);
+    assert!(table.target(&tenant("acme")).unwrap().cell.is_none());
+    table.apply(cell("a", Some("old")));
+    assert!(table.target(&tenant("acme")).unwrap().cell.is_some());
+}
+
+#[test]
+fn what_a_listing_does_not_name_vanishes() {
+    let host = Hostname::from_text("shop.example").unwrap();
+    let claim = Change::Host { host: host.clone(), tenant: tenant("acme") };
+    let table = table([cell("a", None), cell("b", None), placed("a", 5, false), claim]);
+    let named = [Subject::Cell(CellName::new("a").unwrap())].into();
+    for change in table.vanished(&named) {
+        assert_eq!(table.apply(change), Applied::Changed);
+    }
+    assert!(table.target(&tenant("acme")).is_none() && table.tenant_of_host(&host).is_none());
+    assert_eq!(table.sizes(), (1, 0, 1));
+    assert!(table.vanished(&named).is_empty());
+}
+
+#[test]
+fn endpoints_take_turns() {
+    let table = table([cell("a", None), placed("a", 1, false)]);
+    let cell = table.target(&tenant("acme")).unwrap().cell.unwrap();
+    let first: Vec<u16> = (0..4).map(|_| cell.endpoints_in_turn().next().unwrap().port()).collect();
+    assert_eq!(first, [1, 2, 1, 2]);
+    assert_eq!(cell.endpoints_in_turn().count(), 2);
+}

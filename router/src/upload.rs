@@ -1,0 +1,153 @@
+//! A request's body over all attempts to deliver it (DESIGN, rule 7).
+//!
+//! Small bodies of known length are read into memory before the first attempt and sent as often as it takes. Others
+//! stay with the client until a gate has admitted the request: the router asks for `100 Continue`, and a refusal
+//! leaves the body untouched. Nothing is read while a request is held.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cellway_core::cell::CellKind;
+use cellway_proxy::{HeldBody, HeldHandle, RequestBody};
+use http::{HeaderValue, Request, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prometheus::IntGauge;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// The largest body that is kept to be sent again.
+pub const KEPT_MAX_BYTES: u64 = 64 * 1024;
+/// How much a router keeps of such bodies; beyond it all bodies count as large.
+pub const REPLAY_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How long a client may take to send a body of at most [`KEPT_MAX_BYTES`].
+pub const READ_MS: u64 = 30_000;
+
+/// What is left of [`REPLAY_MAX_BYTES`].
+pub(crate) struct ReplayBudget {
+    used_bytes: AtomicUsize,
+    max_bytes: usize,
+    gauge: IntGauge,
+}
+
+/// A share of the budget, given back when dropped.
+pub(crate) struct Share {
+    budget: Arc<ReplayBudget>,
+    bytes: usize,
+}
+
+impl ReplayBudget {
+    pub(crate) fn new(max_bytes: usize, gauge: IntGauge) -> Self {
+        Self { used_bytes: AtomicUsize::new(0), max_bytes, gauge }
+    }
+
+    fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let taken = self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            used.checked_add(bytes).filter(|total| *total <= self.max_bytes)
+        });
+        taken.ok()?;
+        self.gauge.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Some(Share { budget: Arc::clone(self), bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budget.gauge.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// The body and where it is.
+pub(crate) enum Upload {
+    /// There is none.
+    None,
+    /// Small, and still with the client.
+    Small(Incoming),
+    /// Small, and here.
+    Kept(Bytes, Share),
+    /// Large or of unknown length, and still with the client.
+    Large(Incoming),
+    /// Given to an attempt that has not given it back.
+    Given,
+}
+
+/// What an attempt holds of a body that is still with the client.
+pub(crate) type Lent = Option<HeldHandle>;
+
+impl Upload {
+    /// A client that `expects` to be told to go on is told so when its request is admitted, not before.
+    pub(crate) fn of(body: Incoming, expects: bool) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Self::None,
+            Some(length) if length <= KEPT_MAX_BYTES && !expects => Self::Small(body),
+            _ => Self::Large(body),
+        }
+    }
+
+    /// Reads a small body, if there is room to keep it.
+    pub(crate) async fn settle(&mut self, budget: &Arc<ReplayBudget>) -> Result<(), Failure> {
+        let Self::Small(body) = self else { return Ok(()) };
+        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
+        match (budget.take(length), std::mem::replace(self, Self::Given)) {
+            (Some(share), Self::Small(body)) => {
+                let read = timeout(Duration::from_millis(READ_MS), body.collect()).await;
+                let read = read.map_err(|_| Failure::BodyTimeout)?.map_err(|_| Failure::BodyBroken)?;
+                *self = Self::Kept(read.to_bytes(), share);
+            }
+            (None, Self::Small(body)) => *self = Self::Large(body),
+            (_, other) => *self = other,
+        }
+        Ok(())
+    }
+
+    /// Gives the body to a request to a cell of this kind, and writes what the request's head must say of it.
+    pub(crate) fn lend(&mut self, request: &mut Request<RequestBody>, kind: CellKind) -> Lent {
+        match std::mem::replace(self, Self::Given) {
+            Self::Kept(bytes, share) => {
+                *request.body_mut() = RequestBody::kept(bytes.clone());
+                *self = Self::Kept(bytes, share);
+                None
+            }
+            Self::Small(body) | Self::Large(body) => {
+                if body.size_hint().exact().is_none() {
+                    request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                let (held, handle) = HeldBody::new(body);
+                *request.body_mut() = RequestBody::held(held);
+                match kind {
+                    CellKind::Agent => await_admission(request, &handle),
+                    CellKind::Origin => handle.release(),
+                }
+                Some(handle)
+            }
+            Self::None => {
+                *self = Self::None;
+                None
+            }
+            Self::Given => None,
+        }
+    }
+
+    /// Takes the body back from an attempt that did not deliver the request; says whether it is whole.
+    pub(crate) fn take_back(&mut self, lent: Lent) -> bool {
+        if let Some(body) = lent.and_then(|handle| handle.take_back()) {
+            *self = Self::Large(body);
+        }
+        !matches!(self, Self::Given)
+    }
+}
+
+fn await_admission(request: &mut Request<RequestBody>, handle: &HeldHandle) {
+    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    let handle = handle.clone();
+    hyper::ext::on_informational(request, move |head| {
+        if head.status() == http::StatusCode::CONTINUE {
+            handle.release();
+        }
+    });
+}

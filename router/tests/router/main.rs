@@ -1,0 +1,10 @@
+//! The router over real sockets, with gates that do as they are told.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bodies;
+mod feeds;
+mod moves;
+mod strict;
+mod support;
+mod tunnels;
