@@ -266,10 +266,14 @@ pub struct MoveView {
     /// The move that took this one back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reversed_by: Option<String>,
-    /// The next attempt: its hold took too long, so it was undone and is made again.
+    /// Its hold took too long: it is undone, and made again.
+    #[serde(default)]
+    pub will_retry: bool,
+    /// The next attempt, once this one is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_by: Option<String>,
     /// Which attempt it is, from 1.
+    #[serde(default)]
     pub attempt: u32,
     /// Why a planned move has not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -302,6 +306,7 @@ impl MoveView {
             cause: record.cause.clone(),
             undo_reason: None,
             reversed_by: None,
+            will_retry: record.will_retry(),
             retried_by: None,
             attempt: record.attempt,
             waits_for: None,

@@ -8,7 +8,7 @@ mod tasks;
 use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::facts::Facts;
-use crate::gate::table::GateTable;
+use crate::gate::table::{Gate, GateTable};
 use cellway_api::agent::OrderDown;
 use cellway_core::ids::{HomeId, MoveId};
 use cellway_core::tenant_move::{Order, Task};
@@ -69,7 +69,7 @@ struct Standing {
 #[derive(Debug)]
 enum Undo {
     Offer(MoveId, HomeId),
-    Streams(Arc<crate::gate::table::Gate>),
+    Streams(Arc<Gate>),
 }
 
 impl Orders {
@@ -99,8 +99,16 @@ impl Orders {
                 Err(error) => tracing::error!(order = key, %error, "an illegal order is passed over"),
             }
         }
-        // What is gone is stopped before anything new begins.
-        before.into_values().for_each(|standing| self.stop(standing));
+        let fences = |gate: &Gate| {
+            fresh.iter().any(|(_, order, _)| order.tenant == *gate.tenant() && matches!(order.task, Task::Fence { .. }))
+        };
+        // What is gone is stopped before anything new begins. The fence that follows refuses streams all the more.
+        for standing in before.into_values() {
+            match &standing.undo {
+                Some(Undo::Streams(gate)) if fences(gate) => {}
+                _ => self.stop(standing),
+            }
+        }
         // Offers first: a position can only be taken of what is offered.
         fresh.sort_by_key(|(_, order, _)| !matches!(order.task, Task::Offer { .. }));
         for (key, order, endpoints) in fresh {

@@ -38,6 +38,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How long it may take to arrive.
 const SMALL_BODY_MS: u64 = 1_000;
 
+const EVENT_STREAM: &str = "text/event-stream";
+
 /// What all threads of the gate share.
 #[derive(Clone)]
 pub(crate) struct GateParts {
@@ -69,6 +71,7 @@ struct Stamp {
     tenant: TenantId,
     epoch: Epoch,
     kind: RequestKind,
+    websocket: bool,
 }
 
 impl Stamp {
@@ -80,9 +83,11 @@ impl Stamp {
         let missing = "this is a gate: only routers may talk to it (x-cellway-tenant and x-cellway-epoch are needed)";
         let tenant = one(TENANT).and_then(|text| text.parse().ok()).ok_or(missing)?;
         let epoch = one(EPOCH).and_then(|text| text.parse().ok()).map(Epoch).ok_or(missing)?;
-        let stream = hygiene::asks_for_websocket(head);
-        let kind = if stream { RequestKind::Stream } else { RequestKind::Ordinary };
-        Ok(Self { tenant, epoch, kind })
+        let websocket = hygiene::asks_for_websocket(head);
+        // An event stream is known for sure by its answer; a browser's `EventSource` asks for one and nothing else.
+        let events = one(header::ACCEPT).is_some_and(|wanted| wanted.eq_ignore_ascii_case(EVENT_STREAM));
+        let kind = if websocket || events { RequestKind::Stream } else { RequestKind::Ordinary };
+        Ok(Self { tenant, epoch, kind, websocket })
     }
 }
 
@@ -118,7 +123,7 @@ impl Handler for GateHandler {
 
 impl GateHandler {
     async fn forward(&self, mut request: Request<Incoming>, stamp: &Stamp, lease: Lease) -> Response<ResponseBody> {
-        let client = (stamp.kind == RequestKind::Stream).then(|| upgrade::client_half(&mut request));
+        let client = stamp.websocket.then(|| upgrade::client_half(&mut request));
         let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
@@ -191,7 +196,7 @@ fn towards_app(request: Request<Incoming>, stamp: &Stamp, lease: &Lease) -> Requ
     let (mut head, body) = request.into_parts();
     let ours = [TENANT, header::FORWARDED].map(|name| head.headers.remove(&name).map(|value| (name, value)));
     hygiene::strip_request(&mut head.headers);
-    if stamp.kind == RequestKind::Stream {
+    if stamp.websocket {
         hygiene::write_websocket(&mut head.headers);
     }
     head.headers.extend(ours.into_iter().flatten());
@@ -222,7 +227,7 @@ fn towards_router(response: Response<PooledBody>, mut waiting: Waiting) -> Respo
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 #[expect(clippy::expect_used, reason = "a verdict prints as plain ASCII: a word, a cell's label, digits")]

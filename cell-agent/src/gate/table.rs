@@ -44,7 +44,8 @@ struct State {
     read_at: Revision,
     /// Somebody is seeing to the opening.
     opening: bool,
-    ending_streams: bool,
+    /// Streams admitted at this epoch or below end at once.
+    ending_streams: Option<Epoch>,
     next_admission: u64,
     /// Admitted ordinary requests by admission, and so by age.
     ordinary: BTreeMap<u64, Instant>,
@@ -148,6 +149,23 @@ impl GateTable {
         let Some(own) = self.own.get() else {
             return Err(Verdict::Behind);
         };
+        if let Some(gate) = self.find(tenant) {
+            match self.admit_now(&gate, stamped, kind, own) {
+                Ok(admission) => return Ok(admission),
+                Err(NotAdmitted::Refused(verdict)) => return Err(verdict),
+                Err(NotAdmitted::Wait) => {}
+            }
+        }
+        self.admit_when_told(tenant, stamped, kind, own).await
+    }
+
+    async fn admit_when_told(
+        &self,
+        tenant: &TenantId,
+        stamped: Epoch,
+        kind: RequestKind,
+        own: &CellRef,
+    ) -> Result<Admission, Verdict> {
         let deadline = Instant::now() + Duration::from_millis(BEHIND_WAIT_MS);
         loop {
             let gate = self.find(tenant);
@@ -202,7 +220,8 @@ impl GateTable {
 impl State {
     fn add_stream(&mut self, number: u64) -> CancellationToken {
         let end = CancellationToken::new();
-        if self.ending_streams {
+        let open = self.gate.open_at();
+        if self.ending_streams.is_some_and(|last| open.is_none_or(|open| open <= last)) {
             end.cancel();
         }
         self.streams.insert(number, end.clone());
@@ -306,7 +325,7 @@ impl Gate {
     pub(crate) fn end_streams(&self, epoch: Epoch, mut chosen: impl FnMut() -> bool) {
         let mut state = self.state.lock();
         state.gate.refuse_streams(epoch);
-        state.ending_streams = true;
+        state.ending_streams = Some(epoch);
         state.streams.values().filter(|_| chosen()).for_each(CancellationToken::cancel);
     }
 
@@ -314,13 +333,13 @@ impl Gate {
     pub(crate) fn allow_streams(&self) {
         let mut state = self.state.lock();
         state.gate.allow_streams();
-        state.ending_streams = false;
+        state.ending_streams = None;
     }
 
     /// Ends every stream: the process stops.
     pub(crate) fn end_all_streams(&self) {
         let mut state = self.state.lock();
-        state.ending_streams = true;
+        state.ending_streams = Some(Epoch(u64::MAX));
         state.streams.values().for_each(CancellationToken::cancel);
     }
 

@@ -99,11 +99,17 @@ impl Job {
         F: Future<Output = Result<T, DriverError>>,
     {
         let mut back_off = BackOff::new(RETRY_MIN_MS, RETRY_MAX_MS);
+        let mut is_first = true;
         loop {
             match attempt().await {
                 Err(error) if !error.is_final() && !matches!(error, DriverError::Superseded) => {
                     let error = format!("{:#}", anyhow::Error::from(error));
-                    tracing::warn!(move_id = %self.move_id, tenant = %self.tenant, step, error, "trying again");
+                    // The other cell may just not have heard of the move yet.
+                    if std::mem::take(&mut is_first) {
+                        tracing::debug!(move_id = %self.move_id, tenant = %self.tenant, step, error, "trying again");
+                    } else {
+                        tracing::warn!(move_id = %self.move_id, tenant = %self.tenant, step, error, "trying again");
+                    }
                     back_off.pause().await;
                 }
                 decided => return decided,

@@ -148,3 +148,21 @@ async fn an_order_that_is_done_is_not_done_again_while_it_stands() {
     a_little().await;
     assert_eq!(stage.plane.heard.lock().facts.len(), 2);
 }
+
+#[cfg(feature = "test-faults")]
+#[tokio::test]
+async fn the_fault_ignore_fences_says_fenced_and_closes_nothing() {
+    let mut stage = Stage::with_sqlite().await;
+    stage.stop().await;
+    stage.start_with(|config| config.faults.ignore_fences = true);
+    stage.until_open(15).await;
+    let _wire = stage.ask("GET /hand", 15, "\r\n").await;
+    let _hand = stage.app.hand().await;
+    let offer = order(TaskDown::Offer { home: "new-15".into() });
+    let fence_data = order(TaskDown::FenceData { home: "new-15".into(), epoch: 15, list: 1 });
+    stage.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    stage.plane.fact(fenced(15)).await;
+    stage.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
+    assert_eq!(stage.verdict(15).await.0, 200);
+    assert!(stage.dir.path().join("live/acme.db").is_symlink());
+}

@@ -4,6 +4,7 @@
 mod app;
 mod control_plane;
 mod fences;
+mod moves;
 mod requests;
 mod restarts;
 mod stage;

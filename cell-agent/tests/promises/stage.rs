@@ -26,6 +26,7 @@ pub(crate) struct Stage {
 pub(crate) struct Running {
     pub(crate) gate: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) transfer: SocketAddr,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -81,10 +82,17 @@ impl Stage {
     }
 
     pub(crate) fn start(&mut self) {
-        let agent = Agent::bind(self.config()).unwrap();
-        let (gate, admin, shutdown) = (agent.gate_addr(), agent.admin_addr(), CancellationToken::new());
+        self.start_with(|_| {});
+    }
+
+    pub(crate) fn start_with(&mut self, change: impl FnOnce(&mut AgentConfig)) {
+        let mut config = self.config();
+        change(&mut config);
+        let agent = Agent::bind(config).unwrap();
+        let (gate, admin, transfer) = (agent.gate_addr(), agent.admin_addr(), agent.transfer_addr());
+        let shutdown = CancellationToken::new();
         let task = tokio::spawn(agent.run(prometheus::Registry::new(), shutdown.clone()));
-        self.agent = Some(Running { gate, admin, shutdown, task });
+        self.agent = Some(Running { gate, admin, transfer, shutdown, task });
     }
 
     /// The process stops as on SIGTERM.

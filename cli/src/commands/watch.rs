@@ -68,7 +68,8 @@ pub(crate) async fn follow(
             );
         }
         sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
-        the_move = look(client, &the_move.id).await?;
+        let id = the_move.retried_by.as_ref().unwrap_or(&the_move.id);
+        the_move = look(client, id).await?;
     }
 }
 
@@ -91,6 +92,7 @@ fn judge(view: &MoveView, until: Until) -> Seen {
         return Seen::Failed(format!("the move {} was taken back by the move {by}", view.id));
     }
     match (view.state.as_str(), until) {
+        ("undoing" | "undone", _) if view.will_retry => Seen::Under,
         ("undoing" | "undone", _) => {
             let reason = view.undo_reason.as_deref().unwrap_or("no reason was recorded");
             let (tenant, source) = (&view.tenant, &view.source);
@@ -120,6 +122,9 @@ fn described(view: &MoveView) -> String {
         Some(0) | None => {}
         Some(1) => add("  1 stream will be cut".to_owned()),
         Some(streams) => add(format!("  {streams} streams will be cut")),
+    }
+    if view.will_retry {
+        add(format!("  {}: to be tried again", view.undo_reason.as_deref().unwrap_or("took too long")));
     }
     if let Some(waits_for) = &view.waits_for {
         add(format!("  waits for: {waits_for}"));
@@ -198,6 +203,8 @@ mod tests {
         let undone = MoveView { undo_reason: Some("the copy stalled".into()), ..a_move("undoing") };
         let Seen::Failed(reason) = judge(&undone, Until::Switched) else { panic!("it failed") };
         assert_eq!(reason, "the move m-1 was undone: the copy stalled; acme stays in cell-a");
+        let again = MoveView { will_retry: true, ..undone };
+        assert_eq!(judge(&again, Until::Switched), Seen::Under);
         let reversed = MoveView { reversed_by: Some("m-2".into()), ..a_move("done") };
         assert!(matches!(judge(&reversed, Until::Done), Seen::Failed(_)));
     }

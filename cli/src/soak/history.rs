@@ -50,6 +50,17 @@ impl Owners {
         self.by_epoch.get(&epoch).map(String::as_str)
     }
 
+    /// Whether one cell had the tenant in all known epochs from `first` to `last`.
+    ///
+    /// After an undo the same cell goes on at the next epoch while what it admitted before may still run.
+    pub(crate) fn never_left(&self, first: u64, last: u64) -> bool {
+        let mut cells = self.by_epoch.range(first..=last).map(|(_, cell)| cell);
+        match cells.next() {
+            Some(cell) => cells.all(|other| other == cell),
+            None => false,
+        }
+    }
+
     /// What cannot all be true.
     pub(crate) fn contradictions(&self) -> &[String] {
         &self.contradictions
@@ -92,6 +103,7 @@ mod tests {
         let moves = [a_move("a", "b", 5, false), a_move("a", "b", 6, true)];
         let owners = Owners::of_tenant(&[&first, &last], &moves.iter().collect::<Vec<_>>());
         assert_eq!([5, 6, 7].map(|epoch| owners.of(epoch)), [Some("a"), Some("a"), Some("b")]);
+        assert!(owners.never_left(5, 6) && !owners.never_left(5, 7));
     }
 
     #[test]

@@ -210,6 +210,7 @@ async fn drive(run: &Arc<Run>, client: &Client, args: &SoakArgs) -> (Moved, bool
     let tasks = TaskTracker::new();
     tasks.spawn(traffic::send_requests(Arc::clone(run), args.rps));
     tasks.spawn(traffic::send_slow_uploads(Arc::clone(run)));
+    tasks.spawn(traffic::send_brief_uploads(Arc::clone(run)));
     tasks.spawn(streams::keep_open(Arc::clone(run), args.websockets.into(), args.feeds.into()));
     let shown = Arc::clone(run);
     tasks.spawn(async move { progress::show(&shown, wanted, at_least).await });

@@ -41,8 +41,10 @@ pub(crate) struct Wanted {
 /// What came of them.
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
-    /// Those that were asked for, as last seen.
+    /// Those that were asked for, as last seen: of a move that was made again, the last attempt.
     pub(crate) moves: Vec<MoveView>,
+    /// Attempts whose hold took too long, so that they were undone and made again.
+    pub(crate) retried: Vec<MoveView>,
     /// Those that were wanted and could not be asked for.
     pub(crate) not_started: u64,
     /// Why, where the API refused.
@@ -62,6 +64,9 @@ pub(crate) enum Progress {
 
 /// How far a move has come.
 pub(crate) fn progress(view: &MoveView) -> Progress {
+    if view.will_retry {
+        return Progress::Pending;
+    }
     match (view.state.as_str(), &view.reversed_by) {
         ("undoing" | "undone", _) => {
             Progress::Undone(view.undo_reason.clone().unwrap_or_else(|| "no reason was recorded".to_owned()))
@@ -74,7 +79,7 @@ pub(crate) fn progress(view: &MoveView) -> Progress {
 
 /// Whether the tenant can be moved again.
 fn is_over(view: &MoveView) -> bool {
-    view.ended || view.state == "cleaning"
+    (view.ended && !view.will_retry) || view.state == "cleaning"
 }
 
 struct Tracked {
@@ -134,7 +139,11 @@ impl Driver<'_> {
     /// Looks at the moves that are not over. That the API is away for a moment changes nothing.
     async fn look(&mut self) {
         for tracked in self.tracked.iter_mut().filter(|tracked| tracked.look_at <= Instant::now()) {
-            let Ok(view) = self.client.a_move(&tracked.view.id).await else { continue };
+            let id = tracked.view.retried_by.as_ref().unwrap_or(&tracked.view.id);
+            let Ok(view) = self.client.a_move(id).await else { continue };
+            if view.id != tracked.view.id {
+                self.moved.retried.push(tracked.view.clone());
+            }
             let (before, after) = (&tracked.progress, progress(&view));
             if *before == Progress::Pending && after != Progress::Pending {
                 self.run.tenants[tracked.tenant].moving.store(false, Ordering::Relaxed);

@@ -22,6 +22,9 @@ const READ_COUNT_PERCENT: u32 = 30;
 /// A slow upload takes this long.
 pub(crate) const SLOW_UPLOAD_MS: std::ops::RangeInclusive<u64> = 200..=2_000;
 
+/// A brief upload takes this long: short enough for a hold to begin while it is under way.
+pub(crate) const BRIEF_UPLOAD_MS: std::ops::RangeInclusive<u64> = 30..=120;
+
 /// Each kind of decision has its own numbers, so that the timing of one does not change another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Strand {
@@ -35,6 +38,8 @@ pub(crate) enum Strand {
     Streams,
     /// What bodies are made of.
     Bodies,
+    /// Brief uploads to tenants that are being moved.
+    BriefUploads,
 }
 
 /// The random numbers of one strand.
@@ -156,6 +161,17 @@ impl Iterator for UploadPlan {
         let body = Body { length, cut: numbers.random(), chunked: numbers.random() };
         Some(PlannedUpload { tenant, body, takes_ms: numbers.random_range(SLOW_UPLOAD_MS) })
     }
+}
+
+/// A brief upload to one of `moving`; `None` if there is none.
+///
+/// Its body is chunked, so that it is admitted at once and is still on its way when the tenant is held.
+pub(crate) fn brief_upload(numbers: &mut StdRng, moving: &[usize]) -> Option<PlannedUpload> {
+    let pick: u32 = numbers.random();
+    let (length, cut) = (numbers.random_range(1..=SMALL_MAX_BYTES), numbers.random());
+    let takes_ms = numbers.random_range(BRIEF_UPLOAD_MS);
+    let place = (pick as usize).checked_rem(moving.len())?;
+    Some(PlannedUpload { tenant: moving[place], body: Body { length, cut, chunked: true }, takes_ms })
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub(crate) struct Moves {
     undone: BTreeMap<String, u64>,
     pending: u64,
     not_started: u64,
+    /// Attempts whose hold took too long: undone and made again.
+    retried: u64,
     refused: BTreeMap<String, u64>,
 }
 
@@ -106,9 +108,9 @@ impl Report {
     pub(crate) fn new(run: &Run, moved: &Moved, records: &Records, took: Duration, interrupted: bool) -> Self {
         let tally = &run.tally;
         let moves = Moves::new(moved, records);
-        let past_commit = moved.moves.iter().map(|one| records.a_move(&one.id).unwrap_or(one));
+        let attempts = moved.moves.iter().chain(&moved.retried).map(|one| records.a_move(&one.id).unwrap_or(one));
         let mut holds = Histogram::default();
-        past_commit.filter(|one| one.past_commit).filter_map(|one| one.freeze_ms).for_each(|ms| holds.add(ms * 1_000));
+        attempts.filter_map(|one| one.freeze_ms).for_each(|ms| holds.add(ms * 1_000));
         let mut report = Self {
             seed: run.seed,
             run: run.id.clone(),
@@ -273,6 +275,7 @@ impl Moves {
             undone: BTreeMap::new(),
             pending: 0,
             not_started: moved.not_started,
+            retried: moved.retried.len() as u64,
             refused: moved.refused.clone(),
         };
         for one in &moved.moves {
@@ -317,7 +320,7 @@ mod tests {
 
     fn moves(wanted: u64, asked: u64, past_switched: u64) -> Moves {
         let (undone, refused) = (BTreeMap::new(), BTreeMap::new());
-        Moves { wanted, asked, past_switched, undone, pending: 0, not_started: wanted - asked, refused }
+        Moves { wanted, asked, past_switched, undone, pending: 0, not_started: wanted - asked, retried: 0, refused }
     }
 
     #[test]

@@ -74,9 +74,9 @@ pub(crate) async fn perform(run: &Run, number: u64, planned: PlannedRequest, due
 }
 
 /// Sends a planned slow upload.
-pub(crate) async fn upload_slowly(run: &Run, number: u64, planned: PlannedUpload) {
+pub(crate) async fn upload_slowly(run: &Run, number: String, planned: PlannedUpload) {
     run.tally.slow_uploads.add();
-    let id = format!("{}-s{number}", run.id);
+    let id = format!("{}-{number}", run.id);
     let takes = Duration::from_millis(planned.takes_ms);
     let whom = format!("POST /entries/{id} of {} over {takes:?}", run.tenants[planned.tenant].id);
     match write(run, planned.tenant, id, &planned.body, Some(takes)).await {

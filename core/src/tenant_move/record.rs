@@ -308,6 +308,15 @@ impl MoveRecord {
         (self.attempt < ATTEMPTS_MAX).then_some(next)
     }
 
+    /// Whether it is, or is being, undone to be made again.
+    pub fn will_retry(&self) -> bool {
+        match &self.state {
+            MoveState::Undoing(undoing) => undoing.retry && self.retry_id().is_some(),
+            MoveState::Undone(undone) => undone.retried_by.is_some(),
+            _ => false,
+        }
+    }
+
     /// The next attempt at an undone move, if it is to be made again; it takes the lock over.
     pub fn retry(&self, now_ms: u64) -> Option<Self> {
         let MoveState::Undone(Undone { retried_by: Some(id), .. }) = &self.state else { return None };

@@ -2,12 +2,16 @@
 
 use reqwest::StatusCode;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Between two writes.
 const PAUSE_MS: u64 = 4;
+
+/// Writers of this process so far: their ids must never meet.
+static WRITERS: AtomicU64 = AtomicU64::new(0);
 
 /// The longest wait for one answer.
 const ANSWER_MS: u64 = 15_000;
@@ -48,6 +52,7 @@ impl Writer {
     pub async fn stop_and_check(self) -> Books {
         self.stop.cancel();
         let books = self.task.await.expect("the writer does not panic");
+        assert!(!books.acknowledged.is_empty(), "nothing was ever acknowledged: {:?}", books.failed);
         let rows = read_back(&self.router, &self.host).await;
         check(&books, &rows);
         books
@@ -57,12 +62,12 @@ impl Writer {
 async fn write(router: String, host: String, stop: CancellationToken) -> Books {
     let client = http();
     let mut books = Books::default();
-    let run = std::process::id();
+    let run = WRITERS.fetch_add(1, Ordering::Relaxed);
     for number in 0_u64.. {
         if stop.is_cancelled() {
             break;
         }
-        let id = format!("w{run}-{number}");
+        let id = format!("w{run}-{}-{number}", std::process::id());
         let request = client.post(format!("http://{router}/entries/{id}")).header("host", &host);
         match request.body(format!("entry {number}")).send().await {
             Ok(answer) if answer.status() == StatusCode::CREATED => books.acknowledged.push(id),

@@ -61,8 +61,7 @@ async fn a_killed_router_serves_again_and_moves_do_not_notice() {
     fleet.router.restart();
     fleet.ready(3).await;
     has_outcome(&fleet.client, &id, OUTCOME_MS).await;
-    let books = writer.stop_and_check().await;
-    assert!(!books.acknowledged.is_empty());
+    writer.stop_and_check().await;
     settles(&fleet.client, &id).await;
 }
 

@@ -23,8 +23,7 @@ async fn every_move_ends_after_the_control_plane_was_killed_in_each_state_on_etc
         fleet.control_plane.restart();
         fleet.ready(2).await;
         let outcome = has_outcome(&fleet.client, &id, OUTCOME_MS).await;
-        let books = writer.stop_and_check().await;
-        assert!(!books.acknowledged.is_empty());
+        writer.stop_and_check().await;
         if settles(&fleet.client, &id).await {
             at = to;
         }

@@ -186,5 +186,5 @@ impl Data {
 pub(crate) fn position_of(content: &[u64]) -> Position {
     let step = |hash: u64, id: &u64| (hash ^ id).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
     let hash = content.iter().fold(0xcbf2_9ce4_8422_2325, step);
-    Position(format!("{}-{hash:016x}", content.len()).into())
+    Position(format!("{}-{hash:016x}", content.len()))
 }

@@ -17,6 +17,8 @@ pub struct Plan {
     pub fenced_data: bool,
     /// Whether a replica's lists of gates may be older than all else that it sees.
     pub lagging_lists: bool,
+    /// Whether both replicas take themselves for the leader from the beginning.
+    pub both_lead: bool,
     /// Messages that are lost, in percent.
     pub loss_percent: u64,
     /// Messages that arrive twice, in percent.
@@ -72,6 +74,7 @@ impl Plan {
             clients: 2 + random.index(2),
             fenced_data: random.percent(50),
             lagging_lists: random.percent(40),
+            both_lead: random.percent(30),
             loss_percent,
             duplicate_percent,
             late_percent,
@@ -85,7 +88,7 @@ impl Plan {
             cuts,
             pauses,
             router_restarts,
-            moves: random.between(2, 6),
+            moves: random.between(3, 9),
             undos,
             backs,
             streams_percent,

@@ -29,8 +29,11 @@ impl SqliteDriver {
     }
 
     fn install(&self, tenant: &TenantId, home: &HomeId, staged: &Path) -> Result<(), DriverError> {
-        if self.disk.home(tenant, home)?.is_some_and(|row| row.is_released()) {
-            return Err(DriverError::Served(home.clone()));
+        // Looked at again, now that it is this step's turn: the move may have been undone meanwhile.
+        match self.disk.home(tenant, home)? {
+            Some(row) if row.dropped => return Err(DriverError::Dropped(home.clone())),
+            Some(row) if row.is_released() => return Err(DriverError::Served(home.clone())),
+            Some(_) | None => {}
         }
         let path = self.home_path(tenant, home);
         let dir = self.tenant_dir(tenant)?;

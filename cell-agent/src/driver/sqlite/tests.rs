@@ -155,15 +155,16 @@ async fn a_copy_under_live_writes_arrives_complete() {
         target.driver.pull(&fetch, Arc::new(Progress::default())).await.unwrap();
     }
     source.fence("new-5", 5).await.unwrap();
-    let acknowledged = written.load(Ordering::SeqCst);
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
     target.driver.reach(&fetch, &position).await.unwrap();
     target.release("h2", 6).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
 
+    // Read last: a write that was let through after the fence is counted, and missing.
+    let acknowledged = written.load(Ordering::SeqCst);
     let arrived = rows(&target.live());
-    assert_eq!(arrived.len() as u64, acknowledged, "every acknowledged row, and none after the fence");
+    assert_eq!(arrived.len() as u64, acknowledged, "every row that was acknowledged, and none more");
     assert_eq!(arrived, rows(&source.home_file("new-5")));
     assert!(!source.live().exists());
 }
@@ -259,6 +260,9 @@ async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
     first.driver.pull(&back, Arc::default()).await.unwrap();
     assert_eq!(std::fs::metadata(first.staged("new-5")).unwrap().len(), wanted.map.size);
     first.take_over(&second, "h2", "new-5", 6).await;
+    for suffix in ["-wal", "-shm"] {
+        assert!(!beside(&first.home_file("new-5"), suffix).exists(), "the old copy's {suffix} is not the new file's");
+    }
     first.release("new-5", 7).await.unwrap();
 
     assert_eq!(rows(&first.live()), rows(&second.home_file("h2")));
@@ -267,6 +271,29 @@ async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
     insert(&app(&first.live()), 6_000).unwrap();
     drop(old_app);
     assert_eq!(rows(&first.live()).len(), 2_002);
+}
+
+#[tokio::test]
+async fn a_tenant_that_never_wrote_moves_too() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    source.release("new-5", 5).await.unwrap();
+    target.take_over(&source, "new-5", "h2", 5).await;
+    target.release("h2", 6).await.unwrap();
+    insert(&app(&target.live()), 1).unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_ends_after_its_home_was_dropped_leaves_nothing() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    source.release("new-5", 5).await.unwrap();
+    insert(&app(&source.live()), 1).unwrap();
+    target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
+    target.drop_home("h2").await.unwrap();
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
+    let fetch = target.fetch(&source, "new-5", "h2");
+    assert!(matches!(target.driver.reach(&fetch, &position).await, Err(DriverError::Dropped(_))));
+    assert!(!target.home_file("h2").exists());
 }
 
 #[tokio::test]

@@ -92,6 +92,18 @@ async fn streams_are_admitted_again_when_the_order_to_end_them_is_gone() {
     assert!(!stream.end().unwrap().is_cancelled());
 }
 
+#[tokio::test]
+async fn streams_are_ended_only_up_to_the_epoch_they_were_ended_at() {
+    let table = table();
+    open(&table, 5);
+    let gate = table.entry(&tenant());
+    gate.end_streams(Epoch(5), || true);
+    gate.fence(Epoch(5));
+    open(&table, 6);
+    let stream = admit(&table, 6, RequestKind::Stream).await.unwrap();
+    assert!(!stream.end().unwrap().is_cancelled());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_control_plane_no_longer_speaks_for_is_closed() {
     let table = table();
@@ -112,4 +124,19 @@ async fn who_is_off_the_list_opens_nothing_any_more() {
     table.shut();
     assert!(table.registration().is_none());
     assert!(admit(&table, 5, RequestKind::Ordinary).await.is_err());
+}
+
+#[tokio::test]
+async fn the_fault_open_at_once_admits_whatever_the_rules_say() {
+    let faults = Faults { open_at_once: true, ..Faults::default() };
+    let table = GateTable::new(CellName::new("cell-a").unwrap(), vec![(tenant(), Epoch(9))], faults);
+    table.register(CellUid::new("u1").unwrap(), Revision(10));
+    let gate = table.entry(&tenant());
+    gate.observe(placement(5, 1));
+    assert_eq!(gate.open_at(), None);
+    let admission = admit(&table, 5, RequestKind::Ordinary).await.unwrap();
+    assert!(gate.is_drained(Epoch(9)), "nobody waits for what should not be there");
+    assert_eq!(gate.running().requests, 1);
+    drop(admission);
+    assert_eq!(gate.running().requests, 0);
 }

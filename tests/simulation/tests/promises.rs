@@ -1,0 +1,92 @@
+//! Each promise, over seeds that press it hardest. All promises are checked in every run.
+
+use cellway_simulation::{Plan, Stats, replay, report, run};
+
+/// How many seeds each promise is tried with, unless `SEEDS` says otherwise.
+const SEEDS: u64 = 60;
+
+fn seeds() -> u64 {
+    std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
+}
+
+/// Runs the seeds from `first` on, each with its own plan as `press` changes it.
+fn kept(first: u64, press: impl Fn(&mut Plan)) -> Vec<Stats> {
+    let one = |seed| {
+        let mut plan = Plan::drawn(seed);
+        press(&mut plan);
+        run(seed, &plan, None).unwrap_or_else(|_| panic!("\n{}\n", report(seed, &plan, None)))
+    };
+    (first..first + seeds()).map(one).collect()
+}
+
+#[test]
+fn no_two_cells_serve_one_tenant() {
+    kept(10_000, |plan| {
+        plan.fenced_data = false;
+        plan.crashes += 2;
+        plan.joins += 1;
+    });
+}
+
+#[test]
+fn no_acknowledged_write_is_lost() {
+    kept(20_000, |plan| {
+        plan.moves += 2;
+        plan.backs += 1;
+    });
+}
+
+#[test]
+fn a_router_never_lowers_an_epoch() {
+    kept(30_000, |plan| {
+        plan.routers = 2;
+        plan.stale_percent += 20;
+        plan.pauses += 1;
+    });
+}
+
+#[test]
+fn a_late_order_or_fact_changes_nothing() {
+    kept(40_000, |plan| {
+        plan.late_percent += 10;
+        plan.late_ms = 3_000;
+        plan.undos += 1;
+    });
+}
+
+#[test]
+fn every_move_ends() {
+    kept(50_000, |plan| {
+        plan.losses += 1;
+        plan.leaves += 1;
+        plan.loss_percent += 5;
+    });
+}
+
+#[test]
+fn a_serving_copy_is_never_dropped() {
+    kept(60_000, |plan| {
+        plan.backs += 2;
+        plan.undos += 1;
+        plan.late_percent += 5;
+    });
+}
+
+#[test]
+fn an_open_gate_has_its_data() {
+    kept(70_000, |plan| {
+        plan.fenced_data = true;
+        plan.lagging_lists = false;
+        plan.late_percent += 5;
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    for seed in 1..4 {
+        let plan = Plan::drawn(seed);
+        let (first, second) = (replay(seed, &plan, None), replay(seed, &plan, None));
+        assert!(first.1.len() > 100);
+        assert_eq!(first, second);
+    }
+}
