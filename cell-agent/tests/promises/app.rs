@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -29,6 +30,16 @@ pub(crate) struct Hand {
     pub(crate) stream: TcpStream,
 }
 
+impl Hand {
+    /// What arrives next, at most `room` bytes; empty at the end of the connection.
+    pub(crate) async fn read(&mut self, room: usize) -> Vec<u8> {
+        let mut bytes = vec![0; room];
+        let read = tokio::time::timeout(Duration::from_secs(10), self.stream.read(&mut bytes)).await;
+        bytes.truncate(read.expect("bytes or an end in time").unwrap_or(0));
+        bytes
+    }
+}
+
 impl App {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -47,7 +58,10 @@ impl App {
 
     /// The next request to `/hand…`.
     pub(crate) async fn hand(&self) -> Hand {
-        self.hands.lock().await.recv().await.unwrap()
+        tokio::time::timeout(Duration::from_secs(10), async { self.hands.lock().await.recv().await })
+            .await
+            .expect("a request in time")
+            .unwrap()
     }
 }
 

@@ -92,7 +92,10 @@ async fn a_large_body_of_a_refused_request_is_not_read() {
 #[tokio::test]
 async fn a_refusal_of_a_small_body_keeps_its_connection() {
     let stage = Stage::with_acme_open().await;
-    let mut wire = stage.ask("POST /upload", 6, "content-length: 5\r\n\r\nhello").await;
+    let length = 60_000;
+    let mut wire = stage.ask("POST /upload", 6, &format!("content-length: {length}\r\n\r\n")).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    wire.send(&"x".repeat(length)).await;
     assert_eq!(status(&wire.head().await), 421);
     wire.ask("GET /after", 5, "\r\n").await;
     assert_eq!(status(&wire.head().await), 200);

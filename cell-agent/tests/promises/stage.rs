@@ -189,7 +189,8 @@ impl Wire {
 
     pub(crate) async fn body(&mut self, length: usize) -> String {
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), self.0.read_exact(&mut body)).await;
+        read.expect("bytes in time").unwrap();
         String::from_utf8(body).unwrap()
     }
 

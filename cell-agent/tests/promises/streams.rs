@@ -2,7 +2,7 @@
 
 use crate::stage::{Stage, order, status};
 use cellway_api::agent::{FactUp, TaskDown};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
                        dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -27,8 +27,7 @@ async fn an_event_stream_ends_cleanly_when_its_tenant_goes() {
     stage.plane.fact(watched).await;
     stage.plane.order(vec![order(TaskDown::CloseStreams { epoch: 5 })]);
     assert_eq!(wire.body(5).await, "0\r\n\r\n", "the last chunk: an end, not a break");
-    let mut byte = [0];
-    assert_eq!(hand.stream.read(&mut byte).await.unwrap(), 0, "the app is told");
+    assert_eq!(hand.read(1).await, b"", "the app is told");
     drop(hand);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 0, .. })).await;
     assert_eq!(stage.verdict(5).await.0, 200, "requests go on");
@@ -56,14 +55,13 @@ async fn a_websocket_is_joined_counted_and_cut_on_both_sides_by_the_fence() {
     hand.stream.write_all(switch.as_bytes()).await.unwrap();
     assert_eq!(status(&wire.head().await), 101);
     wire.send("up").await;
-    let mut two = [0; 2];
-    hand.stream.read_exact(&mut two).await.unwrap();
+    assert_eq!(hand.read(2).await, b"up");
     hand.stream.write_all(b"down").await.unwrap();
-    assert_eq!((&two, wire.body(4).await.as_str()), (b"up", "down"));
+    assert_eq!(wire.body(4).await, "down");
     stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 1, .. })).await;
     stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { .. })).await;
     assert_eq!(wire.rest().await, "");
-    assert_eq!(hand.stream.read(&mut two).await.unwrap_or(0), 0);
+    assert_eq!(hand.read(1).await, b"");
 }
