@@ -1,5 +1,7 @@
 //! A control plane of real replicas on an in-memory store, with agents that do only what a test tells them.
 
+#![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
+
 use cellway_api::Client;
 use cellway_api::agent::{Down, DriverName, FactHeard, FactUp, FactsUp, OrderDown, PlacementDown, Register, TaskDown};
 use cellway_api::fleet::{CellKindView, CreateCell, CreateMove, CreateTenant, MoveView};

@@ -1,5 +1,7 @@
 //! Real processes on this machine for end-to-end tests: the binary in its roles, etcd, and a client that keeps books.
 
+#![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
+
 pub mod dev;
 pub mod fleet;
 pub mod ports;

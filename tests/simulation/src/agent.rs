@@ -168,7 +168,7 @@ impl World {
         let uid = self.own(instance).uid;
         let forgetful = self.is(Broken::ReadBeforeRegistration);
         let one = &mut self.instances[instance];
-        if one.with_boot(boot).is_none() {
+        if one.with_boot(boot).is_none_or(|process| process.heard) {
             return;
         }
         one.disk.registered = Some(revision);
@@ -241,10 +241,8 @@ impl World {
     pub(crate) fn agent_hears(&mut self, instance: usize, msg: Msg) {
         let one = &self.instances[instance];
         let cut = one.cut_until_ms > self.now_ms;
-        let over_stream = matches!(
-            msg,
-            Msg::Placement(..) | Msg::Gates(..) | Msg::Order(..) | Msg::Registered { .. } | Msg::Left
-        );
+        let over_stream =
+            matches!(msg, Msg::Placement(..) | Msg::Gates(..) | Msg::Order(..) | Msg::Registered { .. } | Msg::Left);
         if one.process.is_none() || (cut && over_stream) {
             return;
         }
@@ -269,7 +267,7 @@ impl World {
     fn see_list(&mut self, instance: usize, revision: Revision, listed: &BTreeSet<InstanceId>) {
         let one = &mut self.instances[instance];
         let Some(process) = &mut one.process else { return };
-        let newer = process.registration.as_ref().is_some_and(|registration| revision > registration.revision);
+        let newer = process.registration.is_some() && Some(revision) > one.disk.registered;
         if newer && !listed.contains(&one.id) && !process.unlisted {
             process.unlisted = true;
             process.gate.close();

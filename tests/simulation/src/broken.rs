@@ -29,6 +29,8 @@ pub enum Broken {
     DataFenceWithoutEpoch,
     /// A late `reach` is taken although the home has served since: the order itself quotes no epoch.
     ReachWithoutEpoch,
+    /// A late `reach` is taken although the same move has filled the home under a newer list of gates.
+    ReachUnderOlderList,
     /// A router takes whatever its feed says.
     RouterTakesAnyEpoch,
     /// Nobody looks at the clock.

@@ -43,7 +43,6 @@ pub struct Stats {
     pub hints: u64,
     pub held: u64,
     pub left_switched: u64,
-    pub backs_from_a_dead_target: u64,
 }
 
 impl World {
@@ -82,7 +81,8 @@ impl World {
             let one = &self.instances[at];
             let Some(open) = one.process.as_ref().and_then(|process| process.gate.open_at()) else { continue };
             let data = &self.cells[one.cell].data;
-            let released = data.live.as_ref().and_then(|live| data.homes.get(live)).is_some_and(|home| home.is_released());
+            let released =
+                data.live.as_ref().and_then(|live| data.homes.get(live)).is_some_and(|home| home.is_released());
             if !released {
                 let what = format!("{} is open at {open}, but its data is not released", one.id);
                 self.broke("an_open_gate_has_its_data", what);

@@ -90,10 +90,8 @@ impl World {
         }
         let view = self.view(replica);
         let lists = self.store.at(self.replicas[replica].lists_seen);
-        let due: Vec<(MoveId, Fact)> = view
-            .running()
-            .filter_map(|record| Some((record.id.clone(), self.due_fact(&lists, record)?)))
-            .collect();
+        let due: Vec<(MoveId, Fact)> =
+            view.running().filter_map(|record| Some((record.id.clone(), self.due_fact(&lists, record)?))).collect();
         for (id, fact) in due {
             // The next pass looks again.
             self.advance(replica, id, fact, ATTEMPTS_MAX);
@@ -118,7 +116,8 @@ impl World {
     /// All that the source would have to fence is up, and something of the target is. A hint for the operator, not a
     /// rule: it may be untrue a moment later.
     fn may_start(&self, record: &MoveRecord) -> bool {
-        let up = |cell: &CellName| self.instances.iter().any(|one| self.cells[one.cell].own.name == *cell && one.is_up());
+        let up =
+            |cell: &CellName| self.instances.iter().any(|one| self.cells[one.cell].own.name == *cell && one.is_up());
         self.now_ms >= record.not_before_ms && up(&record.source.name) && up(&record.target.name)
     }
 
@@ -151,7 +150,7 @@ impl World {
         let mut txn = Txn::default()
             .require(Key::Move(id.clone()), at)
             .require(Key::Moving, locked_at)
-            .put(Key::Move(id.clone()), Value::Move(after.clone()));
+            .put(Key::Move(id.clone()), Value::Move(Box::new(after.clone())));
         let placed = placement_of(&after);
         if placed != *placement {
             txn = txn.require(Key::Placement, placed_at).put(Key::Placement, Value::Placement(placed));
@@ -164,11 +163,10 @@ impl World {
         }
         if after.state.is_last() {
             txn = match after.retry(self.now_ms) {
-                Some(again) => {
-                    txn.require_absent(Key::Move(again.id.clone()))
-                        .put(Key::Moving, Value::Moving(again.id.clone()))
-                        .put(Key::Move(again.id.clone()), Value::Move(again))
-                }
+                Some(again) => txn
+                    .require_absent(Key::Move(again.id.clone()))
+                    .put(Key::Moving, Value::Moving(again.id.clone()))
+                    .put(Key::Move(again.id.clone()), Value::Move(Box::new(again))),
                 None => txn.delete(Key::Moving),
             };
             txn = with_leftover(txn, &after);
@@ -249,7 +247,8 @@ impl World {
 
     fn hear(&mut self, replica: usize, instance: usize, fact: Fact) {
         let view = self.view(replica);
-        let (id, cell) = (self.instances[instance].id.clone(), self.cells[self.instances[instance].cell].own.name.clone());
+        let (id, cell) =
+            (self.instances[instance].id.clone(), self.cells[self.instances[instance].cell].own.name.clone());
         let listed = view.gates(&cell).is_some_and(|(list, _)| list.instances.contains_key(&id));
         let Some(by) = fact.witness().filter(|_| listed) else { return };
         if let Fact::Dropped(report) = &fact
@@ -315,7 +314,7 @@ impl World {
             .require(Key::Cell(target.name.clone()), view.cell_revision(&target.name)?)
             .require(Key::Placement, placed_at)
             .require_absent(Key::Move(id.clone()))
-            .put(Key::Move(id.clone()), Value::Move(record));
+            .put(Key::Move(id.clone()), Value::Move(Box::new(record)));
         let Some((running, locked_at)) = view.moving() else {
             return Some(txn.require_absent(Key::Moving).put(Key::Moving, Value::Moving(id.clone())));
         };
@@ -327,7 +326,7 @@ impl World {
         let txn = txn
             .require(Key::Move(ended.id.clone()), running_at)
             .require(Key::Moving, locked_at)
-            .put(Key::Move(ended.id.clone()), Value::Move(ended.clone()))
+            .put(Key::Move(ended.id.clone()), Value::Move(Box::new(ended.clone())))
             .put(Key::Moving, Value::Moving(id.clone()));
         Some(with_leftover(txn, &ended))
     }
@@ -346,8 +345,8 @@ impl World {
             .require(Key::Moving, locked_at)
             .require(Key::Placement, placed_at)
             .require_absent(Key::Move(back.clone()))
-            .put(Key::Move(id.clone()), Value::Move(ended))
-            .put(Key::Move(back.clone()), Value::Move(taken))
+            .put(Key::Move(id.clone()), Value::Move(Box::new(ended)))
+            .put(Key::Move(back.clone()), Value::Move(Box::new(taken)))
             .put(Key::Moving, Value::Moving(back.clone()));
         Some(txn)
     }

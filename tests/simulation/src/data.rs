@@ -1,7 +1,7 @@
 //! A cell's copies of the tenant's data, by the rules of the driver `sqlite`: a copy is a list of write ids.
 
 use crate::broken::Broken;
-use cellway_core::ids::{Epoch, HomeId, MoveId};
+use cellway_core::ids::{Epoch, HomeId, MoveId, Revision};
 use cellway_core::tenant_move::Position;
 use std::collections::BTreeMap;
 
@@ -14,6 +14,8 @@ pub(crate) struct Home {
     fenced: Option<Epoch>,
     released: Option<Epoch>,
     dropped: bool,
+    /// Of the newest `reach` that filled it: the move's epoch and list.
+    reached: Option<(Epoch, Revision)>,
     /// Rises when another file comes into its place: who had the old one open writes to nothing.
     file: u32,
 }
@@ -136,21 +138,25 @@ impl Data {
         }
     }
 
-    /// Puts data that was verified in place. `epoch` is the one that the source serves at when the move begins: a home
-    /// that was released above it has served since, so that the order is late.
+    /// Puts data that was verified in place. `reach` is the epoch that the source serves at when the move begins, and
+    /// the list: where a home was released above that epoch, or filled under a newer list, the order is late.
     pub(crate) fn install(
         &mut self,
         home: &HomeId,
         content: Vec<u64>,
-        epoch: Epoch,
+        reach: (Epoch, Revision),
         broken: Option<Broken>,
     ) -> Result<(), Refusal> {
         self.may_pull(home)?;
-        let later = self.homes.values().any(|row| row.released.is_some_and(|released| released > epoch));
+        let later = self.homes.values().any(|row| row.released.is_some_and(|released| released > reach.0));
         if later && broken != Some(Broken::ReachWithoutEpoch) {
             return Err(Refusal::Superseded);
         }
         let row = self.homes.entry(home.clone()).or_default();
+        if row.reached > Some(reach) && broken != Some(Broken::ReachUnderOlderList) {
+            return Err(Refusal::Superseded);
+        }
+        row.reached = row.reached.max(Some(reach));
         row.content = content;
         row.made = true;
         row.file += 1;

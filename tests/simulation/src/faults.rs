@@ -27,13 +27,24 @@ pub(crate) enum Fault {
     Leave,
     Cut,
     Pause,
-    Resume { replica: usize },
-    Lead { replica: usize, leads: bool },
+    Resume {
+        replica: usize,
+    },
+    Lead {
+        replica: usize,
+        leads: bool,
+    },
     OtherReplica,
     RestartRouter,
-    Move { looks: u32 },
-    Undo { looks: u32 },
-    TakeBack { looks: u32 },
+    Move {
+        looks: u32,
+    },
+    Undo {
+        looks: u32,
+    },
+    TakeBack {
+        looks: u32,
+    },
     /// The operator states of those whose machine is gone that they are dead: never of another.
     Bury,
     /// All of this is over.

@@ -15,8 +15,8 @@
 //! than all else that a replica sees, and half of the seeds have data fences that stop no write, so that the gates
 //! alone must keep the promises. Weaker: cells keep a tenant's data although an instance's machine is lost.
 //!
-//! Two rules are kept here that orders do not yet carry: see [`Broken::ReachWithoutEpoch`] and
-//! [`Broken::CleanStopHidesOrphans`].
+//! Three rules are kept here that the design does not spell out, each found by a run that broke a promise without
+//! it: [`Broken::ReachWithoutEpoch`], [`Broken::ReachUnderOlderList`] and [`Broken::CleanStopHidesOrphans`].
 
 mod agent;
 mod broken;

@@ -28,7 +28,10 @@ impl World {
             let after = self.served(instance);
             if before.is_some() && before != after {
                 let (id, task) = told;
-                self.broke("a_late_order_or_fact_changes_nothing", format!("{id} has ended, yet {task}: {before:?} became {after:?}"));
+                self.broke(
+                    "a_late_order_or_fact_changes_nothing",
+                    format!("{id} has ended, yet {task}: {before:?} became {after:?}"),
+                );
             }
         }
     }
@@ -39,7 +42,7 @@ impl World {
         match order.task {
             Task::Prepare { home } => {
                 let done = self.cells[cell].data.prepare(&home);
-                self.settle(instance, &id, done, |by| Fact::Ready(by));
+                self.settle(instance, &id, done, Fact::Ready);
             }
             Task::Offer { home } => {
                 if let Some(process) = &mut self.instances[instance].process {
@@ -79,13 +82,7 @@ impl World {
         self.tell_replica(instance, Msg::Fact { instance, fact });
     }
 
-    fn settle(
-        &mut self,
-        instance: usize,
-        id: &MoveId,
-        done: Result<(), Refusal>,
-        fact: impl FnOnce(Witness) -> Fact,
-    ) {
+    fn settle(&mut self, instance: usize, id: &MoveId, done: Result<(), Refusal>, fact: impl FnOnce(Witness) -> Fact) {
         match done {
             Ok(()) => self.state(instance, id, fact),
             Err(Refusal::Superseded) => {}
@@ -178,7 +175,12 @@ impl World {
         }
         let position = self.make_pass(instance, id, home).map(|(position, _)| position);
         if let Some(position) = position {
-            note!(self, "{} fences the data of {home} at {epoch}, list {list}: {}", self.instances[instance].id, position.0);
+            note!(
+                self,
+                "{} fences the data of {home} at {epoch}, list {list}: {}",
+                self.instances[instance].id,
+                position.0
+            );
             self.state(instance, id, |by| Fact::Positioned(PositionReport { by, epoch, list, position }));
         }
     }
@@ -258,7 +260,7 @@ impl World {
                 if position_of(content) != position {
                     return;
                 }
-                let done = self.cells[cell].data.install(&home, content.to_vec(), epoch, self.broken);
+                let done = self.cells[cell].data.install(&home, content.to_vec(), (epoch, list), self.broken);
                 note!(self, "{} installs {home} for {move_id}: {done:?}", self.instances[instance].id);
                 self.check_install(cell, &home, &move_id);
                 self.cells[cell].data.staged.remove(&key);

@@ -83,13 +83,7 @@ impl World {
         }
     }
 
-    fn take_verdict(
-        &mut self,
-        router: usize,
-        mut ask: Ask,
-        verdict: &Verdict,
-        said_by: &cellway_core::ids::CellName,
-    ) {
+    fn take_verdict(&mut self, router: usize, mut ask: Ask, verdict: &Verdict, said_by: &cellway_core::ids::CellName) {
         if let Verdict::Elsewhere { cell, epoch } = verdict {
             let hint = Owner { cell: cell.clone(), epoch: *epoch };
             let is_known = self.cells.iter().any(|known| known.own.name == *cell);

@@ -25,7 +25,7 @@ pub(crate) enum Value {
     Cell,
     Gates(GateList),
     Placement(Placement),
-    Move(MoveRecord),
+    Move(Box<MoveRecord>),
     Moving(MoveId),
     Leftover(Leftover),
 }
@@ -89,7 +89,7 @@ impl View {
 
     pub(crate) fn moves(&self) -> impl Iterator<Item = &MoveRecord> {
         self.entries.values().filter_map(|at| match &*at.value {
-            Value::Move(record) => Some(record),
+            Value::Move(record) => Some(record.as_ref()),
             _ => None,
         })
     }

@@ -3,7 +3,7 @@
 use cellway_simulation::{Plan, Stats, replay, report, run};
 
 /// How many seeds each promise is tried with, unless `SEEDS` says otherwise.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 250;
 
 fn seeds() -> u64 {
     std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
@@ -79,6 +79,35 @@ fn an_open_gate_has_its_data() {
         plan.lagging_lists = false;
         plan.late_percent += 5;
     });
+}
+
+type Count = fn(&Stats) -> u64;
+
+/// Seeds that go nowhere keep every promise.
+#[test]
+fn the_seeds_go_everywhere() {
+    let runs = kept(0, |_| {});
+    let places: [(&str, Count); 16] = [
+        ("writes acknowledged", |run| run.acknowledged),
+        ("moves done", |run| run.moves_done),
+        ("moves undone before the hold", |run| run.moves_undone_before_the_hold),
+        ("moves undone after the hold", |run| run.moves_undone_after_the_hold),
+        ("moves taken back", |run| run.moves_reversed),
+        ("moves made again", |run| run.retries),
+        ("lists read again", |run| run.lists_read_again),
+        ("positions thrown away", |run| run.positions_thrown_away),
+        ("compares lost", |run| run.conflicts),
+        ("facts refused", |run| run.refused),
+        ("orders of ended moves", |run| run.late_orders),
+        ("homes dropped", |run| run.drops),
+        ("requests left in an app", |run| run.orphans),
+        ("fences that waited for them", |run| run.waits_for_orphans),
+        ("gates opened from disk", |run| run.opened_from_disk),
+        ("hints followed", |run| run.hints),
+    ];
+    for (place, count) in places {
+        assert!(runs.iter().any(|run| count(run) > 0), "no seed came to: {place}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Runs a command against a fleet of real processes on a real etcd: `cellway-fleet COMMAND…`, with `{port_base}` in the
 //! arguments replaced. Without a command it stays up until Ctrl-C.
 
+#![allow(clippy::print_stderr, reason = "it talks to who started it")]
+
 use cellway_end_to_end::fleet::Fleet;
 use std::process::{Command, ExitCode};
 
@@ -25,7 +27,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let base = fleet.ports.base.to_string();
     let words: Vec<String> = std::env::args().skip(1).map(|word| word.replace("{port_base}", &base)).collect();
     let Some((program, args)) = words.split_first() else {
-        println!("the fleet is up: --port-base {base}");
+        eprintln!("the fleet is up: --port-base {base}");
         tokio::signal::ctrl_c().await?;
         return Ok(ExitCode::SUCCESS);
     };
