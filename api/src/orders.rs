@@ -35,7 +35,7 @@ pub enum TaskDown {
     CloseStreams { epoch: u64 },
     Fence { epoch: u64 },
     FenceData { home: String, epoch: u64, list: u64 },
-    Reach { home: String, from: String, list: u64, position: String },
+    Reach { home: String, from: String, epoch: u64, list: u64, position: String },
     Open { home: String, epoch: u64 },
     Drop { home: String },
 }
@@ -75,9 +75,10 @@ impl From<&Task> for TaskDown {
             Task::FenceData { home, epoch, list } => {
                 Self::FenceData { home: home.to_string(), epoch: epoch.0, list: list.0 }
             }
-            Task::Reach { home, from, list, position } => Self::Reach {
+            Task::Reach { home, from, epoch, list, position } => Self::Reach {
                 home: home.to_string(),
                 from: from.to_string(),
+                epoch: epoch.0,
                 list: list.0,
                 position: position.0.clone(),
             },
@@ -102,9 +103,10 @@ impl TryFrom<TaskDown> for Task {
             TaskDown::FenceData { home, epoch, list } => {
                 Self::FenceData { home: home.parse()?, epoch: Epoch(epoch), list: Revision(list) }
             }
-            TaskDown::Reach { home, from, list, position } => Self::Reach {
+            TaskDown::Reach { home, from, epoch, list, position } => Self::Reach {
                 home: home.parse()?,
                 from: from.parse()?,
+                epoch: Epoch(epoch),
                 list: Revision(list),
                 position: Position(position),
             },

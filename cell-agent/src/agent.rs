@@ -100,6 +100,10 @@ impl Agent {
             tracing::warn!("requests were cut by the stop: the next start takes it for an unclean one");
             return Ok(());
         }
+        if parts.means.orphans.until().is_some() {
+            tracing::warn!("the run before may have left requests in the app: the next start takes it into account");
+            return Ok(());
+        }
         tokio::task::spawn_blocking(move || parts.disk.stopped_clean()).await??;
         tracing::info!("agent stopped, drained");
         Ok(())
@@ -134,6 +138,7 @@ impl Parts {
             table: Arc::clone(&table),
             facts: Arc::clone(&facts),
             orphans: Orphans::new(identity.stopped_clean, config.longest_request_ms),
+            reached: Arc::default(),
             ignore_fences: faults.ignore_fences,
         };
         let gate = GateParts {

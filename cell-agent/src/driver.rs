@@ -199,10 +199,10 @@ impl Driver {
     }
 
     /// Brings the home to `position`, verifies it and puts it in place.
-    pub(crate) async fn reach(&self, fetch: &Fetch, position: &Position) -> Result<(), DriverError> {
+    pub(crate) async fn reach(&self, fetch: &Fetch, epoch: Epoch, position: &Position) -> Result<(), DriverError> {
         match self {
             Self::None => Ok(()),
-            Self::Sqlite(driver) => driver.reach(fetch, position).await,
+            Self::Sqlite(driver) => driver.reach(fetch, epoch, position).await,
         }
     }
 

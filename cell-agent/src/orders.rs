@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::facts::Facts;
 use crate::gate::table::{Gate, GateTable};
 use cellway_api::agent::OrderDown;
-use cellway_core::ids::{HomeId, MoveId};
+use cellway_core::ids::{HomeId, MoveId, Revision};
 use cellway_core::tenant_move::{Order, Task};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -27,8 +27,31 @@ pub(crate) struct Means {
     pub(crate) table: Arc<GateTable>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) orphans: Orphans,
+    /// The newest list under which each move's last changes were fetched.
+    pub(crate) reached: Arc<ReachedLists>,
     /// A test fault: fences are acknowledged without being taken.
     pub(crate) ignore_fences: bool,
+}
+
+/// Remembers the newest list of gates that each move's position was bound to, so that an order from a replica that is
+/// behind does not bring older changes over newer ones.
+#[derive(Debug, Default)]
+pub(crate) struct ReachedLists(Mutex<BTreeMap<MoveId, Revision>>);
+
+impl ReachedLists {
+    /// Moves that are remembered; the ids of older ones sort anywhere, so all are forgotten at once.
+    const MOVES_MAX: usize = 10_000;
+
+    /// Whether no newer list was seen for this move.
+    pub(crate) fn is_newest(&self, id: &MoveId, list: Revision) -> bool {
+        let mut lists = self.0.lock();
+        if lists.len() >= Self::MOVES_MAX {
+            lists.clear();
+        }
+        let newest = lists.entry(id.clone()).or_insert(list);
+        *newest = list.max(*newest);
+        *newest == list
+    }
 }
 
 /// Whether requests of the run before may still be in the app, which nobody counts.
@@ -45,7 +68,7 @@ impl Orphans {
     }
 
     /// Until when there may be any; `None` when there are none.
-    fn until(&self) -> Option<Instant> {
+    pub(crate) fn until(&self) -> Option<Instant> {
         self.gone_by.filter(|gone_by| Instant::now() < *gone_by)
     }
 }
@@ -140,5 +163,20 @@ impl Orders {
             Some(Undo::Streams(gate)) => gate.allow_streams(),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_under_an_older_list_is_late() {
+        let lists = ReachedLists::default();
+        let (one, other) = ("m1".parse().expect("legal"), "m2".parse().expect("legal"));
+        assert!(lists.is_newest(&one, Revision(3)) && lists.is_newest(&one, Revision(3)));
+        assert!(lists.is_newest(&one, Revision(18)));
+        assert!(!lists.is_newest(&one, Revision(3)));
+        assert!(lists.is_newest(&other, Revision(3)));
     }
 }

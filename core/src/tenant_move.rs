@@ -185,7 +185,7 @@ fn from_holding(record: &MoveRecord, holding: &Holding, fact: Fact, now_ms: u64)
 
 /// A list at another revision than L means that a gate came or went: its fence counts, the position no longer does.
 fn relisted(mut holding: Holding, list: ListedGates) -> Result<MoveState, Refused> {
-    if holding.is_at(list.revision) {
+    if holding.list.as_ref().is_some_and(|known| list.revision <= known.revision) {
         return Err(Refused::NothingNew);
     }
     holding.list = Some(list);
@@ -307,9 +307,7 @@ pub fn deadline(record: &MoveRecord) -> u64 {
         MoveState::Copying(copying) => copying.advanced_ms.saturating_add(limits.copy_stall_ms),
         MoveState::Syncing(_) => after_entry(limits.syncing_ms),
         MoveState::Closing => after_entry(limits.closing_ms),
-        MoveState::Holding(holding) if holding.stage == HoldingStage::Gates => {
-            after_entry((record.predicted_freeze_ms + limits.drain_ms).min(limits.holding_ms))
-        }
+        MoveState::Holding(holding) if holding.stage == HoldingStage::Gates => after_entry(drain_ms(record)),
         MoveState::Holding(_) => after_entry(limits.holding_ms),
         MoveState::Switched => after_entry(limits.switched_ms),
         MoveState::Settling => after_entry(limits.bake_ms),
@@ -318,6 +316,15 @@ pub fn deadline(record: &MoveRecord) -> u64 {
         MoveState::Undoing(_) => after_entry(limits.drop_ms),
         MoveState::Done(_) | MoveState::Undone(_) => u64::MAX,
     }
+}
+
+/// How long admitted requests are given to finish: somewhat beyond the prediction, but not so long that the tenant's
+/// freeze budget would be over before the hold is let go again.
+fn drain_ms(record: &MoveRecord) -> u64 {
+    let limits = &record.limits;
+    let predicted_ms = record.predicted_freeze_ms;
+    let within_budget_ms = predicted_ms.max(limits.freeze_budget_ms * 4 / 5);
+    (predicted_ms + limits.drain_ms).min(within_budget_ms).min(limits.holding_ms)
 }
 
 /// What the two cells are told to do while the move is as recorded. Repeating an order changes nothing.
@@ -352,6 +359,7 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
                 (HoldingStage::Last, Some(list), Some(position)) => orders.push(target(Task::Reach {
                     home: record.target_home.clone(),
                     from: record.source_home.clone(),
+                    epoch,
                     list: list.revision,
                     position: position.clone(),
                 })),

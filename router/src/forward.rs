@@ -89,7 +89,10 @@ impl Forwarder {
         let shared = &self.shared;
         let tenant = match shared.domains.meaning(&authority.host) {
             HostMeaning::Origin => return Ok(None),
-            HostMeaning::Tenant(label) => shared.table.tenant(label),
+            // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
+            HostMeaning::Tenant(label) => {
+                shared.table.tenant(label).or_else(|| shared.table.tenant_of_host(&authority.host))
+            }
             HostMeaning::Custom => shared.table.tenant_of_host(&authority.host),
         };
         match tenant {

@@ -53,7 +53,7 @@ pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>
         Task::CloseStreams { epoch } => job.close_streams(epoch).await,
         Task::Fence { epoch } => job.fence(epoch).await,
         Task::FenceData { home, epoch, list } => job.fence_data(home, epoch, list).await,
-        Task::Reach { home, from, list, position } => job.reach(home, from, list, position).await,
+        Task::Reach { home, from, epoch, list, position } => job.reach((home, from), epoch, list, position).await,
         Task::Open { epoch, .. } => job.open(epoch).await,
         Task::Drop { home } => job.drop_home(home).await,
     };
@@ -253,9 +253,18 @@ impl Job {
         Ok(())
     }
 
-    async fn reach(&self, home: HomeId, from: HomeId, list: Revision, position: Position) -> Result<(), DriverError> {
+    async fn reach(
+        &self,
+        (home, from): (HomeId, HomeId),
+        epoch: Epoch,
+        list: Revision,
+        position: Position,
+    ) -> Result<(), DriverError> {
+        if !self.means.reached.is_newest(&self.move_id, list) {
+            return Err(DriverError::Superseded);
+        }
         let fetch = self.fetch(home, from);
-        self.insist("reach", || self.means.driver.reach(&fetch, &position)).await?;
+        self.insist("reach", || self.means.driver.reach(&fetch, epoch, &position)).await?;
         self.say(FactUp::Reached { move_id: self.quoted(), list: list.0, position: position.0 });
         Ok(())
     }

@@ -125,6 +125,20 @@ async fn a_clean_stop_leaves_nothing_to_wait_for() {
 }
 
 #[tokio::test]
+async fn a_clean_stop_soon_after_a_crash_does_not_hide_what_the_crash_left() {
+    let mut stage = Stage::with_acme_open().await;
+    stage.kill().await;
+    stage.start();
+    stage.until_open(5).await;
+    let crashed = Instant::now();
+    stage.stop().await;
+    stage.start();
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.fact(fenced(5)).await;
+    assert!(crashed.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
+}
+
+#[tokio::test]
 async fn a_home_that_a_placement_names_here_is_never_dropped() {
     let stage = Stage::with_acme_open().await;
     stage.plane.order(vec![order(TaskDown::Drop { home: "new-5".into() })]);

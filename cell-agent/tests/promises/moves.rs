@@ -65,7 +65,8 @@ async fn a_move_brings_every_acknowledged_write_and_drops_only_the_old_home() {
     let positioned = source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     let FactUp::Positioned { position, list: 7, epoch: 15, .. } = positioned else { panic!("{positioned:?}") };
     writer.join().unwrap();
-    let reach = TaskDown::Reach { home: home("h2"), from: home("new-15"), list: 7, position: position.clone() };
+    let reach =
+        TaskDown::Reach { home: home("h2"), from: home("new-15"), epoch: 15, list: 7, position: position.clone() };
     target.plane.order(vec![fetching(&source, reach)]);
     target.plane.fact(|fact| matches!(fact, FactUp::Reached { position: at, .. } if *at == position)).await;
 

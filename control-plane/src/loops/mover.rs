@@ -17,20 +17,24 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a pass waits for a change of the view, at the longest: deadlines are seen this late.
-const TICK_MS: u64 = 50;
+/// The longest pause between two passes.
+const PAUSE_MAX_MS: u64 = 200;
+
+/// The shortest pause: a fact that is refused for now must not be stated all the time.
+const PAUSE_MIN_MS: u64 = 5;
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(replica: Arc<Replica>, shutdown: CancellationToken) {
     let mut revisions = replica.view.revisions();
     loop {
+        let mut pause_ms = PAUSE_MAX_MS;
         if replica.leading.is() {
             pass(&replica).await;
+            pause_ms = until_next_deadline_ms(&replica.view.read());
         }
-        let tick = tokio::time::sleep(Duration::from_millis(TICK_MS));
         tokio::select! {
             _ = revisions.changed() => {}
-            () = tick => {}
+            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
             () = shutdown.cancelled() => return,
         }
     }
@@ -58,6 +62,17 @@ async fn pass(replica: &Arc<Replica>) {
             tracing::warn!(r#move = %id, %error, "a finding could not be recorded");
         }
     }
+}
+
+/// How long nothing will come due.
+fn until_next_deadline_ms(view: &View) -> u64 {
+    let now_ms = clock::now_ms();
+    let running = view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value);
+    let waits = running.map(|record| match record.state {
+        MoveState::Planned => record.not_before_ms.saturating_sub(now_ms),
+        _ => deadline(record).saturating_sub(now_ms),
+    });
+    waits.min().unwrap_or(PAUSE_MAX_MS).clamp(PAUSE_MIN_MS, PAUSE_MAX_MS)
 }
 
 /// The fact that each running move waits for from the leader, if any.

@@ -268,6 +268,8 @@ pub enum Task {
         home: HomeId,
         /// Where the changes come from.
         from: HomeId,
+        /// The epoch that is fenced at the source: where a home was released above it, the order is late.
+        epoch: Epoch,
         /// The list to quote.
         list: Revision,
         /// Where to get to.

@@ -248,6 +248,7 @@ fn a_gate_that_joins_while_holding_is_fenced_too_and_the_position_is_taken_again
     let last = at(holding_record(), facts).expect("stage last");
     let relisted = at(last, vec![Listed(list(60, &["a1", "a2"]))]).expect("back to gates");
     assert_eq!(next(&relisted, reached(50, "old"), NOW_MS), Err(Refused::OtherList));
+    assert_eq!(next(&relisted, Listed(list(50, &["a1"])), NOW_MS), Err(Refused::NothingNew), "lists never go back");
     assert_eq!(next(&relisted, positioned(50, "old"), NOW_MS), Err(Refused::OtherList));
     let facts = vec![fenced("a2", 7), positioned(60, "new")];
     let again = at(relisted, facts).expect("stage last again");
@@ -330,6 +331,14 @@ fn a_hold_that_took_too_long_is_undone_and_made_again_with_back_off() {
     }
     let expected = [("m1-2", 1_000), ("m1-3", 2_000), ("m1-4", 4_000), ("m1-5", 8_000)];
     assert_eq!(pauses, expected.map(|(id, pause)| (id.to_owned(), pause)));
+}
+
+#[test]
+fn a_hold_is_let_go_within_the_freeze_budget() {
+    for (predicted_freeze_ms, drain_ms) in [(0, 200), (40, 200), (240, 240)] {
+        let held = MoveRecord { predicted_freeze_ms, ..holding_record() };
+        assert_eq!(deadline(&held) - held.entered_ms, drain_ms, "predicted {predicted_freeze_ms} ms");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Facts: who may state what, and that a late one changes nothing.
 
 use cellway_api::agent::{FactHeard, FactUp};
+use cellway_api::fleet::UndoMove;
 use cellway_cluster_tests::*;
 
 fn refused(heard: FactHeard, word: &str) {
@@ -47,7 +48,7 @@ async fn a_late_order_or_fact_changes_nothing() {
     let pair = Pair { id: first.id.clone(), epoch: first.epoch, source: &source, target: &target };
     pair.to_holding().await;
     pair.fence().await;
-    reaches(&replica.client, &first.id, "undoing").await;
+    replica.client.undo_move(&first.id, &UndoMove::default()).await.unwrap();
     target.state(FactUp::Dropped { move_id: first.id.clone(), home: first.id.clone() }).await;
     reaches(&replica.client, &first.id, "undone").await;
 

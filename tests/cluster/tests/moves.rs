@@ -71,7 +71,7 @@ async fn an_undo_after_the_hold_gives_the_source_the_next_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_ends_by_its_deadline_when_the_source_is_silent() {
+async fn a_hold_ends_by_its_deadline_when_the_source_is_silent_and_the_move_is_tried_again() {
     let (replica, source, target) = two_cells(&Cluster::new()).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
@@ -79,6 +79,16 @@ async fn a_hold_ends_by_its_deadline_when_the_source_is_silent() {
     let undoing = reaches(&replica.client, &pair.id, "undoing").await;
     assert_eq!(undoing.undo_reason.as_deref(), Some("admitted requests did not finish in time"));
     assert!(!replica.client.tenant("acme").await.unwrap().held);
+    assert!(undoing.will_retry);
+    target.state(FactUp::Dropped { move_id: pair.id.clone(), home: pair.id.clone() }).await;
+    let undone = reaches(&replica.client, &pair.id, "undone").await;
+    let again = undone.retried_by.expect("it is tried again");
+    let planned = replica.client.a_move(&again).await.unwrap();
+    assert_eq!((planned.attempt, planned.epoch, planned.target.as_str()), (2, pair.epoch + 1, "cell-b"));
+    let pair = Pair { id: again, epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.to_switched().await;
+    assert_eq!(replica.client.tenant("acme").await.unwrap().cell, "cell-b");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,8 +147,12 @@ impl World {
             return;
         }
         one.disk.run += 1;
-        let run = one.disk.run;
-        self.tell_replica(instance, Msg::Register { instance, boot, run });
+        let (run, cut) = (one.disk.run, one.cut_until_ms > self.now_ms);
+        // Any replica may take it, also another than the one that the stream comes from.
+        let replica = self.random.index(self.replicas.len());
+        if !cut {
+            self.send(Node::Replica(replica), Msg::Register { instance, boot, run });
+        }
         self.after(SAY_AGAIN_MS, Event::Register { instance, boot });
     }
 

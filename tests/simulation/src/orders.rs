@@ -1,6 +1,6 @@
 //! What an agent does for each order, and the fact that follows.
 
-use crate::agent::Pass;
+use crate::agent::{Fate, Instance, Pass};
 use crate::broken::Broken;
 use crate::data::{Refusal, position_of};
 use crate::message::{Msg, Node, Pull, Purpose};
@@ -51,7 +51,7 @@ impl World {
             }
             Task::Copy { home, from } => self.pull(instance, id, home, from, epoch, Purpose::Copy),
             Task::Follow { home, from } => self.pull(instance, id, home, from, epoch, Purpose::Follow),
-            Task::Reach { home, from, list, position } => {
+            Task::Reach { home, from, epoch, list, position } => {
                 self.pull(instance, id, home, from, epoch, Purpose::Reach(list, position));
             }
             Task::Watch { .. } => self.say_watched(instance, &id),
@@ -151,7 +151,9 @@ impl World {
         if process.orphans_until_ms <= self.now_ms || self.is(Broken::OrphansForgotten) {
             return true;
         }
-        let alone = self.plan.instances == 1 && self.plan.joins == 0;
+        // As the real control plane has it: SQLite files are behind one instance only.
+        let other = |at: &Instance| at.cell == one.cell && at.id != one.id && at.fate == Fate::Alive;
+        let alone = !self.instances.iter().any(other);
         let own = &self.cells[one.cell].own;
         let home = process.gate.placement().filter(|seen| seen.cell == *own).map(|seen| seen.home.clone());
         let (cell, boot, wait_ms) = (one.cell, process.boot, process.orphans_until_ms - self.now_ms);

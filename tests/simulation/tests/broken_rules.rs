@@ -89,8 +89,7 @@ fn a_placement_is_read_after_the_registration() {
         gates_alone(plan);
         plan.instances = 1;
         plan.joins += 4;
-        plan.late_percent = 20;
-        plan.late_ms = 1_000;
+        plan.pauses += 4;
         plan.moves = 12;
     });
 }

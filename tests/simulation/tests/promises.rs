@@ -3,7 +3,7 @@
 use cellway_simulation::{Plan, Stats, replay, report, run};
 
 /// How many seeds each promise is tried with, unless `SEEDS` says otherwise.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 600;
 
 fn seeds() -> u64 {
     std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)

@@ -4,7 +4,7 @@ use super::homes::SIDE_FILES;
 use super::{SqliteDriver, beside, open_existing, remove, sync_dir};
 use crate::driver::chunks::ChunkMap;
 use crate::driver::{DriverError, Fetch, Progress};
-use cellway_core::ids::{HomeId, TenantId};
+use cellway_core::ids::{Epoch, HomeId, TenantId};
 use cellway_core::tenant_move::Position;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
@@ -12,12 +12,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl SqliteDriver {
-    pub(crate) async fn reach(self: &Arc<Self>, fetch: &Fetch, position: &Position) -> Result<(), DriverError> {
+    pub(crate) async fn reach(
+        self: &Arc<Self>,
+        fetch: &Fetch,
+        epoch: Epoch,
+        position: &Position,
+    ) -> Result<(), DriverError> {
         let staged = self.pull_pass(fetch, Some(&position.0), &Progress::default()).await?;
         let (fetch_moved, position) = (fetch.clone(), position.clone());
         self.in_turn(&fetch.tenant, move |driver| {
             verify(&staged.path, &position)?;
-            driver.install(&fetch_moved.tenant, &fetch_moved.home, &staged.path)?;
+            driver.install(&fetch_moved.tenant, &fetch_moved.home, epoch, &staged.path)?;
             // Only now: whoever waits for this file has to find that it is gone.
             drop(staged);
             driver.forget_incoming(&fetch_moved.move_id, &fetch_moved.home);
@@ -28,7 +33,12 @@ impl SqliteDriver {
         .await
     }
 
-    fn install(&self, tenant: &TenantId, home: &HomeId, staged: &Path) -> Result<(), DriverError> {
+    /// A home that was released above `epoch` has been served since: what the order brings is older than it.
+    fn install(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch, staged: &Path) -> Result<(), DriverError> {
+        let rows = self.disk.homes_of(tenant)?;
+        if rows.iter().any(|row| row.released.is_some_and(|released| released > epoch)) {
+            return Err(DriverError::Superseded);
+        }
         // Looked at again, now that it is this step's turn: the move may have been undone meanwhile.
         match self.disk.home(tenant, home)? {
             Some(row) if row.dropped => return Err(DriverError::Dropped(home.clone())),

@@ -79,7 +79,7 @@ impl Cell {
         self.driver.pull(&fetch, Arc::default()).await.unwrap();
         source.fence(from, epoch).await.unwrap();
         let position = source.driver.position(&a_move(), &id(from)).await.unwrap();
-        self.driver.reach(&fetch, &position).await.unwrap();
+        self.driver.reach(&fetch, Epoch(epoch), &position).await.unwrap();
         source.driver.withdraw_offer(&a_move(), &id(from));
     }
 
@@ -156,7 +156,7 @@ async fn a_copy_under_live_writes_arrives_complete() {
     }
     source.fence("new-5", 5).await.unwrap();
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
-    target.driver.reach(&fetch, &position).await.unwrap();
+    target.driver.reach(&fetch, Epoch(5), &position).await.unwrap();
     target.release("h2", 6).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
@@ -274,6 +274,23 @@ async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
 }
 
 #[tokio::test]
+async fn a_late_reach_never_goes_over_a_home_that_was_served_since() {
+    let (source, target) = (Cell::start(1).await, Cell::start(1).await);
+    source.release("new-5", 5).await.unwrap();
+    insert(&app(&source.live()), 1).unwrap();
+    target.take_over(&source, "new-5", "h2", 5).await;
+    target.release("h2", 6).await.unwrap();
+    insert(&app(&target.live()), 2).unwrap();
+    // On the way back: the target's home is fenced, so it is no longer released.
+    target.fence("h2", 6).await.unwrap();
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
+    let late = target.driver.reach(&target.fetch(&source, "new-5", "h2"), Epoch(5), &position).await;
+    assert!(matches!(late, Err(DriverError::Superseded)), "{late:?}");
+    assert_eq!(rows(&target.home_file("h2")).len(), 2);
+}
+
+#[tokio::test]
 async fn a_tenant_that_never_wrote_moves_too() {
     let (source, target) = (Cell::start(1).await, Cell::start(1).await);
     source.release("new-5", 5).await.unwrap();
@@ -292,7 +309,7 @@ async fn a_copy_that_ends_after_its_home_was_dropped_leaves_nothing() {
     source.driver.offer(&a_move(), &tenant(), &id("new-5"));
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
     let fetch = target.fetch(&source, "new-5", "h2");
-    assert!(matches!(target.driver.reach(&fetch, &position).await, Err(DriverError::Dropped(_))));
+    assert!(matches!(target.driver.reach(&fetch, Epoch(5), &position).await, Err(DriverError::Dropped(_))));
     assert!(!target.home_file("h2").exists());
 }
 
