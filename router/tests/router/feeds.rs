@@ -57,6 +57,19 @@ async fn a_custom_domain_reaches_its_tenant() {
 }
 
 #[tokio::test]
+async fn a_claimed_label_reaches_its_tenant_but_a_tenants_own_name_goes_first() {
+    let gate = Gate::open().await;
+    let claims = "{\"host\":\"old.cells.localhost\",\"tenant\":\"acme\"}\n\
+                  {\"host\":\"globex.cells.localhost\",\"tenant\":\"acme\"}\n";
+    let text = cell("a", &[&gate]) + &placed("acme", "a", 5) + &placed("globex", "a", 5) + claims;
+    let router = TestRouter::knowing(config(), &text).await;
+    for (label, tenant) in [("old", "acme"), ("globex", "globex")] {
+        assert_eq!(ask(router.address, &get(label, "/")).await.status, 200);
+        assert_eq!(gate.admitted().last().unwrap().headers["x-cellway-tenant"], tenant);
+    }
+}
+
+#[tokio::test]
 async fn a_router_starts_from_its_snapshot_when_the_feed_is_away() {
     let gate = Gate::open().await;
     let folder = tempfile::tempdir().unwrap();
