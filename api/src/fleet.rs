@@ -255,7 +255,8 @@ pub struct MoveView {
     pub open_streams: Option<u32>,
     /// The freeze that was predicted.
     pub predicted_freeze_ms: u64,
-    /// From the commit of the hold to its release.
+    /// From the commit of the hold until requests could go again: a gate of the target is known to be open, or the move
+    /// is being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_ms: Option<u64>,
     /// Why it was started.

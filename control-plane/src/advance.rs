@@ -121,7 +121,7 @@ impl Mover<'_> {
         match &after.state {
             MoveState::Done(_) => self.metrics.moves_done.inc(),
             MoveState::Undone(_) => self.metrics.moves_undone.inc(),
-            MoveState::Switched => {
+            MoveState::Settling => {
                 if let (Some(held), Some(released)) = (after.held_ms, after.released_ms) {
                     self.metrics.freeze_seconds.observe(released.saturating_sub(held) as f64 / 1_000.0);
                 }

@@ -3,8 +3,9 @@
 use super::{Attempt, NotDone, audited};
 use crate::Replica;
 use crate::advance::NotAdvanced;
+use crate::view::At;
 use cellway_api::agent::{FactHeard, FactUp, Register, Registered};
-use cellway_core::cell::{Cell, CellKind, GateInstance, MoverDriver};
+use cellway_core::cell::{Cell, CellKind, GateInstance, GateList, MoverDriver};
 use cellway_core::ids::{CellName, CellUid, InstanceId};
 use cellway_core::tenant_move::Fact;
 use cellway_store::records::Record;
@@ -39,13 +40,7 @@ impl Replica {
             check_company(others.map(|(_, other)| other), &instance, name)?;
             let list = gates.value.with_start(&uid, id.clone(), instance.clone());
             let list = list.map_err(|error| NotDone::Conflict(error.to_string()))?;
-            let endpoints = list.instances.values().map(|listed| listed.endpoint.clone()).collect();
-            let changed = Cell { endpoints, ..cell.value.clone() };
-            let txn = Txn::new()
-                .require_revision(keys::gates(name), gates.revision)
-                .require_revision(keys::cell(name), cell.revision)
-                .put(keys::gates(name), list.encode())
-                .put(keys::cell(name), changed.encode());
+            let txn = relisted(cell, gates, &list);
             let txn = audited(txn, &format!("agent of {name}"), "register instance", id.as_str(), "");
             Ok(Attempt { txn, answer: uid })
         };
@@ -59,14 +54,7 @@ impl Replica {
         self.act(|view| {
             let cell = view.cells.get(name).ok_or_else(|| super::cells::no_cell(name))?;
             let gates = view.gates.get(name).ok_or_else(|| super::cells::no_cell(name))?;
-            let list = gates.value.without(id);
-            let endpoints = list.instances.values().map(|listed| listed.endpoint.clone()).collect();
-            let changed = Cell { endpoints, ..cell.value.clone() };
-            let txn = Txn::new()
-                .require_revision(keys::gates(name), gates.revision)
-                .require_revision(keys::cell(name), cell.revision)
-                .put(keys::gates(name), list.encode())
-                .put(keys::cell(name), changed.encode());
+            let txn = relisted(cell, gates, &gates.value.without(id));
             let txn = audited(txn, &format!("agent of {name}"), "leave", id.as_str(), "");
             Ok(Attempt { txn, answer: () })
         })
@@ -137,6 +125,18 @@ impl Replica {
             Err(_) => FactHeard::Later,
         })
     }
+}
+
+/// A cell's list of gates and its endpoints change together.
+fn relisted(cell: &At<Cell>, gates: &At<GateList>, list: &GateList) -> Txn {
+    let name = &cell.value.cell.name;
+    let endpoints = list.instances.values().map(|listed| listed.endpoint.clone()).collect();
+    let changed = Cell { endpoints, ..cell.value.clone() };
+    Txn::new()
+        .require_revision(keys::gates(name), gates.revision)
+        .require_revision(keys::cell(name), cell.revision)
+        .put(keys::gates(name), list.encode())
+        .put(keys::cell(name), changed.encode())
 }
 
 /// SQLite files are on one host, so one instance has them; other drivers allow company of their own kind.

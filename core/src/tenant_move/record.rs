@@ -99,7 +99,7 @@ pub struct MoveRecord {
     pub predicted_freeze_ms: u64,
     /// When traffic was held.
     pub held_ms: Option<u64>,
-    /// When traffic was let go again: at the target or, after an undo, at the source.
+    /// When requests could go again: a gate of the target was known to be open or, after an undo, the source's to open.
     pub released_ms: Option<u64>,
     /// How far it is.
     pub state: MoveState,
@@ -286,15 +286,14 @@ impl MoveRecord {
     /// The record in `state`, with the times that follow from entering it.
     pub(super) fn entering(&self, state: MoveState, now_ms: u64) -> Self {
         let mut after = self.clone();
-        let was_held = matches!(self.state, MoveState::Holding(_));
-        let is_held = matches!(state, MoveState::Holding(_));
+        let waits = |state: &MoveState| matches!(state, MoveState::Holding(_) | MoveState::Switched);
         if std::mem::discriminant(&state) != std::mem::discriminant(&self.state) {
             after.entered_ms = now_ms;
         }
-        if is_held && !was_held {
+        if waits(&state) && !waits(&self.state) {
             after.held_ms = Some(now_ms);
         }
-        if was_held && !is_held {
+        if waits(&self.state) && !waits(&state) {
             after.released_ms = Some(now_ms);
         }
         after.state = state;
