@@ -137,12 +137,16 @@ impl Mover<'_> {
 pub(crate) fn with_leftover(txn: Txn, ended: &MoveRecord) -> Txn {
     let (home, cell, due_ms) = match &ended.state {
         MoveState::Done(done) => (&done.leftover, &ended.source.name, ended.entered_ms + ended.limits.retention_ms),
-        MoveState::Undone(undone) => (&undone.leftover, &ended.target.name, ended.entered_ms),
+        MoveState::Undone(undone) => {
+            // A home that was there before the move is somebody's way back: it is kept as long as any other.
+            let kept_ms = if ended.keeps_target_home { ended.limits.retention_ms } else { 0 };
+            (&undone.leftover, &ended.target.name, ended.entered_ms + kept_ms)
+        }
         _ => return txn,
     };
     let Some(home) = home else { return txn };
     let leftover = Leftover { tenant: ended.tenant.clone(), home: home.clone(), left_by: ended.id.clone(), due_ms };
-    txn.put(keys::leftover(cell, home), leftover.encode())
+    txn.put(keys::leftover(cell, &ended.tenant, home), leftover.encode())
 }
 
 /// The lock that names a move.

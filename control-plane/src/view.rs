@@ -28,6 +28,14 @@ pub(crate) struct At<T> {
     pub(crate) revision: Revision,
 }
 
+/// Whose copy of what is left where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeftoverKey {
+    pub(crate) cell: CellName,
+    pub(crate) tenant: TenantId,
+    pub(crate) home: HomeId,
+}
+
 /// Everything that was seen, at one revision.
 #[derive(Debug, Default)]
 pub(crate) struct View {
@@ -42,7 +50,7 @@ pub(crate) struct View {
     /// The moves that have not ended.
     pub(crate) running: BTreeSet<MoveId>,
     pub(crate) moving: BTreeMap<TenantId, At<Moving>>,
-    pub(crate) leftovers: BTreeMap<(CellName, HomeId), At<Leftover>>,
+    pub(crate) leftovers: BTreeMap<LeftoverKey, At<Leftover>>,
     pub(crate) findings: BTreeMap<String, At<Finding>>,
     pub(crate) leader: Option<At<Leader>>,
     pub(crate) brake: bool,
@@ -86,12 +94,9 @@ impl View {
             set(&mut self.gates, cell.clone(), entry)?;
             return Ok(Change::Gates(cell));
         }
-        if let Some((cell, home)) = key.strip_prefix(keys::LEFTOVERS).and_then(|rest| rest.split_once('/')) {
-            if let (Ok(cell), Ok(home)) = (CellName::new(cell), HomeId::new(home)) {
-                set(&mut self.leftovers, (cell.clone(), home), entry)?;
-                return Ok(Change::Orders([cell].into()));
-            }
-            return Ok(Change::Other);
+        if let Some((cell, tenant, home)) = keys::parts_of_leftover(key) {
+            set(&mut self.leftovers, LeftoverKey { cell: cell.clone(), tenant, home }, entry)?;
+            return Ok(Change::Orders([cell].into()));
         }
         self.apply_other(key, entry)?;
         Ok(Change::Other)

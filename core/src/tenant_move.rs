@@ -174,7 +174,7 @@ fn from_holding(record: &MoveRecord, holding: &Holding, fact: Fact, now_ms: u64)
             return Ok(MoveState::Switched);
         }
         Elapsed if now_ms < deadline(record) => return Err(Refused::Early),
-        Elapsed => return Ok(undo_and_retry(holding.stage)),
+        Elapsed => return Ok(undo_and_retry(record, holding.stage)),
         UndoAsked(reason) => return undo(record, reason),
         Failed(report) => return undo(record, report.reason),
         Watched(_) | Followed(_) => return Err(Refused::NothingNew),
@@ -273,16 +273,27 @@ fn from_undone(fact: Fact) -> Result<MoveState, Refused> {
 
 fn undo(record: &MoveRecord, reason: String) -> Result<MoveState, Refused> {
     let held = matches!(record.state, MoveState::Holding(_));
-    Ok(MoveState::Undoing(Undoing { reason, held, retry: false }))
+    Ok(undoing(record, Undoing { reason, held, retry: false }))
+}
+
+/// The target drops what it has. A home that was there before is left alone instead, and there is nothing to wait for.
+fn undoing(record: &MoveRecord, undoing: Undoing) -> MoveState {
+    if !record.keeps_target_home {
+        return MoveState::Undoing(undoing);
+    }
+    let Undoing { reason, held, retry } = undoing;
+    let retried_by = if retry { record.retry_id() } else { None };
+    let leftover = retried_by.is_none().then(|| record.target_home.clone());
+    MoveState::Undone(Undone { reason, held, leftover, retried_by })
 }
 
 /// A hold that took too long is let go, and the move is made again when requests are quicker.
-fn undo_and_retry(stage: HoldingStage) -> MoveState {
+fn undo_and_retry(record: &MoveRecord, stage: HoldingStage) -> MoveState {
     let reason = match stage {
         HoldingStage::Gates => "admitted requests did not finish in time",
         HoldingStage::Data | HoldingStage::Last => "the last changes did not arrive in time",
     };
-    MoveState::Undoing(Undoing { reason: reason.to_owned(), held: true, retry: true })
+    undoing(record, Undoing { reason: reason.to_owned(), held: true, retry: true })
 }
 
 fn overdue(record: &MoveRecord, now_ms: u64, reason: &str) -> Result<MoveState, Refused> {

@@ -78,14 +78,16 @@ pub fn moving(tenant: &TenantId) -> String {
     format!("{MOVING}{tenant}")
 }
 
-/// `leftovers/{cell}/{home}`.
-pub fn leftover(cell: &CellName, home: &HomeId) -> String {
-    format!("{LEFTOVERS}{cell}/{home}")
+/// `leftovers/{cell}/{tenant}/{home}`: a home's name is its tenant's own.
+pub fn leftover(cell: &CellName, tenant: &TenantId, home: &HomeId) -> String {
+    format!("{LEFTOVERS}{cell}/{tenant}/{home}")
 }
 
-/// All leftovers of a cell.
-pub fn leftovers_of(cell: &CellName) -> String {
-    format!("{LEFTOVERS}{cell}/")
+/// What a leftover's key is about.
+pub fn parts_of_leftover(key: &str) -> Option<(CellName, TenantId, HomeId)> {
+    let mut parts = key.strip_prefix(LEFTOVERS)?.splitn(3, '/');
+    let (cell, tenant, home) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((CellName::new(cell).ok()?, TenantId::new(tenant).ok()?, HomeId::new(home).ok()?))
 }
 
 /// `findings/{id}`.

@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 /// Lines that wait for a slow agent; when it does not read for long, its stream ends and it comes back.
 const LINES_WAITING_MAX: usize = 64;
 
+/// The most leftovers that a cell is told to drop at one time; the next ones follow as these are struck off.
+const DUE_LEFTOVERS_MAX: usize = 256;
+
 /// How long a line waits for the agent to read.
 const SLOW_READER_MS: u64 = 5_000;
 
@@ -69,11 +72,14 @@ struct Stream<'a> {
 impl Stream<'_> {
     async fn run(&mut self) -> Result<(), Gone> {
         self.say_all().await?;
+        // Made once: changes that are not this cell's must not put the beat off.
+        let mut beats = tokio::time::interval(Duration::from_millis(BEAT_INTERVAL_MS));
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let beat = tokio::time::sleep(Duration::from_millis(BEAT_INTERVAL_MS));
             let change = tokio::select! {
+                biased;
+                _ = beats.tick() => None,
                 change = self.changes.recv() => Some(change),
-                () = beat => None,
             };
             match change {
                 Some(Ok(Change::Placement(tenant))) => self.say_placement(&tenant).await?,
@@ -106,7 +112,10 @@ impl Stream<'_> {
     async fn say_all(&mut self) -> Result<(), Gone> {
         let (lines, revision) = {
             let view = self.replica.view.read();
-            let told: BTreeSet<TenantId> = std::mem::take(&mut self.mine);
+            let mut told: BTreeSet<TenantId> = std::mem::take(&mut self.mine);
+            // Whoever left: a router that is behind asks here, and is told where they went.
+            let left = view.moves.values().filter(|at| at.value.source.name == *self.cell);
+            told.extend(left.map(|at| at.value.tenant.clone()));
             let here = view.placements.iter().filter(|(tenant, at)| told.contains(*tenant) || self.is_mine(at));
             let lines: Vec<Down> = here.map(|(tenant, at)| placement_line(tenant, at, view.revision)).collect();
             let mine = view.placements.iter().filter(|(_, at)| self.is_mine(at));
@@ -191,8 +200,8 @@ fn orders_of(view: &View, cell: &CellName) -> Vec<OrderDown> {
         orders.extend(for_us.map(|order| OrderDown::of(&order, fetch_from.clone())));
     }
     let now_ms = clock::now_ms();
-    let due = view.leftovers.iter().filter(|((of, _), at)| of == cell && at.value.due_ms <= now_ms);
-    orders.extend(due.map(|(_, at)| OrderDown {
+    let due = view.leftovers.iter().filter(|(key, at)| key.cell == *cell && at.value.due_ms <= now_ms);
+    orders.extend(due.take(DUE_LEFTOVERS_MAX).map(|(_, at)| OrderDown {
         move_id: at.value.left_by.to_string(),
         tenant: at.value.tenant.to_string(),
         source_endpoints: Vec::new(),

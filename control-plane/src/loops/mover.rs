@@ -68,8 +68,11 @@ async fn pass(replica: &Arc<Replica>) {
 fn until_next_deadline_ms(view: &View) -> u64 {
     let now_ms = clock::now_ms();
     let running = view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value);
+    // What is due already waits for something else than time: a change of the view wakes the loop for it.
+    let until = |at_ms: u64| if at_ms > now_ms { at_ms - now_ms } else { PAUSE_MAX_MS };
     let waits = running.map(|record| match record.state {
-        MoveState::Planned => record.not_before_ms.saturating_sub(now_ms),
+        MoveState::Planned => until(record.not_before_ms),
+        MoveState::Switched => until(deadline(record)),
         _ => deadline(record).saturating_sub(now_ms),
     });
     waits.min().unwrap_or(PAUSE_MAX_MS).clamp(PAUSE_MIN_MS, PAUSE_MAX_MS)

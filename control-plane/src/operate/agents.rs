@@ -6,7 +6,7 @@ use crate::advance::NotAdvanced;
 use crate::view::At;
 use cellway_api::agent::{FactHeard, FactUp, Register, Registered};
 use cellway_core::cell::{Cell, CellKind, GateInstance, GateList, MoverDriver};
-use cellway_core::ids::{CellName, CellUid, InstanceId};
+use cellway_core::ids::{CellName, CellUid, InstanceId, MoveId};
 use cellway_core::tenant_move::Fact;
 use cellway_store::records::Record;
 use cellway_store::{StoreError, Txn, keys};
@@ -65,12 +65,7 @@ impl Replica {
 
     /// Brings one fact into its move. Who states it comes from the connection, and must be a registered instance.
     pub(crate) async fn hear(&self, name: &CellName, instance: &InstanceId, fact: FactUp) -> FactHeard {
-        let uid = {
-            let view = self.view.read();
-            let listed = view.gates.get(name).filter(|gates| gates.value.instances.contains_key(instance));
-            listed.map(|gates| gates.value.uid.clone())
-        };
-        let Some(uid) = uid else {
+        let Some(uid) = self.registered_uid(name, instance).await else {
             return FactHeard::Refused { why: "the instance is not registered in this cell".to_owned() };
         };
         let fact = match fact.into_fact(uid, instance.clone()) {
@@ -89,7 +84,13 @@ impl Replica {
         let Some(id) = fact.witness().map(|by| by.move_id.clone()) else {
             return FactHeard::Refused { why: "agents do not state this".to_owned() };
         };
-        match self.mover().advance(&id, fact).await {
+        let mut outcome = self.mover().advance(&id, fact.clone()).await;
+        if let Err(NotAdvanced::Refused(_) | NotAdvanced::Unknown(_)) = &outcome
+            && self.was_behind(&id).await
+        {
+            outcome = self.mover().advance(&id, fact).await;
+        }
+        match outcome {
             Ok(_) => {
                 self.metrics.facts_recorded.inc();
                 FactHeard::Recorded
@@ -105,19 +106,48 @@ impl Replica {
         }
     }
 
+    /// Whether the view did not have the newest record of a move; if so, waits until it has. An agent may know more
+    /// than this replica, by its stream from another one, and what it states must not be refused for that.
+    async fn was_behind(&self, id: &MoveId) -> bool {
+        let seen = self.view.read().moves.get(id).map(|at| at.revision);
+        match self.store.get(&keys::a_move(id)).await {
+            Ok((Some(entry), _)) if Some(entry.mod_revision) != seen => {
+                self.view.seen(entry.mod_revision).await;
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// The cell's uid if the instance is registered; asked of the store where the view does not know it.
+    async fn registered_uid(&self, name: &CellName, instance: &InstanceId) -> Option<CellUid> {
+        let in_view = || {
+            let view = self.view.read();
+            let listed = view.gates.get(name).filter(|gates| gates.value.instances.contains_key(instance));
+            listed.map(|gates| gates.value.uid.clone())
+        };
+        if let Some(uid) = in_view() {
+            return Some(uid);
+        }
+        let (entry, _) = self.store.get(&keys::gates(name)).await.ok()?;
+        self.view.seen(entry?.mod_revision).await;
+        in_view()
+    }
+
     /// A leftover that its cell has dropped is struck off; `None` if the fact is not about a leftover.
     async fn hear_leftover_dropped(
         &self,
         name: &CellName,
         report: &cellway_core::tenant_move::DropReport,
     ) -> Option<FactHeard> {
-        let key = (name.clone(), report.home.clone());
-        let revision = {
+        let (stored, revision) = {
             let view = self.view.read();
-            let at = view.leftovers.get(&key).filter(|at| at.value.left_by == report.by.move_id)?;
-            at.revision
+            let struck = view.leftovers.iter().find(|(key, at)| {
+                key.cell == *name && key.home == report.home && at.value.left_by == report.by.move_id
+            });
+            let (key, at) = struck?;
+            (keys::leftover(name, &key.tenant, &key.home), at.revision)
         };
-        let stored = keys::leftover(name, &report.home);
         let txn = Txn::new().require_revision(stored.clone(), revision).delete(stored);
         Some(match self.store.commit(txn).await {
             Ok(_) => FactHeard::Recorded,

@@ -35,6 +35,9 @@ pub(crate) enum NotDone {
     /// It makes sense, but not now.
     #[error("{0}")]
     Conflict(String),
+    /// Others write the same records all the time: nothing was changed, and it may be tried again.
+    #[error("others are changing the same thing, so nothing was changed")]
+    Contended,
     /// The view is not synced yet, or the store does not answer.
     #[error("the store cannot be reached, so nothing was changed")]
     Unavailable(#[source] Option<StoreError>),
@@ -60,6 +63,7 @@ impl From<NotAdvanced> for NotDone {
         match error {
             NotAdvanced::Unknown(_) => Self::NotFound(error.to_string()),
             NotAdvanced::Refused(Refused::Ended) => Self::Conflict("the move has ended already".into()),
+            NotAdvanced::Contended => Self::Contended,
             NotAdvanced::Store(source) => Self::Unavailable(Some(source)),
             _ => Self::Conflict(error.to_string()),
         }
@@ -73,10 +77,12 @@ impl NotDone {
             Self::NotFound(_) => ("not_found", 404),
             Self::Invalid(_) => ("invalid", 400),
             Self::Conflict(_) => ("conflict", 409),
+            Self::Contended => ("contended", 503),
             Self::Unavailable(_) => ("unavailable", 503),
         };
         let detail = match self {
             Self::Unavailable(Some(source)) => Some(source.to_string()),
+            Self::Contended => Some("try again".to_owned()),
             Self::Unavailable(None) => Some("this replica has not read the store yet: try again".to_owned()),
             _ => None,
         };
@@ -113,7 +119,7 @@ impl Replica {
                 Err(error) => return Err(NotDone::Unavailable(Some(error))),
             }
         }
-        Err(NotDone::Conflict("others are changing the same thing: look again, then repeat".into()))
+        Err(NotDone::Contended)
     }
 }
 

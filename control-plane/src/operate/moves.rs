@@ -50,6 +50,7 @@ impl Replica {
             epoch: placement.epoch,
             source_home: placement.home.clone(),
             target_home: HomeId::new(id.as_str())?,
+            keeps_target_home: false,
             driver,
             cause: cause.to_owned(),
             limits: self.limits_of(known),

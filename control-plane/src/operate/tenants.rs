@@ -53,6 +53,11 @@ impl Replica {
         if view.tenants.contains_key(id) {
             return Err(NotDone::Conflict(format!("there is a tenant {id} already")));
         }
+        let own_hosts = self.own_hosts(id)?;
+        if let Some(claim) = own_hosts.iter().find_map(|host| view.hosts.get(host.as_str())) {
+            let owner = &claim.value.tenant;
+            return Err(NotDone::Conflict(format!("the host of a tenant {id} is claimed by tenant {owner}")));
+        }
         let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
         let cell = match named {
             Some(name) => check_room(&fleet, name)?,
@@ -77,9 +82,19 @@ impl Replica {
         let born = view.revision;
         let home = HomeId::new(&format!("new-{born}"))?;
         let placement = Placement { cell, epoch: Epoch(born.0), home, hold: None };
+        txn = own_hosts.iter().fold(txn, |txn, host| txn.require_absent(keys::host(host)));
         txn =
             txn.put(keys::tenant(id), tenant.encode()).put(placement_key, PlacementRecord::Placed(placement).encode());
         Ok(Attempt { txn: audited(txn, "api", "create tenant", id.as_str(), ""), answer: () })
+    }
+
+    /// The names that a tenant has by its id alone.
+    fn own_hosts(&self, id: &TenantId) -> Result<Vec<Hostname>, NotDone> {
+        let host = |base: &Hostname| {
+            let text = format!("{id}.{base}");
+            Hostname::from_text(&text).map_err(|error| NotDone::Invalid(format!("{text} is no host name: {error}")))
+        };
+        self.config.domains.base.iter().map(host).collect()
     }
 
     /// Claims a host for a tenant: create-if-absent, so that a host has one owner.
@@ -98,13 +113,17 @@ impl Replica {
                 HostMeaning::Tenant(label) => TenantId::new(label).ok(),
                 HostMeaning::Custom | HostMeaning::Origin => None,
             };
-            if label.is_some_and(|label| view.tenants.contains_key(&label)) {
+            if label.as_ref().is_some_and(|label| view.tenants.contains_key(label)) {
                 return Err(NotDone::Conflict(format!("{host} is the own name of another tenant")));
             }
             if let Some(claimed) = view.hosts.get(host.as_str()) {
                 return Err(NotDone::Conflict(format!("{host} belongs to tenant {}", claimed.value.tenant)));
             }
-            let txn = Txn::new()
+            let mut txn = Txn::new();
+            if let Some(label) = &label {
+                txn = txn.require_absent(keys::tenant(label));
+            }
+            let txn = txn
                 .require_absent(key.clone())
                 .require_revision(keys::tenant(&tenant), owner.revision)
                 .put(key.clone(), HostClaim { tenant: tenant.clone() }.encode());

@@ -81,6 +81,8 @@ pub struct MoveRecord {
     pub source_home: HomeId,
     /// The copy of the data at the target.
     pub target_home: HomeId,
+    /// The target's home was there before this move, which goes back to it: undoing must not drop it.
+    pub keeps_target_home: bool,
     /// How the data goes.
     pub driver: MoverDriver,
     /// Why the move was asked for, in the asker's words.
@@ -320,10 +322,12 @@ impl MoveRecord {
     pub fn retry(&self, now_ms: u64) -> Option<Self> {
         let MoveState::Undone(Undone { retried_by: Some(id), .. }) = &self.state else { return None };
         let pause_ms = RETRY_FIRST_MS << (self.attempt - 1).min(ATTEMPTS_MAX);
+        let target_home =
+            if self.keeps_target_home { self.target_home.clone() } else { HomeId::new(id.as_str()).ok()? };
         Some(Self {
             id: id.clone(),
             epoch: placement_of(self).epoch,
-            target_home: HomeId::new(id.as_str()).ok()?,
+            target_home,
             attempt: self.attempt + 1,
             not_before_ms: now_ms + pause_ms,
             created_ms: now_ms,
@@ -351,6 +355,7 @@ impl MoveRecord {
             epoch: self.epoch.next(),
             source_home: self.target_home.clone(),
             target_home: self.source_home.clone(),
+            keeps_target_home: true,
             driver: self.driver,
             cause,
             limits: self.limits.clone(),

@@ -37,6 +37,7 @@ fn record(state: MoveState) -> MoveRecord {
         epoch: Epoch(7),
         source_home: home("h0"),
         target_home: home("m1"),
+        keeps_target_home: false,
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
@@ -346,6 +347,21 @@ fn an_operators_undo_is_final() {
     let undoing = record(MoveState::Undoing(Undoing { reason: "slow".into(), held: true, retry: true }));
     let asked = at(undoing, vec![UndoAsked("no more".into()), dropped(target(), "m1")]).expect("undone");
     assert_eq!(asked.retry(NOW_MS), None);
+}
+
+#[test]
+fn a_move_back_that_is_undone_never_drops_the_home_it_goes_back_to() {
+    let settling = record(MoveState::Settling);
+    let back = settling.back(move_id("m2"), "worse".into(), NOW_MS).expect("settling can be taken back");
+    for state in [back.state.clone(), holding(HoldingStage::Gates)] {
+        let undone = at(MoveRecord { state, ..back.clone() }, vec![UndoAsked("asked".into())]).expect("undone");
+        assert!(orders_for(&undone).is_empty());
+        assert_eq!(shown(&Ok(undone)), "undone, h0 left");
+    }
+    let held = MoveRecord { state: holding(HoldingStage::Gates), ..back };
+    let undone = next(&held, Elapsed, deadline(&held)).expect("overdue");
+    let again = undone.retry(NOW_MS).expect("it is tried again");
+    assert_eq!((&again.target_home, again.keeps_target_home), (&home("h0"), true));
 }
 
 fn any_fact() -> impl Strategy<Value = Fact> {

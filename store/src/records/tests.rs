@@ -19,6 +19,7 @@ fn record(state: MoveState) -> MoveRecord {
         epoch: Epoch(7),
         source_home: "h0".parse().expect("legal"),
         target_home: "m1".parse().expect("legal"),
+        keeps_target_home: true,
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),

@@ -96,6 +96,7 @@ struct Told {
     placements: BTreeMap<String, (u64, PlacementDown)>,
     gates: Vec<String>,
     synced: bool,
+    beats: u32,
 }
 
 /// An agent that only listens, and states what it is told to state.
@@ -139,7 +140,7 @@ impl Agent {
                     Down::Synced { .. } => told.synced = true,
                     Down::Orders { orders } => told.orders = orders,
                     Down::Gates { instances, .. } => told.gates = instances,
-                    Down::Beat { .. } => {}
+                    Down::Beat { .. } => told.beats += 1,
                 }
             }
         });
@@ -152,6 +153,11 @@ impl Agent {
     /// The placement that it was last told.
     pub fn placement(&self, tenant: &str) -> Option<PlacementDown> {
         self.told.lock().placements.get(tenant).map(|(_, placement)| placement.clone())
+    }
+
+    /// How often the control plane said that it lives.
+    pub fn beats(&self) -> u32 {
+        self.told.lock().beats
     }
 
     /// Waits for an order that `pick` accepts.

@@ -88,6 +88,26 @@ async fn a_hostname_has_one_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_name_is_not_taken_by_a_new_tenant() {
+    let replica = Cluster::new().start().await;
+    create_cell(&replica.client, "cell-a").await;
+    let _agent = Agent::start(&replica.client, "cell-a", "a1").await;
+    create_tenant(&replica.client, "acme", "cell-a").await;
+    let claim = |host: &str| ClaimHost { host: host.into(), tenant: "acme".into() };
+    replica.client.claim_host(&claim("shop.cells.localhost")).await.unwrap();
+    let (status, why) = problem(replica.client.create_tenant(&tenant("shop", Some("cell-a"))).await);
+    assert!(status == 409 && why.contains("claimed by tenant acme"), "{why}");
+    // At the same time: one of the two wins, never both.
+    for round in 0..10 {
+        let (id, host) = (format!("t{round}"), format!("t{round}.cells.localhost"));
+        let (wanted, claimed) = (tenant(&id, Some("cell-a")), claim(&host));
+        let (created, claimed) =
+            tokio::join!(replica.client.create_tenant(&wanted), replica.client.claim_host(&claimed));
+        assert!(created.is_ok() != claimed.is_ok(), "{created:?} {claimed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alert_becomes_a_finding_with_the_command_to_run() {
     let replica = Cluster::new().start().await;
     let mut agents = Vec::new();

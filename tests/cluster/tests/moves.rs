@@ -133,6 +133,40 @@ async fn a_gate_that_joins_while_holding_must_be_fenced_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_move_does_not_silence_the_streams_of_other_cells() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    create_cell(&replica.client, "cell-c").await;
+    let bystander = Agent::start(&replica.client, "cell-c", "c1").await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let move_id = || planned.id.clone();
+    target.order("prepare", |order| matches!(order.task, TaskDown::Prepare { .. }).then_some(())).await;
+    target.state(FactUp::Ready { move_id: move_id() }).await;
+    target.state(FactUp::Copied { move_id: move_id(), copied_bytes: 1, total_bytes: 1, complete: true }).await;
+    let (heard, begun) = (bystander.beats(), std::time::Instant::now());
+    while begun.elapsed() < std::time::Duration::from_millis(1_800) {
+        let oldest_request_ms = 10_000 + u64::try_from(begun.elapsed().as_millis()).unwrap();
+        source.state(FactUp::Watched { move_id: move_id(), oldest_request_ms, open_streams: 0 }).await;
+    }
+    assert!(bystander.beats() >= heard + 2, "{} beats in 1.8 s", bystander.beats() - heard);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undone_move_back_leaves_the_home_that_it_went_back_to() {
+    let mut cluster = Cluster::new();
+    cluster.config.move_limits.bake_ms = 60_000;
+    let (replica, source, target) = two_cells(&cluster).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.to_switched().await;
+    let back = replica.client.undo_move(&pair.id, &UndoMove::default()).await.unwrap();
+    let undone = replica.client.undo_move(&back.id, &UndoMove::default()).await.unwrap();
+    assert_eq!(undone.state, "undone");
+    source.no_order("drop of the kept home", |task| matches!(task, TaskDown::Drop { .. })).await;
+    assert_eq!(replica.client.tenant("acme").await.unwrap().cell, "cell-b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn from_cleaning_an_ordinary_move_may_begin() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.retention_ms = 60_000;

@@ -298,6 +298,7 @@ impl World {
             epoch: placement.epoch,
             source_home: placement.home.clone(),
             target_home: crate::named(id.as_str()),
+            keeps_target_home: false,
             driver: MoverDriver::Sqlite,
             cause: "asked".to_owned(),
             limits: Self::limits(),
