@@ -320,7 +320,7 @@ impl MoveView {
                 view.total_bytes = Some(copying.total_bytes);
             }
             MoveState::Syncing(syncing) => {
-                view.open_streams = syncing.watched.as_ref().map(|watched| watched.value.open_streams);
+                view.open_streams = syncing.admitted().map(|admitted| admitted.open_streams);
             }
             MoveState::Holding(holding) => {
                 let stage = match holding.stage {
@@ -338,7 +338,7 @@ impl MoveView {
             MoveState::Done(done) => view.reversed_by = done.reversed_by.as_ref().map(ToString::to_string),
             MoveState::Planned
             | MoveState::Preparing
-            | MoveState::Closing
+            | MoveState::Closing(_)
             | MoveState::Switched
             | MoveState::Settling
             | MoveState::Cleaning(_) => {}

@@ -41,7 +41,7 @@ pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, 
             predicted_freeze_ms = syncing.predicted_freeze_ms().unwrap_or(predicted_freeze_ms);
             from_syncing(record, syncing, fact, now_ms)
         }
-        MoveState::Closing => from_closing(record, fact, now_ms),
+        MoveState::Closing(closing) => from_closing(record, closing, fact, now_ms),
         MoveState::Holding(holding) => from_holding(record, holding, fact, now_ms),
         MoveState::Switched => from_switched(record, fact),
         MoveState::Settling => from_settling(record, fact, now_ms),
@@ -113,9 +113,9 @@ fn from_copying(record: &MoveRecord, copying: &Copying, fact: Fact, now_ms: u64)
 /// `syncing` has the report in it already.
 fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) -> Result<MoveState, Refused> {
     match fact {
-        Followed(_) | Watched(_) => match syncing.ready(record.limits.freeze_budget_ms, now_ms) {
+        Followed(_) | Watched(_) => match syncing.ready(&record.source_gates, record.limits.freeze_budget_ms, now_ms) {
             Some(admitted) if admitted.open_streams == 0 => Ok(MoveState::Holding(Holding::default())),
-            Some(_) => Ok(MoveState::Closing),
+            Some(_) => Ok(MoveState::Closing(Closing::default())),
             None => Ok(MoveState::Syncing(syncing)),
         },
         Elapsed => overdue(record, now_ms, "the predicted freeze stayed over the tenant's freeze budget"),
@@ -128,9 +128,16 @@ fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) 
 }
 
 /// Streams that are left when the window is over are cut by the fence.
-fn from_closing(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveState, Refused> {
+fn from_closing(record: &MoveRecord, closing: &Closing, fact: Fact, now_ms: u64) -> Result<MoveState, Refused> {
     match fact {
-        Watched(report) if report.admitted.open_streams == 0 => Ok(MoveState::Holding(Holding::default())),
+        Watched(report) if report.admitted.open_streams == 0 => {
+            let mut closing = closing.clone();
+            if !closing.ended.insert(report.by.instance) {
+                return Err(Refused::NothingNew);
+            }
+            let all_ended = record.source_gates.is_subset(&closing.ended);
+            Ok(if all_ended { MoveState::Holding(Holding::default()) } else { MoveState::Closing(closing) })
+        }
         Watched(_) | Followed(_) => Err(Refused::NothingNew),
         Elapsed if now_ms >= deadline(record) => Ok(MoveState::Holding(Holding::default())),
         Elapsed => Err(Refused::Early),
@@ -317,7 +324,7 @@ pub fn deadline(record: &MoveRecord) -> u64 {
         MoveState::Preparing => after_entry(limits.preparing_ms),
         MoveState::Copying(copying) => copying.advanced_ms.saturating_add(limits.copy_stall_ms),
         MoveState::Syncing(_) => after_entry(limits.syncing_ms),
-        MoveState::Closing => after_entry(limits.closing_ms),
+        MoveState::Closing(_) => after_entry(limits.closing_ms),
         MoveState::Holding(holding) if holding.stage == HoldingStage::Gates => after_entry(drain_ms(record)),
         MoveState::Holding(_) => after_entry(limits.holding_ms),
         MoveState::Switched => after_entry(limits.switched_ms),
@@ -359,7 +366,7 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
             vec![offer(), target(Task::Copy { home, from })]
         }
         MoveState::Syncing(_) => vec![offer(), follow(), source(Task::Watch { epoch })],
-        MoveState::Closing => vec![offer(), follow(), source(Task::CloseStreams { epoch })],
+        MoveState::Closing(_) => vec![offer(), follow(), source(Task::CloseStreams { epoch })],
         MoveState::Holding(holding) => {
             let mut orders = vec![offer(), source(Task::Fence { epoch })];
             match (holding.stage, &holding.list, &holding.position) {

@@ -6,12 +6,13 @@ use crate::view::View;
 use crate::{Replica, clock};
 use cellway_api::fleet::{CreateMove, MoveView};
 use cellway_core::cell::{CellKind, CellRef, MoverDriver};
-use cellway_core::ids::{CellName, HomeId, MoveId, Revision, TenantId};
+use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
 use cellway_core::placement::{check_room, may_start};
 use cellway_core::tenant::Tenant;
 use cellway_core::tenant_move::{Fact, MoveLimits, MoveRecord, MoveState, next};
 use cellway_store::records::Record;
 use cellway_store::{Txn, keys};
+use std::collections::BTreeSet;
 
 impl Replica {
     /// Plans a move: its record and the tenant's lock, together.
@@ -51,6 +52,7 @@ impl Replica {
             source_home: placement.home.clone(),
             target_home: HomeId::new(id.as_str())?,
             keeps_target_home: false,
+            source_gates: gates_of(view, &placement.cell.name),
             driver,
             cause: cause.to_owned(),
             limits: self.limits_of(known),
@@ -140,7 +142,8 @@ impl Replica {
                 let now_ms = clock::now_ms();
                 let at = view.moves.get(id).ok_or_else(|| NotDone::NotFound(format!("there is no move {id}")))?;
                 let too_late = || NotDone::Conflict(format!("move {id} is {} meanwhile", at.value.state.as_str()));
-                let back = at.value.back(back_id.clone(), cause.clone(), now_ms).ok_or_else(too_late)?;
+                let gates = gates_of(view, &at.value.target.name);
+                let back = at.value.back(back_id.clone(), cause.clone(), gates, now_ms).ok_or_else(too_late)?;
                 let ended = next(&at.value, Fact::TakenOver(back_id.clone()), now_ms).map_err(|_| too_late())?;
                 let moving = view.moving.get(&ended.tenant).filter(|moving| moving.value.id == *id);
                 let locked_at = moving.ok_or_else(too_late)?.revision;
@@ -170,6 +173,11 @@ impl Replica {
         }
         shown
     }
+}
+
+/// The registered gates of a cell.
+fn gates_of(view: &View, cell: &CellName) -> BTreeSet<InstanceId> {
+    view.gates.get(cell).map(|gates| gates.value.instances.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// The driver that both cells' agents have.

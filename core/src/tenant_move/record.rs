@@ -3,7 +3,7 @@
 use crate::cell::{CellRef, ListedGates, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
 use crate::tenant::{FREEZE_BUDGET_MS, Placement};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Fact;
 
@@ -83,6 +83,8 @@ pub struct MoveRecord {
     pub target_home: HomeId,
     /// The target's home was there before this move, which goes back to it: undoing must not drop it.
     pub keeps_target_home: bool,
+    /// The source's gates when the move was asked for: each of them is heard before traffic is held.
+    pub source_gates: BTreeSet<InstanceId>,
     /// How the data goes.
     pub driver: MoverDriver,
     /// Why the move was asked for, in the asker's words.
@@ -119,7 +121,7 @@ pub enum MoveState {
     /// The target follows changes.
     Syncing(Syncing),
     /// The source ends long-lived streams.
-    Closing,
+    Closing(Closing),
     /// Traffic is held.
     Holding(Holding),
     /// The target owns the tenant; no gate of it is known to be open yet.
@@ -156,7 +158,7 @@ pub struct Measured<T> {
     pub at_ms: u64,
 }
 
-/// What the source's gate has admitted of a tenant.
+/// What one of the source's gates has admitted of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Admitted {
     /// The age of the oldest request that is not a long-lived stream; also taken as the time it still needs.
@@ -170,8 +172,15 @@ pub struct Admitted {
 pub struct Syncing {
     /// How long the target's last pass over the changes took.
     pub followed: Option<Measured<u64>>,
-    /// What the source's gate has admitted.
-    pub watched: Option<Measured<Admitted>>,
+    /// What each of the source's gates has admitted.
+    pub watched: BTreeMap<InstanceId, Measured<Admitted>>,
+}
+
+/// The end of long-lived streams.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Closing {
+    /// Gates of the source that have none left.
+    pub ended: BTreeSet<InstanceId>,
 }
 
 impl Syncing {
@@ -180,23 +189,37 @@ impl Syncing {
         let mut syncing = self.clone();
         match fact {
             Fact::Followed(report) => syncing.followed = Some(Measured { value: report.transfer_ms, at_ms: now_ms }),
-            Fact::Watched(report) => syncing.watched = Some(Measured { value: report.admitted, at_ms: now_ms }),
+            Fact::Watched(report) => {
+                let measured = Measured { value: report.admitted, at_ms: now_ms };
+                syncing.watched.insert(report.by.instance.clone(), measured);
+            }
             _ => {}
         }
         syncing
     }
 
-    /// The freeze to expect if traffic were held now, as far as both sides have reported.
-    pub fn predicted_freeze_ms(&self) -> Option<u64> {
-        Some(self.followed.as_ref()?.value + self.watched.as_ref()?.value.oldest_request_ms)
+    /// What all gates that were heard have admitted: the oldest request, and the sum of the streams.
+    pub fn admitted(&self) -> Option<Admitted> {
+        let values = self.watched.values().map(|measured| measured.value);
+        values.reduce(|all, one| Admitted {
+            oldest_request_ms: all.oldest_request_ms.max(one.oldest_request_ms),
+            open_streams: all.open_streams + one.open_streams,
+        })
     }
 
-    /// What the source has admitted, if fresh reports of both sides predict a freeze within the budget.
-    pub(super) fn ready(&self, budget_ms: u64, now_ms: u64) -> Option<Admitted> {
-        let (followed, watched) = (self.followed.as_ref()?, self.watched.as_ref()?);
+    /// The freeze to expect if traffic were held now, as far as both sides have reported.
+    pub fn predicted_freeze_ms(&self) -> Option<u64> {
+        Some(self.followed.as_ref()?.value + self.admitted()?.oldest_request_ms)
+    }
+
+    /// What the source has admitted, if fresh reports of the target and of every gate of the source predict a freeze
+    /// within the budget.
+    pub(super) fn ready(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64, now_ms: u64) -> Option<Admitted> {
         let fresh = |at_ms: u64| at_ms.saturating_add(REPORT_FRESH_MS) >= now_ms;
+        let heard = |gate: &InstanceId| self.watched.get(gate).is_some_and(|measured| fresh(measured.at_ms));
         let within = self.predicted_freeze_ms()? <= budget_ms;
-        (within && fresh(followed.at_ms) && fresh(watched.at_ms)).then_some(watched.value)
+        let all_heard = fresh(self.followed.as_ref()?.at_ms) && gates.iter().all(heard);
+        self.admitted().filter(|_| within && all_heard)
     }
 }
 
@@ -343,7 +366,7 @@ impl MoveRecord {
     /// The move that takes this one back: from the target, to the source's kept home, starting where data is synced.
     ///
     /// Only `switched` and `settling` can be taken over so; `None` in any other state.
-    pub fn back(&self, id: MoveId, cause: String, now_ms: u64) -> Option<Self> {
+    pub fn back(&self, id: MoveId, cause: String, source_gates: BTreeSet<InstanceId>, now_ms: u64) -> Option<Self> {
         if !matches!(self.state, MoveState::Switched | MoveState::Settling) {
             return None;
         }
@@ -356,6 +379,7 @@ impl MoveRecord {
             source_home: self.target_home.clone(),
             target_home: self.source_home.clone(),
             keeps_target_home: true,
+            source_gates,
             driver: self.driver,
             cause,
             limits: self.limits.clone(),
@@ -379,7 +403,7 @@ impl MoveState {
             Self::Preparing => "preparing",
             Self::Copying(_) => "copying",
             Self::Syncing(_) => "syncing",
-            Self::Closing => "closing",
+            Self::Closing(_) => "closing",
             Self::Holding(_) => "holding",
             Self::Switched => "switched",
             Self::Settling => "settling",
@@ -411,7 +435,7 @@ pub fn placement_of(record: &MoveRecord) -> Placement {
         | MoveState::Preparing
         | MoveState::Copying(_)
         | MoveState::Syncing(_)
-        | MoveState::Closing => at_source(record.epoch, None),
+        | MoveState::Closing(_) => at_source(record.epoch, None),
         MoveState::Holding(_) => at_source(record.epoch, Some(record.id.clone())),
         MoveState::Undoing(undoing) => undone(undoing.held),
         MoveState::Undone(end) => undone(end.held),

@@ -5,6 +5,7 @@ use super::*;
 use crate::cell::{CellRef, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, Revision};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -38,6 +39,7 @@ fn record(state: MoveState) -> MoveRecord {
         source_home: home("h0"),
         target_home: home("m1"),
         keeps_target_home: false,
+        source_gates: [instance("a1")].into(),
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
@@ -109,15 +111,16 @@ fn holding(stage: HoldingStage) -> MoveState {
 
 fn states() -> Vec<(&'static str, MoveState)> {
     let fresh = |value| Some(Measured { value, at_ms: NOW_MS });
-    let watched = Some(Measured { value: Admitted::default(), at_ms: NOW_MS });
+    let watched = || [(instance("a1"), Measured { value: Admitted::default(), at_ms: NOW_MS })].into();
+    let nobody = BTreeMap::new;
     vec![
         ("planned", MoveState::Planned),
         ("preparing", MoveState::Preparing),
         ("copying", MoveState::Copying(Copying { copied_bytes: 10, total_bytes: 100, advanced_ms: NOW_MS })),
-        ("syncing", MoveState::Syncing(Syncing { followed: None, watched: None })),
-        ("syncing, source watched", MoveState::Syncing(Syncing { followed: None, watched })),
-        ("syncing, target followed", MoveState::Syncing(Syncing { followed: fresh(20), watched: None })),
-        ("closing", MoveState::Closing),
+        ("syncing", MoveState::Syncing(Syncing { followed: None, watched: nobody() })),
+        ("syncing, source watched", MoveState::Syncing(Syncing { followed: None, watched: watched() })),
+        ("syncing, target followed", MoveState::Syncing(Syncing { followed: fresh(20), watched: nobody() })),
+        ("closing", MoveState::Closing(Closing::default())),
         ("holding gates", holding(HoldingStage::Gates)),
         ("holding data", holding(HoldingStage::Data)),
         ("holding last", holding(HoldingStage::Last)),
@@ -281,7 +284,7 @@ fn a_cell_cannot_take_a_tenant_by_its_word() {
 
 #[test]
 fn undo_before_the_hold_leaves_the_epoch_and_undo_after_it_raises_it() {
-    for (state, epoch) in [(MoveState::Closing, 7), (holding(HoldingStage::Last), 8)] {
+    for (state, epoch) in [(MoveState::Closing(Closing::default()), 7), (holding(HoldingStage::Last), 8)] {
         let undoing = at(record(state), vec![UndoAsked("asked".into())]).expect("before the commit");
         let placed = placement_of(&undoing);
         assert_eq!((placed.cell, placed.epoch, placed.hold), (cell("a"), Epoch(epoch), None));
@@ -292,10 +295,29 @@ fn undo_before_the_hold_leaves_the_epoch_and_undo_after_it_raises_it() {
 fn streams_are_given_a_window_and_then_the_hold_comes() {
     let closing =
         at(record(MoveState::Syncing(Syncing::default())), vec![followed(5), watched(0, 2)]).expect("closing");
-    assert_eq!(closing.state, MoveState::Closing);
+    assert_eq!(closing.state, MoveState::Closing(Closing::default()));
     assert_eq!(next(&closing, Elapsed, NOW_MS + 20), Err(Refused::Early));
     assert_eq!(shown(&next(&closing, Elapsed, deadline(&closing))), "holding gates");
     assert_eq!(shown(&next(&closing, watched(0, 0), NOW_MS + 20)), "holding gates");
+}
+
+#[test]
+fn every_gate_of_the_source_is_heard_before_the_hold() {
+    let by_gate = |who: &str, oldest_request_ms, open_streams| {
+        let admitted = Admitted { oldest_request_ms, open_streams };
+        Watched(WatchReport { by: by("m1", "a", who), admitted })
+    };
+    let two = |state| MoveRecord { source_gates: [instance("a1"), instance("a2")].into(), ..record(state) };
+    let syncing = || two(MoveState::Syncing(Syncing::default()));
+    let after = |facts| at(syncing(), facts).map(|record| record.state.as_str());
+    assert_eq!(after(vec![followed(5), by_gate("a2", 0, 0)]), Ok("syncing"));
+    assert_eq!(after(vec![followed(5), by_gate("a1", 20_000, 0), by_gate("a2", 0, 0)]), Ok("syncing"));
+    assert_eq!(after(vec![followed(5), by_gate("a1", 0, 1), by_gate("a2", 0, 0)]), Ok("closing"));
+    assert_eq!(after(vec![followed(5), by_gate("a1", 0, 0), by_gate("a2", 0, 0)]), Ok("holding"));
+    let closing = two(MoveState::Closing(Closing::default()));
+    let one_ended = at(closing, vec![by_gate("a2", 0, 0)]).expect("one has none left");
+    assert_eq!(one_ended.state.as_str(), "closing");
+    assert_eq!(at(one_ended, vec![by_gate("a1", 0, 0)]).map(|record| record.state.as_str()), Ok("holding"));
 }
 
 #[test]
@@ -308,12 +330,17 @@ fn an_old_report_is_not_counted() {
 #[test]
 fn a_move_back_begins_where_the_data_is_synced() {
     let settling = record(MoveState::Settling);
-    let back = settling.back(move_id("m2"), "worse".into(), NOW_MS).expect("settling can be taken back");
+    let back = settling
+        .back(move_id("m2"), "worse".into(), [instance("b1")].into(), NOW_MS)
+        .expect("settling can be taken back");
     assert_eq!(placement_of(&back), placement_of(&settling));
     assert_eq!((&back.target_home, &back.source_home), (&home("h0"), &home("m1")));
     let ended = next(&settling, TakenOver(move_id("m2")), NOW_MS).expect("ended");
     assert_eq!(shown(&Ok(ended)), "done, reversed by m2");
-    assert_eq!(record(MoveState::Cleaning(Cleaning { due: false })).back(move_id("m3"), String::new(), NOW_MS), None);
+    assert_eq!(
+        record(MoveState::Cleaning(Cleaning { due: false })).back(move_id("m3"), String::new(), [].into(), NOW_MS),
+        None
+    );
 }
 
 #[test]
@@ -352,7 +379,9 @@ fn an_operators_undo_is_final() {
 #[test]
 fn a_move_back_that_is_undone_never_drops_the_home_it_goes_back_to() {
     let settling = record(MoveState::Settling);
-    let back = settling.back(move_id("m2"), "worse".into(), NOW_MS).expect("settling can be taken back");
+    let back = settling
+        .back(move_id("m2"), "worse".into(), [instance("b1")].into(), NOW_MS)
+        .expect("settling can be taken back");
     for state in [back.state.clone(), holding(HoldingStage::Gates)] {
         let undone = at(MoveRecord { state, ..back.clone() }, vec![UndoAsked("asked".into())]).expect("undone");
         assert!(orders_for(&undone).is_empty());

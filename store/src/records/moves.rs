@@ -4,12 +4,13 @@ use super::cell::StoredDriver;
 use super::placement::StoredCellRef;
 use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
-use cellway_core::ids::{Epoch, Revision};
+use cellway_core::ids::{Epoch, InstanceId, Revision};
 use cellway_core::tenant_move::{
-    Admitted, Cleaning, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord, MoveState, Position,
-    Syncing, Undoing, Undone,
+    Admitted, Cleaning, Closing, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord, MoveState,
+    Position, Syncing, Undoing, Undone,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize, Deserialize)]
 struct StoredLimits {
@@ -37,6 +38,7 @@ struct StoredMove {
     source_home: String,
     target_home: String,
     keeps_target_home: bool,
+    source_gates: Vec<String>,
     driver: StoredDriver,
     cause: String,
     limits: StoredLimits,
@@ -70,8 +72,8 @@ enum StoredState {
     Planned,
     Preparing,
     Copying { copied_bytes: u64, total_bytes: u64, advanced_ms: u64 },
-    Syncing { followed: Option<StoredFollowed>, watched: Option<StoredWatched> },
-    Closing,
+    Syncing { followed: Option<StoredFollowed>, watched: BTreeMap<String, StoredWatched> },
+    Closing { ended: Vec<String> },
     Holding { stage: StoredStage, list: Option<StoredList>, fenced: Vec<String>, position: Option<String> },
     Switched,
     Settling,
@@ -94,6 +96,23 @@ struct StoredWatched {
     at_ms: u64,
 }
 
+impl StoredWatched {
+    fn of(measured: &Measured<Admitted>) -> Self {
+        let Admitted { oldest_request_ms, open_streams } = measured.value;
+        Self { oldest_request_ms, open_streams, at_ms: measured.at_ms }
+    }
+
+    fn into_value(self) -> Measured<Admitted> {
+        let Self { oldest_request_ms, open_streams, at_ms } = self;
+        Measured { value: Admitted { oldest_request_ms, open_streams }, at_ms }
+    }
+}
+
+/// Instance ids from stored texts.
+fn ids(texts: &[String]) -> Result<BTreeSet<InstanceId>, String> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
 impl StoredState {
     fn of(state: &MoveState) -> Self {
         match state {
@@ -106,13 +125,11 @@ impl StoredState {
             },
             MoveState::Syncing(syncing) => Self::Syncing {
                 followed: syncing.followed.as_ref().map(|m| StoredFollowed { transfer_ms: m.value, at_ms: m.at_ms }),
-                watched: syncing.watched.as_ref().map(|m| StoredWatched {
-                    oldest_request_ms: m.value.oldest_request_ms,
-                    open_streams: m.value.open_streams,
-                    at_ms: m.at_ms,
-                }),
+                watched: syncing.watched.iter().map(|(gate, m)| (gate.to_string(), StoredWatched::of(m))).collect(),
             },
-            MoveState::Closing => Self::Closing,
+            MoveState::Closing(closing) => {
+                Self::Closing { ended: closing.ended.iter().map(ToString::to_string).collect() }
+            }
             MoveState::Holding(holding) => Self::of_holding(holding),
             MoveState::Switched => Self::Switched,
             MoveState::Settling => Self::Settling,
@@ -158,12 +175,12 @@ impl StoredState {
             }
             Self::Syncing { followed, watched } => MoveState::Syncing(Syncing {
                 followed: followed.map(|m| Measured { value: m.transfer_ms, at_ms: m.at_ms }),
-                watched: watched.map(|m| Measured {
-                    value: Admitted { oldest_request_ms: m.oldest_request_ms, open_streams: m.open_streams },
-                    at_ms: m.at_ms,
-                }),
+                watched: watched
+                    .into_iter()
+                    .map(|(gate, m)| Ok((id(&gate)?, m.into_value())))
+                    .collect::<Result<_, String>>()?,
             }),
-            Self::Closing => MoveState::Closing,
+            Self::Closing { ended } => MoveState::Closing(Closing { ended: ids(&ended)? }),
             Self::Holding { stage, list, fenced, position } => MoveState::Holding(Holding {
                 stage: match stage {
                     StoredStage::Gates => HoldingStage::Gates,
@@ -171,7 +188,7 @@ impl StoredState {
                     StoredStage::Last => HoldingStage::Last,
                 },
                 list: list.map(StoredList::into_value).transpose()?,
-                fenced: fenced.iter().map(|text| id(text)).collect::<Result<_, _>>()?,
+                fenced: ids(&fenced)?,
                 position: position.map(Position),
             }),
             Self::Switched => MoveState::Switched,
@@ -194,8 +211,7 @@ impl StoredState {
 
 impl StoredList {
     fn into_value(self) -> Result<ListedGates, String> {
-        let instances = self.instances.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
-        Ok(ListedGates { revision: Revision(self.revision), instances })
+        Ok(ListedGates { revision: Revision(self.revision), instances: ids(&self.instances)? })
     }
 }
 
@@ -234,6 +250,7 @@ impl Shape for StoredMove {
             source_home: value.source_home.to_string(),
             target_home: value.target_home.to_string(),
             keeps_target_home: value.keeps_target_home,
+            source_gates: value.source_gates.iter().map(ToString::to_string).collect(),
             driver: StoredDriver::of(value.driver),
             cause: value.cause.clone(),
             limits: copy_limits!(&value.limits, StoredLimits),
@@ -258,6 +275,7 @@ impl Shape for StoredMove {
             source_home: id(&self.source_home)?,
             target_home: id(&self.target_home)?,
             keeps_target_home: self.keeps_target_home,
+            source_gates: ids(&self.source_gates)?,
             driver: self.driver.into_value(),
             cause: self.cause,
             limits: copy_limits!(&self.limits, MoveLimits),

@@ -20,6 +20,7 @@ fn record(state: MoveState) -> MoveRecord {
         source_home: "h0".parse().expect("legal"),
         target_home: "m1".parse().expect("legal"),
         keeps_target_home: true,
+        source_gates: ["i1".parse().expect("legal")].into(),
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
@@ -44,9 +45,13 @@ fn a_stored_move_reads_back_in_every_state() {
         MoveState::Copying(Copying { copied_bytes: 1, total_bytes: 2, advanced_ms: 3 }),
         MoveState::Syncing(Syncing {
             followed: Some(Measured { value: 5, at_ms: 6 }),
-            watched: Some(Measured { value: Admitted { oldest_request_ms: 7, open_streams: 8 }, at_ms: 9 }),
+            watched: [(
+                "i1".parse().expect("legal"),
+                Measured { value: Admitted { oldest_request_ms: 7, open_streams: 8 }, at_ms: 9 },
+            )]
+            .into(),
         }),
-        MoveState::Closing,
+        MoveState::Closing(Closing { ended: ["i1".parse().expect("legal")].into() }),
         MoveState::Holding(Holding {
             stage: HoldingStage::Last,
             list: Some(list),

@@ -11,6 +11,7 @@ use cellway_core::tenant::PlacementRecord;
 use cellway_core::tenant_move::{
     Fact, MoveRecord, MoveState, Order, Refused, Task, deadline, next, orders_for, placement_of,
 };
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// How often a lost compare-and-swap is tried again.
@@ -299,6 +300,7 @@ impl World {
             source_home: placement.home.clone(),
             target_home: crate::named(id.as_str()),
             keeps_target_home: false,
+            source_gates: gates_of(view, &placement.cell.name),
             driver: MoverDriver::Sqlite,
             cause: "asked".to_owned(),
             limits: Self::limits(),
@@ -334,7 +336,7 @@ impl World {
 
     fn txn_of_take_back(&mut self, view: &View, id: &MoveId, back: &MoveId) -> Option<Txn> {
         let (record, at) = view.a_move(id)?;
-        let taken = record.back(back.clone(), "worse".to_owned(), self.now_ms)?;
+        let taken = record.back(back.clone(), "worse".to_owned(), gates_of(view, &record.target.name), self.now_ms)?;
         let ended = next(record, Fact::TakenOver(back.clone()), self.now_ms).ok()?;
         let (locked, locked_at) = view.moving()?;
         let (_, placed_at) = view.placement()?;
@@ -446,4 +448,8 @@ fn with_leftover(txn: Txn, ended: &MoveRecord) -> Txn {
     let Some(home) = home else { return txn };
     let leftover = Leftover { left_by: ended.id.clone(), due_ms };
     txn.put(Key::Leftover(cell.clone(), home.clone()), Value::Leftover(leftover))
+}
+
+fn gates_of(view: &View, cell: &CellName) -> BTreeSet<InstanceId> {
+    view.gates(cell).map(|(list, _)| list.instances.keys().cloned().collect()).unwrap_or_default()
 }
