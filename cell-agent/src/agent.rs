@@ -52,6 +52,7 @@ impl Agent {
     /// Checks the configuration, locks the data directory and binds the ports.
     pub fn bind(config: AgentConfig) -> anyhow::Result<Self> {
         config.check()?;
+        raise_open_files();
         let disk = Arc::new(Disk::open(&config.data_dir)?);
         let threads = config.gate_threads.max(1);
         let gate = cellway_proxy::bind(config.gate_listen, threads)
@@ -235,6 +236,19 @@ async fn serve_gate(
     }
     let served = serving.await.context("the gate stopped serving");
     failure.map_or(served, Err)
+}
+
+/// Each fenced home that is not sealed yet keeps three files open, and each connection one: as many as are allowed.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::debug!(from = ?current, to = ?maximum, "limit of open files raised"),
+        Err(error) => tracing::warn!(limit = ?current, %error, "the limit of open files stays low"),
+    }
 }
 
 struct ShutOnDrop(Arc<GateTable>);

@@ -37,6 +37,10 @@ pub struct AgentConfig {
     pub faults: Faults,
 }
 
+/// The longest limit of an app on its requests: as long as a connection to it is kept for a request that nobody waits
+/// for any more.
+pub const LONGEST_REQUEST_MAX_MS: u64 = cellway_proxy::pool::ABANDONED_MS;
+
 /// How tenants' data is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DriverConfig {
@@ -93,6 +97,9 @@ impl AgentConfig {
         if self.control_plane.is_empty() {
             return Err(ConfigError::NoControlPlane);
         }
+        if !(1..=LONGEST_REQUEST_MAX_MS).contains(&self.longest_request_ms) {
+            return Err(ConfigError::LongestRequest { longest_request_ms: self.longest_request_ms });
+        }
         for base in &self.control_plane {
             if !is_loopback_url(base) {
                 return Err(ConfigError::NotLoopback { name: "control_plane", address: base.clone() });
@@ -128,6 +135,12 @@ pub enum ConfigError {
         name: &'static str,
         /// Its value.
         address: String,
+    },
+    /// The app's limit is none.
+    #[error("longest_request_ms is {longest_request_ms}, allowed are 1 to {LONGEST_REQUEST_MAX_MS} (an hour)")]
+    LongestRequest {
+        /// What was given.
+        longest_request_ms: u64,
     },
     /// No control plane was named.
     #[error("control_plane is empty: name at least one base URL, as in http://127.0.0.1:8082")]

@@ -44,6 +44,17 @@ CREATE TABLE IF NOT EXISTS placements (
 );
 ";
 
+/// Placements of tenants that left are kept, so that stale routers are led on after a restart: the newest ones.
+pub(crate) const DEPARTED_KEPT_MAX: usize = 10_000;
+
+/// Strikes the oldest placements that name another cell, or none.
+const STRIKE_DEPARTED: &str = "
+DELETE FROM placements WHERE tenant IN (
+    SELECT tenant FROM placements
+    WHERE json_extract(record, '$.uid') IS NOT (SELECT uid FROM identity)
+    ORDER BY read_at DESC, tenant LIMIT -1 OFFSET ?1
+)";
+
 /// Why the disk cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
@@ -254,8 +265,12 @@ impl Disk {
         rows.into_iter().map(|(tenant, epoch)| Ok((tenant.parse()?, Epoch(epoch.cast_unsigned())))).collect()
     }
 
-    /// Keeps placements for a start without the control plane.
+    /// Keeps placements for the next start; of tenants that left, the newest [`DEPARTED_KEPT_MAX`].
     pub(crate) fn save_placements(&self, placements: &[TenantPlacement]) -> Result<(), DiskError> {
+        self.save_placements_of(placements, DEPARTED_KEPT_MAX)
+    }
+
+    fn save_placements_of(&self, placements: &[TenantPlacement], departed_max: usize) -> Result<(), DiskError> {
         let mut connection = self.connection.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
@@ -269,6 +284,10 @@ impl Disk {
                     placement.read_at.0.cast_signed(),
                 ))?;
             }
+        }
+        let uid = read_identity(&transaction)?.and_then(|(_, identity)| identity.uid);
+        if placements.iter().any(|placement| uid.as_ref().is_none_or(|uid| placement.is_away_from(uid))) {
+            transaction.execute(STRIKE_DEPARTED, [i64::try_from(departed_max).unwrap_or(i64::MAX)])?;
         }
         transaction.commit()?;
         Ok(())

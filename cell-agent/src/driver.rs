@@ -160,6 +160,22 @@ impl Driver {
         }
     }
 
+    /// Whether a home of the tenant is kept fenced by a lock.
+    pub(crate) fn holds_lock(&self, tenant: &TenantId) -> bool {
+        match self {
+            Self::None => false,
+            Self::Sqlite(driver) => driver.holds_lock(tenant),
+        }
+    }
+
+    /// Another cell owns the tenant since `epoch`: its fenced homes are sealed, and their locks let go.
+    pub(crate) async fn departed(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Sqlite(driver) => driver.departed(tenant, epoch).await,
+        }
+    }
+
     /// The last position of a fenced home that is offered.
     pub(crate) async fn position(&self, move_id: &MoveId, home: &HomeId) -> Result<Position, DriverError> {
         match self {

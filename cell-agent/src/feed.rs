@@ -10,6 +10,7 @@ use crate::words::TenantPlacement;
 use anyhow::{Context, bail};
 use cellway_api::ApiError;
 use cellway_api::agent::{Down, PlacementDown, Register, Registered, STREAM_SILENCE_MS};
+use cellway_api::problem::Problem;
 use cellway_core::admission::Registration;
 use cellway_core::cell::MoverDriver;
 use cellway_core::ids::{CellUid, InvalidId, Revision};
@@ -89,21 +90,32 @@ impl Feed {
         let register = self.register();
         tokio::pin!(register);
         match timeout(Duration::from_millis(START_PATIENCE_MS), &mut register).await {
-            Ok(registered) => return registered,
+            Ok(registered) => {
+                let registration = registered?;
+                self.load_known().await?;
+                return Ok(registration);
+            }
             Err(_) => self.open_from_disk().await?,
         }
         register.await
+    }
+
+    /// What the run before knew, for the verdicts on tenants that left. No gate opens on it: all of it was read before
+    /// this registration.
+    async fn load_known(&self) -> anyhow::Result<()> {
+        let disk = Arc::clone(&self.disk);
+        let placements = tokio::task::spawn_blocking(move || disk.placements()).await??;
+        placements.into_iter().for_each(|placement| self.opener.observe(placement));
+        Ok(())
     }
 
     async fn open_from_disk(&self) -> anyhow::Result<()> {
         let (Some(uid), Some(revision)) = (self.identity.uid.clone(), self.identity.last_registration) else {
             return Ok(());
         };
-        let disk = Arc::clone(&self.disk);
-        let placements = tokio::task::spawn_blocking(move || disk.placements()).await??;
-        tracing::warn!(placements = placements.len(), "the control plane is away: gates open on what the disk knows");
+        tracing::warn!("the control plane is away: gates open on what the disk knows");
         self.table.register(uid, revision);
-        placements.into_iter().for_each(|placement| self.opener.observe(placement));
+        self.load_known().await?;
         self.health.set_serving();
         Ok(())
     }
@@ -126,8 +138,7 @@ impl Feed {
                 Err(error) => error,
             };
             match &error {
-                // A cell may be created after its agent was started.
-                ApiError::Refused(problem) if problem.status < 500 && problem.status != 404 => {
+                ApiError::Refused(problem) if is_for_good(problem) => {
                     self.table.shut();
                     bail!("the control plane refuses this agent: {problem}");
                 }
@@ -228,6 +239,12 @@ impl Feed {
             tracing::error!(%error, "the placements on disk could not be erased");
         }
     }
+}
+
+/// Whether a registration that is refused so would be refused again. A cell may be created after its agent was started,
+/// and what is only contended or overloaded says so by another status than a refusal's.
+fn is_for_good(problem: &Problem) -> bool {
+    matches!(problem.status, 400..500) && !matches!(problem.status, 404 | 408 | 425 | 429)
 }
 
 fn placement_seen(tenant: &str, revision: u64, placement: PlacementDown) -> Result<TenantPlacement, InvalidId> {

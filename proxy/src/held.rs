@@ -33,6 +33,8 @@ struct State {
     released: bool,
     touched: bool,
     finished: bool,
+    /// The connection asked for more, and the client had sent none.
+    starved: bool,
     waker: Option<Waker>,
 }
 
@@ -45,7 +47,8 @@ impl HeldBody {
     /// Holds `body`.
     pub fn new(body: Incoming) -> (Self, HeldHandle) {
         let hint = body.size_hint();
-        let state = State { body: Some(body), released: false, touched: false, finished: false, waker: None };
+        let state =
+            State { body: Some(body), released: false, touched: false, finished: false, starved: false, waker: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), sent_bytes: AtomicU64::new(0) });
         (Self { shared: Arc::clone(&shared), hint }, HeldHandle(shared))
     }
@@ -90,6 +93,11 @@ impl HeldHandle {
         self.0.sent_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the connection could take more, and the client has not sent it.
+    pub fn is_starved(&self) -> bool {
+        self.0.state.lock().starved
+    }
+
     /// Whether the connection has taken all of it.
     pub fn is_finished(&self) -> bool {
         self.0.state.lock().finished
@@ -115,6 +123,7 @@ impl Body for HeldBody {
         let polled = Pin::new(&mut *body).poll_frame(cx);
         let at_end = body.is_end_stream();
         state.touched = true;
+        state.starved = polled.is_pending();
         match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {

@@ -23,7 +23,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const REAL_IP: &str = "x-real-ip";
 
 /// Fields that concern one connection only, beside those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -197,6 +197,12 @@ pub fn write_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
+/// Whether an answer is an event stream, which may be silent for as long as it likes.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
 fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     headers
         .get_all(header::CONNECTION)
@@ -240,19 +246,20 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// `x-cellway-*`, with any mix of `-` and `_`: many apps cannot tell these apart.
 fn is_reserved(name: &str) -> bool {
-    const PREFIX: &[u8] = b"x-cellway-";
-    let name = name.as_bytes();
-    name.len() >= PREFIX.len()
-        && name.iter().zip(PREFIX).all(|(byte, wanted)| byte == wanted || (*wanted == b'-' && *byte == b'_'))
+    begins_like(name, "x-cellway-")
 }
 
+/// What says who the client is, with the same mixes.
 fn is_forwarding(name: &str) -> bool {
-    const PREFIX: &str = "x-forwarded-";
-    let same = |(byte, wanted): (u8, u8)| byte == wanted || (wanted == b'-' && byte == b'_');
     name == header::FORWARDED.as_str()
-        || (name.len() >= PREFIX.len() && name.bytes().zip(PREFIX.bytes()).all(same))
-        || name == REAL_IP.as_str()
-        || name == "x_real_ip"
+        || begins_like(name, "x-forwarded-")
+        || (name.len() == REAL_IP.len() && begins_like(name, REAL_IP))
+}
+
+/// Whether the name begins with `prefix`, `_` standing for `-` anywhere.
+fn begins_like(name: &str, prefix: &str) -> bool {
+    let same = |(byte, wanted): (u8, u8)| byte == wanted || (wanted == b'-' && byte == b'_');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
 fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {

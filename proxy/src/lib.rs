@@ -11,6 +11,7 @@ pub mod pool;
 pub mod serve;
 pub mod upgrade;
 
+mod addresses;
 mod head_tap;
 mod socket;
 

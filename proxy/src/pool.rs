@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -22,20 +23,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::body::RequestBody;
 use crate::socket::{Idleness, Socket, SocketHandle};
 
+mod limits;
 mod pooled_body;
+mod share;
 
-pub use pooled_body::{OnDrop, PooledBody};
+pub use limits::{
+    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits,
+    USED_PER_TENANT_MAX, WAIT_MS,
+};
+pub use pooled_body::{OnDrop, PooledBody, Silent};
+use share::{Share, Shares};
 
-/// How long an idle connection is kept: well below the 30 s after which [`crate::serve()`] closes one.
-pub const IDLE_MS: u64 = 15_000;
-/// How long connecting may take.
-pub const CONNECT_MS: u64 = 1_000;
-/// How long a request waits for a connection when all that are allowed are in use.
-pub const WAIT_MS: u64 = 1_000;
-/// Connections per endpoint and thread.
-pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
-/// Idle connections kept per endpoint and thread.
-pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
 /// How long an endpoint that could not be reached is tried last.
 pub const SHUNNED_MS: u64 = 1_000;
 /// How long a connection may take, after its answer was read, until it can be used again.
@@ -46,33 +44,6 @@ const SWEEP_MS: u64 = 5_000;
 const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of an answer read ahead of who takes them.
 const READ_AHEAD_MAX_BYTES: usize = 128 * 1024;
-
-/// The bounds of a [`Pool`].
-#[derive(Debug, Clone, Copy)]
-pub struct PoolLimits {
-    /// Connections per endpoint, idle or not.
-    pub open_per_endpoint: usize,
-    /// Of these, idle ones.
-    pub idle_per_endpoint: usize,
-    /// How long one may lie idle.
-    pub idle_ms: u64,
-    /// How long connecting may take.
-    pub connect_ms: u64,
-    /// How long to wait for a connection when all are in use.
-    pub wait_ms: u64,
-}
-
-impl Default for PoolLimits {
-    fn default() -> Self {
-        Self {
-            open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
-            idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
-            idle_ms: IDLE_MS,
-            connect_ms: CONNECT_MS,
-            wait_ms: WAIT_MS,
-        }
-    }
-}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +68,8 @@ pub enum NotSent {
     /// The endpoint cannot be reached.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
-    /// All connections that are allowed were in use for too long.
-    #[error("all {0} connections are in use")]
+    /// All connections that are allowed, altogether or to one tenant, were in use for too long.
+    #[error("all {0} connections that are allowed are in use")]
     Exhausted(usize),
     /// The connection closed before the request was written.
     #[error("the connection closed before the request was written")]
@@ -122,6 +93,7 @@ struct Endpoint {
     limits: PoolLimits,
     idle: RefCell<VecDeque<(Connection, Instant)>>,
     open: Cell<usize>,
+    shares: Shares,
     freed: Notify,
     shunned_until: Cell<Option<Instant>>,
 }
@@ -134,6 +106,8 @@ struct Connection {
     chores: mpsc::UnboundedSender<Chore>,
     /// It has carried a request before, so the peer may be closing it for having been idle.
     reused: bool,
+    /// Of who uses it now, if its use is counted.
+    share: Option<Share>,
     _slot: Slot,
 }
 
@@ -145,8 +119,8 @@ struct Slot(Rc<Endpoint>);
 enum Chore {
     /// Wait until the connection can be used again.
     Settle(Connection),
-    /// Read an answer that nobody takes any more to its end.
-    Drain(PooledBody),
+    /// Read an answer that nobody takes any more to its end, or for this long.
+    Drain(PooledBody, Duration),
 }
 
 impl Pool {
@@ -168,17 +142,25 @@ impl Pool {
     pub async fn send(
         &self,
         endpoint: SocketAddr,
+        request: Request<RequestBody>,
+    ) -> Result<Response<PooledBody>, SendError> {
+        self.send_for(None, endpoint, request).await
+    }
+
+    /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange, or the tunnel that comes of
+    /// it, has ended; a tenant that uses as many as it may waits as if all were in use.
+    pub async fn send_for(
+        &self,
+        tenant: Option<&str>,
+        endpoint: SocketAddr,
         mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
         *request.version_mut() = Version::HTTP_11;
         let endpoint = self.endpoint(endpoint);
         loop {
-            let mut connection = match endpoint.take_idle() {
-                Some(connection) => connection,
-                None => match self.connect(&endpoint).await {
-                    Ok(connection) => connection,
-                    Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
-                },
+            let mut connection = match self.obtain(tenant, &endpoint).await {
+                Ok(connection) => connection,
+                Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
             };
             let reused = connection.reused;
             request.body_mut().attach(connection.socket.clone());
@@ -199,18 +181,39 @@ impl Pool {
     /// Like [`Pool::send`], in a task of its own that runs until the peer has ended the request, whatever becomes
     /// of the caller. `ended` is called exactly once, when the answer was read to its end, the connection failed,
     /// or the request could not be sent. The body of the answer is drained when it is dropped ([`OnDrop::Drain`]);
-    /// a body to be sent should break off with [`crate::OnBreak::HalfClose`].
+    /// a body to be sent should break off with [`crate::OnBreak::HalfClose`]. Without a caller it goes on for
+    /// [`PoolLimits::abandoned_ms`] at most.
     pub fn send_to_the_end<F: FnOnce() + 'static>(
         &self,
         endpoint: SocketAddr,
         request: Request<RequestBody>,
         ended: F,
     ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.send_to_the_end_for(None, endpoint, request, ended)
+    }
+
+    /// [`Pool::send_to_the_end`] as [`Pool::send_for`].
+    pub fn send_to_the_end_for<F: FnOnce() + 'static>(
+        &self,
+        tenant: Option<&str>,
+        endpoint: SocketAddr,
+        request: Request<RequestBody>,
+        ended: F,
+    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F> {
+        let (mut answer, answered) = tokio::sync::oneshot::channel();
         let pool = self.clone();
+        let tenant: Option<Box<str>> = tenant.map(Into::into);
         let ended = Ended::new(ended);
+        let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
         spawn_local(async move {
-            let result = pool.send(endpoint, request).await.map(|response| {
+            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, request));
+            let sent = tokio::select! {
+                biased;
+                sent = sending.as_mut() => Some(sent),
+                () = answer.closed() => timeout(abandoned, sending).await.ok(),
+            };
+            let Some(sent) = sent else { return };
+            let result = sent.map(|response| {
                 response.map(|mut body| {
                     body.on_end(ended);
                     body.on_drop(OnDrop::Drain);
@@ -249,9 +252,27 @@ impl Pool {
         Rc::clone(endpoints.entry(address).or_insert_with(new))
     }
 
-    async fn connect(&self, endpoint: &Rc<Endpoint>) -> Result<Connection, NotSent> {
+    /// A connection to use: an idle one, or a new one.
+    async fn obtain(&self, tenant: Option<&str>, endpoint: &Rc<Endpoint>) -> Result<Connection, NotSent> {
         let limits = self.inner.limits;
         let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
+        let share = match tenant {
+            Some(tenant) => {
+                let share = endpoint.shares.take(tenant, deadline).await;
+                Some(share.ok_or(NotSent::Exhausted(limits.used_per_tenant))?)
+            }
+            None => None,
+        };
+        let mut connection = match endpoint.take_idle() {
+            Some(connection) => connection,
+            None => self.connect(endpoint, deadline).await?,
+        };
+        connection.share = share;
+        Ok(connection)
+    }
+
+    async fn connect(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<Connection, NotSent> {
+        let limits = self.inner.limits;
         let slot = loop {
             if let Some(slot) = Slot::take(endpoint) {
                 break slot;
@@ -288,7 +309,8 @@ impl Pool {
             }
         });
         let chores = self.inner.chores.clone();
-        Ok(Connection { sender, socket: handle, driver: driver.abort_handle(), chores, reused: false, _slot: slot })
+        let driver = driver.abort_handle();
+        Ok(Connection { sender, socket: handle, driver, chores, reused: false, share: None, _slot: slot })
     }
 }
 
@@ -326,6 +348,7 @@ impl Endpoint {
             limits,
             idle: RefCell::default(),
             open: Cell::new(0),
+            shares: Shares::new(limits.used_per_tenant),
             freed: Notify::new(),
             shunned_until: Cell::new(None),
         }
@@ -359,6 +382,10 @@ impl Endpoint {
 }
 
 impl Connection {
+    fn limits(&self) -> &PoolLimits {
+        &self._slot.0.limits
+    }
+
     /// The answer was read to its end.
     fn give_back(self) {
         if self.sender.is_ready() {
@@ -371,6 +398,7 @@ impl Connection {
 
     fn settle(mut self) {
         self.reused = true;
+        self.share = None;
         let endpoint = Rc::clone(&self._slot.0);
         let excess = {
             let mut idle = endpoint.idle.borrow_mut();
@@ -413,7 +441,11 @@ async fn run_chore(chore: Chore) {
                 connection.settle();
             }
         }
-        Chore::Drain(body) => body.drain().await,
+        Chore::Drain(body, limit) => {
+            if timeout(limit, body.drain()).await.is_err() {
+                tracing::warn!("a peer has not ended an answer that nobody takes, closing its connection");
+            }
+        }
     }
 }
 
@@ -422,7 +454,10 @@ async fn sweep(pool: Weak<Inner>) {
         tokio::time::sleep(Duration::from_millis(SWEEP_MS)).await;
         let Some(pool) = pool.upgrade() else { return };
         let endpoints: Vec<Rc<Endpoint>> = pool.endpoints.borrow().values().cloned().collect();
-        endpoints.iter().for_each(|endpoint| endpoint.drop_old());
+        for endpoint in &endpoints {
+            endpoint.drop_old();
+            endpoint.shares.forget_absent();
+        }
         drop(endpoints);
         pool.endpoints.borrow_mut().retain(|_, endpoint| endpoint.open.get() > 0 || Rc::strong_count(endpoint) > 1);
     }

@@ -26,8 +26,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::addresses::{Addresses, Counted};
 use crate::body::ResponseBody;
 use crate::head_tap::HeadTap;
+use crate::hygiene;
 use crate::socket::{Socket, SocketHandle};
 
 /// How long a client may take for a head, and be idle before one.
@@ -97,6 +99,10 @@ pub struct ServeOptions {
     pub drain_ms: u64,
     /// Connections per thread.
     pub connections_per_thread: usize,
+    /// Connections per client address, over all threads.
+    pub connections_per_address: usize,
+    /// How long a client may take nothing of an answer that waits for it. Tunnels and event streams have no limit.
+    pub unread_ms: Option<u64>,
 }
 
 impl Default for ServeOptions {
@@ -105,6 +111,8 @@ impl Default for ServeOptions {
             head_timeout_ms: HEAD_TIMEOUT_MS,
             drain_ms: DRAIN_MS,
             connections_per_thread: CONNECTIONS_PER_THREAD_MAX,
+            connections_per_address: usize::MAX,
+            unread_ms: None,
         }
     }
 }
@@ -173,12 +181,13 @@ pub async fn serve<H: Handler>(
     let shutdown = shutdown.child_token();
     let _shutdown_on_drop = shutdown.clone().drop_guard();
     let make = Arc::new(make);
+    let addresses = Addresses::new(options.connections_per_address);
     let mut threads = Vec::new();
     for (thread, socket) in listeners.sockets.into_iter().enumerate() {
         let (done, ended) = oneshot::channel();
-        let (make, shutdown) = (Arc::clone(&make), shutdown.clone());
+        let (make, shutdown, addresses) = (Arc::clone(&make), shutdown.clone(), Arc::clone(&addresses));
         let spawned = std::thread::Builder::new().name(format!("serve-{thread}")).spawn(move || {
-            let result = run_thread(socket, options, thread, shutdown, &*make);
+            let result = run_thread(socket, options, thread, shutdown, &addresses, &*make);
             let _ = done.send(result);
         });
         spawned.map_err(|source| ServeError::Start { address, source })?;
@@ -199,6 +208,7 @@ fn run_thread<H: Handler>(
     options: ServeOptions,
     thread: usize,
     shutdown: CancellationToken,
+    addresses: &Arc<Addresses>,
     make: &impl Fn(ThreadContext) -> Rc<H>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -210,7 +220,7 @@ fn run_thread<H: Handler>(
         let context = ThreadContext { thread, tasks: tasks.clone(), shutdown: shutdown.clone(), stop: stop.clone() };
         let handler = make(context.clone());
         tokio::select! {
-            () = accept(&listener, options, &context, &handler) => {}
+            () = accept(&listener, options, &context, addresses, &handler) => {}
             () = shutdown.cancelled() => {}
         }
         drop(listener);
@@ -224,8 +234,15 @@ fn run_thread<H: Handler>(
     })
 }
 
-async fn accept<H: Handler>(listener: &TcpListener, options: ServeOptions, context: &ThreadContext, handler: &Rc<H>) {
+async fn accept<H: Handler>(
+    listener: &TcpListener,
+    options: ServeOptions,
+    context: &ThreadContext,
+    addresses: &Arc<Addresses>,
+    handler: &Rc<H>,
+) {
     let builder = protocol(options);
+    let patience = options.unread_ms.map(Duration::from_millis);
     loop {
         match listener.accept().await {
             // The tunnels of connections that were upgraded count as connections.
@@ -233,8 +250,12 @@ async fn accept<H: Handler>(listener: &TcpListener, options: ServeOptions, conte
                 tracing::debug!("too many connections, closing a new one");
             }
             Ok((tcp, address)) => {
-                let connection = drive(builder.clone(), tcp, address, context.clone(), Rc::clone(handler));
-                context.tasks.spawn_local(connection);
+                let Some(counted) = addresses.count(address.ip()) else {
+                    tracing::debug!(%address, "too many connections of one address, closing a new one");
+                    continue;
+                };
+                let accepted = Accepted { tcp, address, counted, patience };
+                context.tasks.spawn_local(drive(builder.clone(), accepted, context.clone(), Rc::clone(handler)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -256,24 +277,33 @@ fn protocol(options: ServeOptions) -> http1::Builder {
     builder
 }
 
-async fn drive<H: Handler>(
-    builder: http1::Builder,
+struct Accepted {
     tcp: TcpStream,
     address: SocketAddr,
-    context: ThreadContext,
-    handler: Rc<H>,
-) {
+    counted: Counted,
+    patience: Option<Duration>,
+}
+
+async fn drive<H: Handler>(builder: http1::Builder, accepted: Accepted, context: ThreadContext, handler: Rc<H>) {
+    let Accepted { tcp, address, counted, patience } = accepted;
     if tcp.set_nodelay(true).is_err() {
         return;
     }
     let (socket, handle) = Socket::new(tcp);
     let first_unclear = Arc::new(AtomicU64::new(u64::MAX));
-    let io = TappedSocket { socket, tap: HeadTap::new(), first_unclear: Arc::clone(&first_unclear) };
+    let tap = HeadTap::new();
+    let io = TappedSocket { socket, tap, first_unclear: Arc::clone(&first_unclear), _counted: counted };
+    let patience = Rc::new(Patience { socket: handle.clone(), limit: patience, set: Cell::new(false) });
     let number = Cell::new(0);
     let service = service_fn(move |request| {
         let two_lengths = number.replace(number.get() + 1) >= first_unclear.load(Ordering::Relaxed);
         let answer = Rc::clone(&handler).handle(request, Peer { address, two_lengths });
-        async move { Ok::<_, Infallible>(answer.await) }
+        let patience = Rc::clone(&patience);
+        async move {
+            let answer = answer.await;
+            patience.fit(&answer);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     run_connection(pin!(connection), &handle, &context).await;
@@ -295,6 +325,24 @@ where
         result = connection.as_mut() => log_end(result),
         () = reset.as_mut() => {}
         () = context.stop.cancelled() => {}
+    }
+}
+
+/// Bounds how long a client may leave an answer unread.
+struct Patience {
+    socket: SocketHandle,
+    limit: Option<Duration>,
+    set: Cell<bool>,
+}
+
+impl Patience {
+    /// Asks the kernel only where one answer differs from the one before it.
+    fn fit(&self, answer: &Response<ResponseBody>) {
+        let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
+        let wanted = self.limit.filter(|_| !lasting);
+        if self.set.replace(wanted.is_some()) != wanted.is_some() {
+            self.socket.give_up_after(wanted);
+        }
     }
 }
 
@@ -336,6 +384,8 @@ struct TappedSocket {
     socket: Socket,
     tap: HeadTap,
     first_unclear: Arc<AtomicU64>,
+    /// Goes with the connection into a tunnel.
+    _counted: Counted,
 }
 
 impl AsyncRead for TappedSocket {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -45,6 +46,16 @@ impl SocketHandle {
             // An error means that the peer is gone already, which reading will show.
             let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
         }
+    }
+
+    /// Lets the kernel break the connection when the peer takes nothing of what waits for it for this long, or is not
+    /// heard of meanwhile; never without a limit. [`SocketHandle::reset`] then returns.
+    pub(crate) fn give_up_after(&self, limit: Option<Duration>) {
+        // Best effort: without it the connection only stays longer.
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&self.0.tcp).set_tcp_user_timeout(limit);
+        #[cfg(not(target_os = "linux"))]
+        let _ = limit;
     }
 
     /// Asks the kernel, not the runtime, whose news may be a poll old.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -47,32 +47,77 @@ pub fn is_switch(status: StatusCode, headers: &HeaderMap) -> bool {
 /// tunnel ends.
 pub fn tunnel(
     client: OnUpgrade,
-    mut response: Response<PooledBody>,
+    response: Response<PooledBody>,
     bytes: Rc<TunnelBytes>,
     stop: CancellationToken,
 ) -> (Response<ResponseBody>, impl Future<Output = ()>) {
+    let (answer, peer, place) = switched(response);
+    let run = async move {
+        drop(join(client, peer, &bytes, &stop).await);
+        drop(place);
+    };
+    (answer, run)
+}
+
+/// Like [`tunnel`], but it ends only when the peer has ended its side, or `patience` after the client's side is over:
+/// the peer is told by shutting the write side, and what it still says is thrown away. Gives whether the peer ended.
+pub fn tunnel_to_the_end(
+    client: OnUpgrade,
+    response: Response<PooledBody>,
+    bytes: Rc<TunnelBytes>,
+    stop: CancellationToken,
+    patience: Duration,
+) -> (Response<ResponseBody>, impl Future<Output = bool>) {
+    let (answer, peer, place) = switched(response);
+    let run = async move {
+        let ended = match join(client, peer, &bytes, &stop).await {
+            Some(peer) => timeout(patience, hang_up(peer)).await.is_ok(),
+            None => true,
+        };
+        // Dropped last: it says that the request is over.
+        drop(place);
+        ended
+    };
+    (answer, run)
+}
+
+/// The answer for the client, the peer's half, and its connection's place in the pool.
+fn switched(mut response: Response<PooledBody>) -> (Response<ResponseBody>, OnUpgrade, PooledBody) {
     let peer = hyper::upgrade::on(&mut response);
     let (mut head, place) = response.into_parts();
     debug_assert!(place.is_connected());
     hygiene::strip_response(&mut head.headers);
     hygiene::write_websocket(&mut head.headers);
-    let run = async move {
-        let joined = async {
-            let (client, peer) = (client.await?, peer.await?);
-            copy_both(TokioIo::new(client), TokioIo::new(peer), &bytes).await;
-            Ok::<_, hyper::Error>(())
-        };
-        tokio::select! {
-            result = joined => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "an upgrade was not completed");
-                }
-            }
-            () = stop.cancelled() => {}
-        }
-        drop(place);
+    (Response::from_parts(head, ResponseBody::Empty), peer, place)
+}
+
+/// Copies both ways until either side ends or `stop` fires; the client is closed then. Gives back the peer's side,
+/// unless it was never reached.
+async fn join(
+    client: OnUpgrade,
+    peer: OnUpgrade,
+    bytes: &TunnelBytes,
+    stop: &CancellationToken,
+) -> Option<TokioIo<Upgraded>> {
+    let not_completed = |error: hyper::Error| tracing::debug!(%error, "an upgrade was not completed");
+    let mut peer = TokioIo::new(peer.await.map_err(not_completed).ok()?);
+    let joined = async {
+        copy_both(TokioIo::new(client.await?), &mut peer, bytes).await;
+        Ok::<_, hyper::Error>(())
     };
-    (Response::from_parts(head, ResponseBody::Empty), run)
+    tokio::select! {
+        result = joined => { let _ = result.map_err(not_completed); }
+        () = stop.cancelled() => {}
+    }
+    Some(peer)
+}
+
+/// Tells the peer that nobody is there any more, and waits until it has ended its side as well.
+async fn hang_up(mut peer: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    // An error means that the peer is gone already, which reading shows.
+    let _ = peer.shutdown().await;
+    while !matches!(peer.read(&mut buffer).await, Ok(0) | Err(_)) {}
 }
 
 /// Copies both ways. When one direction ends, the other has [`LINGER_MS`] left.

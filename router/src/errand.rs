@@ -25,6 +25,8 @@ pub(crate) struct Errand {
     pub(crate) upload: Upload,
     /// The client's half of the tunnel, if it asks for a WebSocket.
     pub(crate) websocket: Option<OnUpgrade>,
+    /// Bytes of the body that the last attempt has sent.
+    pub(crate) sent: Rc<Cell<u64>>,
 }
 
 /// What came of an attempt.
@@ -39,14 +41,14 @@ pub(crate) enum Outcome {
 }
 
 impl Errand {
-    /// The request of one attempt, what it holds of the body, and how many bytes of it were sent.
+    /// The request of one attempt, and what it holds of the body.
     #[expect(clippy::expect_used, reason = "a tenant id is plain ASCII")]
     pub(crate) fn request(
         &mut self,
         kind: CellKind,
         stamp: Option<(&TenantId, Epoch)>,
-    ) -> (Request<RequestBody>, Lent, Rc<Cell<u64>>) {
-        let sent = Rc::new(Cell::new(0));
+    ) -> (Request<RequestBody>, Lent) {
+        self.sent = Rc::default();
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
@@ -61,8 +63,8 @@ impl Errand {
         if self.websocket.is_some() {
             hygiene::write_websocket(headers);
         }
-        let counter = Rc::clone(&sent);
-        (request.map(|body| body.counted_by(counter)), lent, sent)
+        let counter = Rc::clone(&self.sent);
+        (request.map(|body| body.counted_by(counter)), lent)
     }
 }
 

@@ -18,7 +18,7 @@ use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, Authority};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
-use cellway_proxy::{Handler, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext};
+use cellway_proxy::{Handler, HeldHandle, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -33,6 +33,9 @@ use crate::upload::{Lent, Upload};
 
 /// How long a cell may take to begin its answer, from the last byte of the request that moved.
 pub const ANSWER_MS: u64 = 60_000;
+/// How long an ordinary exchange may stand still, once it is under way: the client sends nothing more of its body, the
+/// cell nothing more of its answer, or the client takes nothing of it.
+pub const STALL_MS: u64 = 60_000;
 
 /// Forwards the requests of one thread.
 pub(crate) struct Forwarder {
@@ -76,8 +79,14 @@ impl Forwarder {
         head.headers.insert(header::HOST, authority.to_value());
         head.headers.insert(hygiene::REQUEST_ID, id.clone());
         hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, "http");
-        let errand =
-            Errand { method: head.method, target: origin_form(&head.uri), headers: head.headers, upload, websocket };
+        let errand = Errand {
+            method: head.method,
+            target: origin_form(&head.uri),
+            headers: head.headers,
+            upload,
+            websocket,
+            sent: Rc::default(),
+        };
         match tenant {
             Some(tenant) => self.deliver(&tenant, errand).await,
             None => self.to_origin(errand).await,
@@ -153,8 +162,9 @@ impl Forwarder {
             errand.upload.settle(&self.shared.replay).await?;
         }
         for endpoint in self.in_order(cell) {
-            let (request, lent, sent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
-            let response = match self.exchange(endpoint, request, &sent).await? {
+            let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
+            let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
+            let response = match self.exchange(endpoint, request, underway).await? {
                 Some(response) => response,
                 None if errand.upload.take_back(lent) => continue,
                 None => return Err(Failure::CellFailed),
@@ -186,18 +196,18 @@ impl Forwarder {
         &self,
         endpoint: SocketAddr,
         request: Request<RequestBody>,
-        sent: &Counter<u64>,
+        underway: Underway<'_>,
     ) -> Result<Option<Response<PooledBody>>, Failure> {
-        let mut answer = pin!(self.pool.send(endpoint, request));
-        let mut sent_before = 0;
+        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
+        let look_ms = self.shared.stall_ms.min(ANSWER_MS);
+        let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {
                 answer = answer.as_mut() => answer,
-                () = sleep(Duration::from_millis(ANSWER_MS)) => {
-                    if sent.get() == sent_before {
-                        return Err(Failure::CellTimeout);
-                    }
-                    sent_before = sent.get();
+                () = sleep(Duration::from_millis(look_ms)) => {
+                    still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
+                    sent_before = underway.sent.get();
+                    underway.check(still_ms, self.shared.stall_ms)?;
                     continue;
                 }
             };
@@ -249,8 +259,9 @@ impl Forwarder {
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
     async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
         let origin = self.shared.origin.ok_or(Failure::UnknownHost)?;
-        let (request, _, sent) = errand.request(CellKind::Origin, None);
-        let response = self.exchange(origin, request, &sent).await?.ok_or(Failure::CellFailed)?;
+        let (request, lent) = errand.request(CellKind::Origin, None);
+        let underway = Underway { tenant: None, lent: &lent, sent: &errand.sent };
+        let response = self.exchange(origin, request, underway).await?.ok_or(Failure::CellFailed)?;
         self.pass_on(&mut errand, response)
     }
 
@@ -259,9 +270,12 @@ impl Forwarder {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(errand, response);
         }
-        let (mut head, body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         if !hygiene::check_response(&head) {
             return Err(Failure::BadAnswer);
+        }
+        if !hygiene::is_event_stream(&head.headers) {
+            body.limit_silence(Duration::from_millis(self.shared.stall_ms), Rc::clone(&errand.sent));
         }
         hygiene::strip_response(&mut head.headers);
         head.headers.insert(hygiene::REQUEST_ID, errand.headers[hygiene::REQUEST_ID].clone());
@@ -283,10 +297,27 @@ impl Forwarder {
     }
 }
 
+/// What is watched while the head of an answer is waited for.
+struct Underway<'a> {
+    tenant: Option<&'a TenantId>,
+    lent: &'a Lent,
+    sent: &'a Counter<u64>,
+}
+
+impl Underway<'_> {
+    /// Whether to go on after this long without a byte of the request having been sent.
+    fn check(&self, still_ms: u64, stall_ms: u64) -> Result<(), Failure> {
+        if still_ms >= stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
+            return Err(Failure::BodyTimeout);
+        }
+        if still_ms >= ANSWER_MS { Err(Failure::CellTimeout) } else { Ok(()) }
+    }
+}
+
 /// Takes the body back after a verdict. A gate that asked for the body has admitted the request, whatever it says
 /// after that.
 fn take_back_refused(errand: &mut Errand, lent: Lent) -> Result<(), Failure> {
-    let asked_for = lent.as_ref().is_some_and(cellway_proxy::HeldHandle::is_released);
+    let asked_for = lent.as_ref().is_some_and(HeldHandle::is_released);
     if asked_for || !errand.upload.take_back(lent) {
         return Err(Failure::BadAnswer);
     }

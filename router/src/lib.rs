@@ -30,7 +30,7 @@ mod upload;
 
 pub use errand::REQUEST_ID_MAX_BYTES;
 pub use feed::{FeedEvent, FeedSource};
-pub use forward::ANSWER_MS;
+pub use forward::{ANSWER_MS, STALL_MS};
 pub use hold::HoldLimits;
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
@@ -63,7 +63,11 @@ pub struct RouterConfig {
     pub hold: HoldLimits,
     /// How much is kept of bodies that may have to be sent again.
     pub replay_max_bytes: usize,
-    /// Bounds of connections.
+    /// How long an ordinary exchange may stand still, once it is under way.
+    pub stall_ms: u64,
+    /// Bounds of connections to cells.
+    pub pool: PoolLimits,
+    /// Bounds of connections of clients.
     pub serve: ServeOptions,
     /// What to do wrong.
     #[cfg(feature = "test-faults")]
@@ -92,6 +96,9 @@ impl RouterConfig {
             snapshot_path: None,
             hold: HoldLimits::default(),
             replay_max_bytes: REPLAY_MAX_BYTES,
+            stall_ms: STALL_MS,
+            pool: PoolLimits::default(),
+            // Not bounded per address: on loopback, behind a TLS terminator, all clients have the same one.
             serve: ServeOptions::default(),
             #[cfg(feature = "test-faults")]
             faults: Faults::default(),
@@ -147,7 +154,8 @@ impl Router {
     /// the admin listener shows.
     pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, data, admin } = self;
-        let options = config.serve;
+        let limits = config.pool;
+        let options = ServeOptions { unread_ms: Some(config.stall_ms), ..config.serve };
         let shared = Arc::new(share(config, &registry)?);
         let path = shared.snapshot_path.clone();
         if let Some(path) = path {
@@ -165,8 +173,7 @@ impl Router {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
         });
         let data = serve(data, options, shutdown, move |thread| {
-            let pool = Pool::new(PoolLimits::default());
-            Rc::new(Forwarder { shared: Arc::clone(&shared), pool, thread })
+            Rc::new(Forwarder { shared: Arc::clone(&shared), pool: Pool::new(limits), thread })
         });
         tokio::try_join!(data, admin)?;
         stop_feed.cancel();
@@ -185,6 +192,7 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
         metrics,
         domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
         origin: config.origin,
+        stall_ms: config.stall_ms,
         snapshot_path: config.snapshot_path,
         #[cfg(feature = "test-faults")]
         faults: config.faults,

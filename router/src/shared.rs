@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) domains: Domains,
     pub(crate) origin: Option<SocketAddr>,
+    pub(crate) stall_ms: u64,
     pub(crate) snapshot_path: Option<PathBuf>,
     #[cfg(feature = "test-faults")]
     pub(crate) faults: crate::Faults,

@@ -106,3 +106,33 @@ fn who_has_left_never_comes_back_under_the_same_id() {
     assert_ne!(after.instance, before.instance);
     assert_eq!((after.run, after.first_registration), (1, None));
 }
+
+#[test]
+fn of_tenants_that_left_only_the_newest_placements_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let disk = Disk::open(dir.path()).unwrap();
+    disk.start(&cell()).unwrap();
+    disk.registered(&CellUid::new("u1").unwrap(), Revision(1)).unwrap();
+    let placed = |tenant: &str, uid: &str, read_at| TenantPlacement {
+        tenant: tenant.parse().unwrap(),
+        record: PlacementRecord::Placed(Placement {
+            cell: CellRef { name: cell(), uid: CellUid::new(uid).unwrap() },
+            epoch: Epoch(3),
+            home: "h1".parse().unwrap(),
+            hold: None,
+        }),
+        read_at: Revision(read_at),
+    };
+    let gone = TenantPlacement {
+        tenant: "gone".parse().unwrap(),
+        record: PlacementRecord::Gone { epoch: Epoch(4) },
+        read_at: Revision(9),
+    };
+    let here = [placed("here-1", "u1", 2), placed("here-2", "u1", 3)];
+    let away = [placed("away-1", "u2", 4), placed("away-2", "u2", 7), gone];
+    disk.save_placements_of(&[here.as_slice(), &away].concat(), 2).unwrap();
+    let kept: Vec<_> = disk.placements().unwrap().iter().map(|kept| kept.tenant.to_string()).collect();
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    assert!(!kept.contains(&"away-1".to_owned()), "{kept:?}");
+    assert!(disk.save_placements(&away).is_ok() && disk.placements().unwrap().len() == 5);
+}

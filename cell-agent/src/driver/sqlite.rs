@@ -8,6 +8,7 @@ mod homes;
 mod incoming;
 mod install;
 mod outgoing;
+mod seal;
 
 pub(crate) use outgoing::{Pass, Passes};
 
@@ -43,7 +44,7 @@ pub(crate) struct SqliteDriver {
     faults: Faults,
     /// One step at a time per tenant.
     turns: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
-    /// The write locks that keep fenced homes fenced.
+    /// The write locks that keep fenced homes fenced until they are sealed.
     locks: Mutex<HashMap<(TenantId, HomeId), Connection>>,
     incoming: Mutex<HashMap<(MoveId, HomeId), Slot>>,
     passes: Arc<Passes>,

@@ -28,9 +28,25 @@ impl Opener {
 
     /// Takes a placement, and opens if it says so.
     pub(crate) fn observe(&self, placement: TenantPlacement) {
+        self.see_to_departure(&placement);
         let gate = self.table.entry(&placement.tenant);
         gate.observe(placement);
         self.see_to(&gate);
+    }
+
+    /// A tenant that another cell owns leaves homes here that nothing but a later release may open again.
+    fn see_to_departure(&self, placement: &TenantPlacement) {
+        let away = self.table.own().is_some_and(|own| placement.is_away_from(&own.uid));
+        if !away || !self.driver.holds_lock(&placement.tenant) {
+            return;
+        }
+        let (driver, tenant, epoch) = (self.driver.clone(), placement.tenant.clone(), placement.record.epoch());
+        tokio::spawn(async move {
+            if let Err(error) = driver.departed(&tenant, epoch).await {
+                // The lock stays, so the home is no less fenced.
+                tracing::warn!(%tenant, %error, "the home of a tenant that left could not be sealed");
+            }
+        });
     }
 
     fn see_to(&self, gate: &Arc<Gate>) {
@@ -48,7 +64,13 @@ impl Opener {
         loop {
             match self.driver.release(gate.tenant(), &home, epoch).await {
                 Ok(()) => gate.released(home, epoch),
-                Err(DriverError::Superseded) => return gate.stop_opening(),
+                Err(DriverError::Superseded) => {
+                    match gate.go_on_above(self.table.registration().as_ref(), &(home, epoch)) {
+                        Some(next) => (home, epoch) = next,
+                        None => return,
+                    }
+                    continue;
+                }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::from(error));
                     tracing::error!(tenant = %gate.tenant(), %home, epoch = epoch.0, error, "the gate stays closed");

@@ -9,6 +9,7 @@ use cellway_core::admission::RequestKind;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, EPOCH, TENANT, VERDICT};
+use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
@@ -29,8 +30,8 @@ use tokio::time::timeout;
 /// How much longer than the app's own limit its head is waited for.
 const HEAD_GRACE_MS: u64 = 1_000;
 
-/// How long the app may take to end a stream after it was hung up on.
-const STREAM_END_MS: u64 = 2_000;
+/// How long the app may take to end an event stream after it was hung up on: less than a fence may take to drain.
+const STREAM_END_MS: u64 = 800;
 
 /// A refused request's body up to this size is on its way already: it is read, so that the connection can go on.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
@@ -128,7 +129,8 @@ impl GateHandler {
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
         let request = towards_app(request, stamp, &lease);
-        let exchange = self.pool.send_to_the_end(self.parts.app, request, move || ending.ended());
+        let tenant = Some(stamp.tenant.as_str());
+        let exchange = self.pool.send_to_the_end_for(tenant, self.parts.app, request, move || ending.ended());
         let response = match timeout(limit, exchange).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return self.app_failed(&lease, &error),
@@ -157,6 +159,11 @@ impl GateHandler {
         lease.failed();
         self.parts.metrics.app_errors.inc();
         match error {
+            SendError::NotSent { cause: NotSent::Exhausted(_), .. } => {
+                let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "all connections to the app are in use");
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
             SendError::NotSent { cause, .. } => {
                 tracing::warn!(app = %self.parts.app, error = %cause, "the app cannot be reached");
                 refuse(StatusCode::BAD_GATEWAY, "the app cannot be reached")
@@ -168,21 +175,27 @@ impl GateHandler {
         }
     }
 
-    /// Joins both sides until either ends, or the tenant's streams have to end: then both connections are closed.
+    /// Joins both sides until either ends, or the tenant's streams have to end: then the router's side is closed and
+    /// the app is hung up on. The lease lasts until the app has closed its side too, within its own time limit.
     fn tunnel(&self, client: OnUpgrade, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
         let bytes = Rc::new(TunnelBytes::default());
         let stop = self.context.stop.child_token();
         let end = waiting.lease().end().unwrap_or_else(|| stop.clone());
-        let (answer, run) = upgrade::tunnel(client, response, Rc::clone(&bytes), stop.clone());
+        let patience = Duration::from_millis(self.parts.longest_request_ms);
+        let counted = Rc::clone(&bytes);
+        let (answer, run) = upgrade::tunnel_to_the_end(client, response, counted, stop.clone(), patience);
         self.context.tasks.spawn_local(async move {
             // The place for a clean Close frame (1012) before both sides are closed.
             tokio::pin!(run);
-            tokio::select! {
-                () = &mut run => {}
+            let app_ended = tokio::select! {
+                app_ended = &mut run => app_ended,
                 () = end.cancelled() => {
                     stop.cancel();
-                    run.await;
+                    run.await
                 }
+            };
+            if !app_ended {
+                tracing::warn!("the app has not closed a WebSocket within its own time limit");
             }
             waiting.lease().add_down(bytes.up.get() + bytes.down.get());
             waiting.lease().finish();

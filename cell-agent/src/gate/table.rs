@@ -282,19 +282,35 @@ impl Gate {
         needed
     }
 
-    /// The opener gives up: a later epoch was seen where the data is.
-    pub(crate) fn stop_opening(&self) {
-        self.state.lock().opening = false;
+    /// Like [`Gate::go_on_opening`], after a later epoch than `tried` was seen where the data is: the same again would
+    /// not help, and a placement that is newer will ask anew.
+    pub(crate) fn go_on_above(
+        &self,
+        registration: Option<&Registration>,
+        tried: &(HomeId, Epoch),
+    ) -> Option<(HomeId, Epoch)> {
+        let mut state = self.state.lock();
+        let needed = match registration.map(|registration| state.gate.try_open(registration)) {
+            Some(Opening::NeedsRelease(home, epoch)) if (&home, epoch) != (&tried.0, tried.1) => Some((home, epoch)),
+            Some(_) | None => {
+                state.opening = false;
+                None
+            }
+        };
+        drop(state);
+        self.changed.notify_waiters();
+        needed
     }
 
     pub(crate) fn released(&self, home: HomeId, epoch: Epoch) {
         self.state.lock().gate.released(home, epoch);
     }
 
-    /// The home that a placement seen names in the cell of this uid.
-    pub(crate) fn home_at(&self, uid: &CellUid) -> Option<HomeId> {
+    /// The home in this cell that a placement read since the registration names.
+    pub(crate) fn home_since(&self, registration: &Registration) -> Option<HomeId> {
         let state = self.state.lock();
-        state.gate.placement().filter(|placement| placement.cell.uid == *uid).map(|placement| placement.home.clone())
+        let named = state.gate.placement().filter(|placement| placement.cell.uid == registration.uid);
+        named.filter(|_| state.read_at >= registration.revision).map(|placement| placement.home.clone())
     }
 
     pub(crate) fn open_at(&self) -> Option<Epoch> {

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// How often the source says what its gate has admitted.
 const WATCH_INTERVAL_MS: u64 = 100;
 
+/// How often the last fact of an order is said again while the order stands: the replica that heard it may have known
+/// too little to take it.
+const SAY_AGAIN_INTERVAL_MS: u64 = 1_000;
+
 /// The pause between two passes over the source's changes.
 const FOLLOW_INTERVAL_MS: u64 = 200;
 
@@ -46,7 +50,7 @@ pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>
     let job = Job { means, move_id, tenant, endpoints };
     let done = match task {
         Task::Prepare { home } => job.prepare(home).await,
-        Task::Offer { .. } => Ok(()),
+        Task::Offer { .. } => return,
         Task::Copy { home, from } => job.copy(home, from).await,
         Task::Follow { home, from } => job.follow(home, from).await,
         Task::Watch { .. } => job.watch().await,
@@ -57,17 +61,19 @@ pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>
         Task::Open { epoch, .. } => job.open(epoch).await,
         Task::Drop { home } => job.drop_home(home).await,
     };
-    match done {
-        Ok(()) => {}
+    let fact = match done {
+        Ok(fact) => fact,
         Err(DriverError::Superseded) => {
             tracing::info!(move_id = %job.move_id, tenant = %job.tenant, "the order is stale and changes nothing");
+            return;
         }
         Err(error) => {
             let reason = format!("{:#}", anyhow::Error::from(error));
             tracing::error!(move_id = %job.move_id, tenant = %job.tenant, reason, "the order cannot be carried out");
-            job.say(FactUp::Failed { move_id: job.quoted(), reason });
+            FactUp::Failed { move_id: job.quoted(), reason }
         }
-    }
+    };
+    job.say_until_dropped(fact).await;
 }
 
 impl Job {
@@ -77,6 +83,14 @@ impl Job {
 
     fn say(&self, fact: FactUp) {
         self.means.facts.state(fact);
+    }
+
+    async fn say_until_dropped(&self, fact: FactUp) {
+        loop {
+            self.say(fact.clone());
+            tokio::time::sleep(Duration::from_millis(SAY_AGAIN_INTERVAL_MS)).await;
+            tracing::debug!(move_id = %self.move_id, tenant = %self.tenant, ?fact, "said again");
+        }
     }
 
     fn gate(&self) -> Arc<Gate> {
@@ -117,13 +131,12 @@ impl Job {
         }
     }
 
-    async fn prepare(&self, home: HomeId) -> Result<(), DriverError> {
+    async fn prepare(&self, home: HomeId) -> Result<FactUp, DriverError> {
         self.insist("prepare", || self.means.driver.prepare(&self.tenant, &home)).await?;
-        self.say(FactUp::Ready { move_id: self.quoted() });
-        Ok(())
+        Ok(FactUp::Ready { move_id: self.quoted() })
     }
 
-    async fn copy(&self, home: HomeId, from: HomeId) -> Result<(), DriverError> {
+    async fn copy(&self, home: HomeId, from: HomeId) -> Result<FactUp, DriverError> {
         let (fetch, progress) = (self.fetch(home, from), Arc::new(Progress::default()));
         let copied = |copied_bytes, total_bytes, complete| FactUp::Copied {
             move_id: self.quoted(),
@@ -137,8 +150,7 @@ impl Job {
             tokio::select! {
                 size = &mut pull => {
                     let size = size?;
-                    self.say(copied(size, size, true));
-                    return Ok(());
+                    return Ok(copied(size, size, true));
                 }
                 () = tokio::time::sleep(Duration::from_millis(COPY_REPORT_INTERVAL_MS)) => {
                     let (bytes, total) = progress.get();
@@ -148,7 +160,7 @@ impl Job {
         }
     }
 
-    async fn follow(&self, home: HomeId, from: HomeId) -> Result<(), DriverError> {
+    async fn follow(&self, home: HomeId, from: HomeId) -> Result<FactUp, DriverError> {
         let (fetch, progress) = (self.fetch(home, from), Arc::new(Progress::default()));
         loop {
             let begun = Instant::now();
@@ -169,7 +181,7 @@ impl Job {
         });
     }
 
-    async fn watch(&self) -> Result<(), DriverError> {
+    async fn watch(&self) -> Result<FactUp, DriverError> {
         let gate = self.gate();
         loop {
             self.say_running(&gate);
@@ -177,7 +189,7 @@ impl Job {
         }
     }
 
-    async fn close_streams(&self, epoch: Epoch) -> Result<(), DriverError> {
+    async fn close_streams(&self, epoch: Epoch) -> Result<FactUp, DriverError> {
         let gate = self.gate();
         let begun = Instant::now();
         loop {
@@ -190,7 +202,7 @@ impl Job {
     }
 
     /// On disk, then in force, then drained; only then it is said.
-    async fn fence(&self, epoch: Epoch) -> Result<(), DriverError> {
+    async fn fence(&self, epoch: Epoch) -> Result<FactUp, DriverError> {
         let gate = self.gate();
         if !self.means.ignore_fences {
             if gate.fence_is_new(epoch) {
@@ -201,8 +213,7 @@ impl Job {
             self.wait_for_orphans(&gate, epoch).await?;
         }
         tracing::info!(move_id = %self.move_id, tenant = %self.tenant, epoch = epoch.0, "fenced and drained");
-        self.say(FactUp::Fenced { move_id: self.quoted(), epoch: epoch.0 });
-        Ok(())
+        Ok(FactUp::Fenced { move_id: self.quoted(), epoch: epoch.0 })
     }
 
     async fn write_fence(&self, epoch: Epoch) -> Result<(), DriverError> {
@@ -218,7 +229,7 @@ impl Job {
         let Some(gone_by) = self.means.orphans.until() else {
             return Ok(());
         };
-        let home = self.means.table.own().and_then(|own| gate.home_at(&own.uid));
+        let home = self.means.table.registration().and_then(|registration| gate.home_since(&registration));
         if let Some(home) = home.filter(|_| self.means.driver.fences_data()) {
             match self.means.driver.fence(&self.tenant, &home, epoch).await {
                 Ok(()) => return Ok(()),
@@ -244,13 +255,12 @@ impl Job {
         }
     }
 
-    async fn fence_data(&self, home: HomeId, epoch: Epoch, list: Revision) -> Result<(), DriverError> {
+    async fn fence_data(&self, home: HomeId, epoch: Epoch, list: Revision) -> Result<FactUp, DriverError> {
         let driver = &self.means.driver;
         self.insist("fence data", || driver.fence(&self.tenant, &home, epoch)).await?;
         let position = self.insist("position", || driver.position(&self.move_id, &home)).await?;
         let (epoch, list) = (epoch.0, list.0);
-        self.say(FactUp::Positioned { move_id: self.quoted(), epoch, list, position: position.0 });
-        Ok(())
+        Ok(FactUp::Positioned { move_id: self.quoted(), epoch, list, position: position.0 })
     }
 
     async fn reach(
@@ -259,31 +269,28 @@ impl Job {
         epoch: Epoch,
         list: Revision,
         position: Position,
-    ) -> Result<(), DriverError> {
+    ) -> Result<FactUp, DriverError> {
         if !self.means.reached.is_newest(&self.move_id, list) {
             return Err(DriverError::Superseded);
         }
         let fetch = self.fetch(home, from);
         self.insist("reach", || self.means.driver.reach(&fetch, epoch, &position)).await?;
-        self.say(FactUp::Reached { move_id: self.quoted(), list: list.0, position: position.0 });
-        Ok(())
+        Ok(FactUp::Reached { move_id: self.quoted(), list: list.0, position: position.0 })
     }
 
-    async fn open(&self, epoch: Epoch) -> Result<(), DriverError> {
+    async fn open(&self, epoch: Epoch) -> Result<FactUp, DriverError> {
         let gate = self.gate();
         self.wait_until(&gate, || gate.open_at().is_some_and(|open| open >= epoch)).await;
-        self.say(FactUp::Opened { move_id: self.quoted(), epoch: epoch.0 });
-        Ok(())
+        Ok(FactUp::Opened { move_id: self.quoted(), epoch: epoch.0 })
     }
 
-    async fn drop_home(&self, home: HomeId) -> Result<(), DriverError> {
-        let named = self.means.table.own().and_then(|own| self.gate().home_at(&own.uid));
+    async fn drop_home(&self, home: HomeId) -> Result<FactUp, DriverError> {
+        let named = self.means.table.registration().and_then(|registration| self.gate().home_since(&registration));
         if named.is_some_and(|named| named == home) {
             return Err(DriverError::Served(home));
         }
         let driver = &self.means.driver;
         self.insist("drop", || driver.drop_home(&self.move_id, &self.tenant, &home)).await?;
-        self.say(FactUp::Dropped { move_id: self.quoted(), home: home.to_string() });
-        Ok(())
+        Ok(FactUp::Dropped { move_id: self.quoted(), home: home.to_string() })
     }
 }

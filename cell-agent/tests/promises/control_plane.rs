@@ -30,6 +30,7 @@ pub(crate) struct Said {
     pub(crate) orders: Vec<OrderDown>,
     pub(crate) gates: Option<(u64, Vec<String>)>,
     pub(crate) refuses: bool,
+    pub(crate) busy: bool,
 }
 
 #[derive(Default)]
@@ -130,6 +131,9 @@ async fn answer(request: Request<Incoming>, said: &Arc<watch::Sender<Said>>, hea
         if said.borrow().refuses {
             return refusal();
         }
+        if said.borrow().busy {
+            return problem(503, "unavailable", "others were faster");
+        }
         said.send_modify(|said| said.revision += 1);
         heard.lock().instances.push((register.instance.clone(), register.run));
         let revision = said.borrow().revision;
@@ -148,10 +152,12 @@ async fn answer(request: Request<Incoming>, said: &Arc<watch::Sender<Said>>, hea
 }
 
 fn refusal() -> Answer {
-    let problem =
-        Problem { kind: "conflict".into(), status: 409, title: "run 1 is not above run 7".into(), detail: None };
-    let mut response = json(&problem);
-    *response.status_mut() = StatusCode::CONFLICT;
+    problem(409, "conflict", "run 1 is not above run 7")
+}
+
+fn problem(status: u16, kind: &str, title: &str) -> Answer {
+    let mut response = json(&Problem { kind: kind.into(), status, title: title.into(), detail: None });
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
 }
 

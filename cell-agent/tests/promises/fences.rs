@@ -148,18 +148,22 @@ async fn a_home_that_a_placement_names_here_is_never_dropped() {
 }
 
 #[tokio::test]
-async fn an_order_that_is_done_is_not_done_again_while_it_stands() {
+async fn the_last_fact_of_an_order_is_said_again_while_it_stands_and_no_longer() {
     let stage = Stage::with_acme_open().await;
+    let said = || stage.plane.heard.lock().facts.len();
     stage.plane.order(vec![order(TaskDown::Prepare { home: "h2".into() })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Ready { .. })).await;
-    a_little().await;
-    let heard = stage.plane.heard.lock().facts.len();
-    assert_eq!(heard, 1);
+    let begun = Instant::now();
+    while said() < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not said again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1_500), "done again, not said again");
     stage.plane.order(vec![]);
     a_little().await;
-    stage.plane.order(vec![order(TaskDown::Prepare { home: "h2".into() })]);
-    a_little().await;
-    assert_eq!(stage.plane.heard.lock().facts.len(), 2);
+    let before = said();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(said(), before);
 }
 
 #[cfg(feature = "test-faults")]

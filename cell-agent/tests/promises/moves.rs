@@ -88,3 +88,28 @@ async fn a_move_brings_every_acknowledged_write_and_drops_only_the_old_home() {
     target.plane.fact(|fact| matches!(fact, FactUp::Failed { reason, .. } if reason.contains("served"))).await;
     assert!(live(&target).exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_seen_in_another_cell_leaves_a_home_that_no_old_connection_writes_to() {
+    let mut source = Stage::with_sqlite().await;
+    let app = open(&live(&source)).unwrap();
+    let insert = || app.execute("INSERT INTO rows DEFAULT VALUES", ()).map_err(|error| error.to_string());
+    insert().unwrap();
+    let fence_data = order(TaskDown::FenceData { home: home("new-15"), epoch: 15, list: 7 });
+    let offer = order(TaskDown::Offer { home: home("new-15") });
+    source.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
+    assert!(insert().unwrap_err().contains("locked"));
+    source.plane.order(vec![]);
+    source.plane.place("acme", "cell-b", 16, "h2", None);
+    for attempt in 0.. {
+        let refused = insert().unwrap_err();
+        if refused.contains("fenced by cellway") {
+            break;
+        }
+        assert!(attempt < 300, "{refused}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    source.stop().await;
+    assert!(insert().unwrap_err().contains("fenced by cellway"), "no agent has to run for it");
+}

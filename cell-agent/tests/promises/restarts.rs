@@ -1,6 +1,7 @@
 //! What the agent promises across restarts, and about its place on the list.
 
 use crate::stage::Stage;
+use cellway_api::agent::TaskDown;
 use cellway_cell_agent::{Agent, DriverConfig, leave};
 use std::time::Duration;
 
@@ -118,4 +119,55 @@ async fn without_tls_nothing_but_this_machine_is_bound_or_asked() {
     let mut config = stage.config();
     config.control_plane = vec!["http://192.0.2.1:8082".into()];
     assert!(Agent::bind(config).is_err());
+}
+
+#[tokio::test]
+async fn after_a_restart_a_stale_router_is_still_led_to_where_a_tenant_went() {
+    let mut stage = Stage::with_acme_open().await;
+    stage.plane.order(vec![crate::stage::order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.place("acme", "cell-b", 6, "h2", None);
+    stage.until(5, 421, Some("elsewhere; cell=cell-b epoch=6")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.stop().await;
+    // The control plane speaks of the tenants of this cell only.
+    stage.plane.said.send_modify(|said| said.placements.clear());
+    stage.start();
+    stage.until(5, 421, Some("elsewhere; cell=cell-b epoch=6")).await;
+}
+
+#[tokio::test]
+async fn what_the_disk_knows_opens_nothing_once_registered_anew() {
+    let mut stage = Stage::with_acme_open().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.stop().await;
+    stage.plane.said.send_modify(|said| said.placements.clear());
+    stage.start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(stage.verdict(5).await.0, 421);
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_only_busy_shuts_no_gate_and_is_asked_again() {
+    let mut stage = Stage::with_acme_open().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.stop().await;
+    stage.plane.said.send_modify(|said| said.busy = true);
+    stage.start();
+    stage.until_open(5).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(stage.verdict(5).await.0, 200);
+    stage.plane.said.send_modify(|said| said.busy = false);
+    stage.plane.place("acme", "cell-a", 6, "new-5", None);
+    stage.until_open(6).await;
+}
+
+#[tokio::test]
+async fn a_starting_agent_raises_its_limit_of_open_files_to_what_is_allowed() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let low = maximum.map_or(1_024, |maximum| maximum / 2);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(low), maximum }).unwrap();
+    let stage = Stage::new(|_| DriverConfig::None).await;
+    let _agent = Agent::bind(stage.config()).unwrap();
+    assert_eq!(getrlimit(Resource::Nofile).current, maximum);
 }

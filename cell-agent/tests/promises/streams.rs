@@ -1,7 +1,8 @@
 //! Long-lived streams: passed through at once, counted, ended when the tenant goes.
 
-use crate::stage::{Stage, order, status};
+use crate::stage::{LONGEST_REQUEST_MS, Stage, order, status};
 use cellway_api::agent::{FactUp, TaskDown};
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
@@ -16,6 +17,20 @@ async fn event_stream(stage: &Stage) -> (crate::stage::Wire, crate::app::Hand) {
     hand.stream.write_all(b"9\r\ndata: 1\n\n\r\n").await.unwrap();
     assert_eq!(wire.body(14).await, "9\r\ndata: 1\n\n\r\n");
     (wire, hand)
+}
+
+async fn websocket(stage: &Stage) -> (crate::stage::Wire, crate::app::Hand) {
+    let mut wire = stage.ask("GET /hand", 5, UPGRADE).await;
+    let mut hand = stage.app.hand().await;
+    assert!(hand.head.contains("upgrade: websocket"), "{}", hand.head);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    hand.stream.write_all(switch.as_bytes()).await.unwrap();
+    assert_eq!(status(&wire.head().await), 101);
+    (wire, hand)
+}
+
+fn is_fenced(fact: &FactUp) -> bool {
+    matches!(fact, FactUp::Fenced { .. })
 }
 
 #[tokio::test]
@@ -48,12 +63,7 @@ async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
 #[tokio::test]
 async fn a_websocket_is_joined_counted_and_cut_on_both_sides_by_the_fence() {
     let stage = Stage::with_acme_open().await;
-    let mut wire = stage.ask("GET /hand", 5, UPGRADE).await;
-    let mut hand = stage.app.hand().await;
-    assert!(hand.head.contains("upgrade: websocket"), "{}", hand.head);
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    hand.stream.write_all(switch.as_bytes()).await.unwrap();
-    assert_eq!(status(&wire.head().await), 101);
+    let (mut wire, mut hand) = websocket(&stage).await;
     wire.send("up").await;
     assert_eq!(hand.read(2).await, b"up");
     hand.stream.write_all(b"down").await.unwrap();
@@ -61,7 +71,45 @@ async fn a_websocket_is_joined_counted_and_cut_on_both_sides_by_the_fence() {
     stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 1, .. })).await;
     stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
-    stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { .. })).await;
     assert_eq!(wire.rest().await, "");
+    assert_eq!(hand.read(1).await, b"", "the app is told");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!stage.plane.has_heard(is_fenced), "the app may still be at it");
+    hand.stream.write_all(b"late").await.unwrap();
+    drop(hand);
+    stage.plane.fact(is_fenced).await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_its_client_left_counts_until_the_app_has_ended_it() {
+    let stage = Stage::with_acme_open().await;
+    let (wire, mut hand) = websocket(&stage).await;
+    drop(wire);
     assert_eq!(hand.read(1).await, b"");
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!stage.plane.has_heard(is_fenced));
+    drop(hand);
+    stage.plane.fact(is_fenced).await;
+}
+
+#[tokio::test]
+async fn an_app_that_never_ends_a_websocket_bounds_the_fence_by_its_own_limit() {
+    let stage = Stage::with_acme_open().await;
+    let (_wire, _hand) = websocket(&stage).await;
+    let begun = Instant::now();
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.fact(is_fenced).await;
+    assert!(begun.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
+}
+
+#[tokio::test]
+async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_second() {
+    let stage = Stage::with_acme_open().await;
+    let (mut wire, _hand) = event_stream(&stage).await;
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    assert_eq!(wire.body(5).await, "0\r\n\r\n");
+    let ended = Instant::now();
+    stage.plane.fact(is_fenced).await;
+    assert!(ended.elapsed() < Duration::from_millis(LONGEST_REQUEST_MS));
 }

@@ -100,6 +100,29 @@ fn only_a_whole_websocket_upgrade_is_one() {
 }
 
 #[test]
+fn no_spelling_of_a_forwarding_field_passes() {
+    let mixes = |name: &str| {
+        let dashes: Vec<usize> = name.match_indices('-').map(|(at, _)| at).collect();
+        (0..1_usize << dashes.len())
+            .map(|mix| {
+                let mut bytes = name.as_bytes().to_vec();
+                for (bit, at) in dashes.iter().enumerate() {
+                    bytes[*at] = if mix >> bit & 1 == 1 { b'_' } else { b'-' };
+                }
+                String::from_utf8(bytes).unwrap()
+            })
+            .collect::<Vec<_>>()
+    };
+    for name in ["x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-cellway-tenant"] {
+        for mix in mixes(name) {
+            let mut headers = head("GET", "/", &[(&mix, "1"), ("x-real-ipv6", "kept")]).headers;
+            strip_request(&mut headers);
+            assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-real-ipv6"], "{mix}");
+        }
+    }
+}
+
+#[test]
 fn forwarded_says_who_asked_for_what() {
     let mut headers = HeaderMap::new();
     let authority = authority(&head("GET", "/", &[("host", "a.example:81")])).unwrap();

@@ -1,12 +1,16 @@
 //! The body of an answer, which holds its connection until it was read.
 
+use std::cell::Cell;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Chore, Connection, Ended, switches};
 use crate::body::BodyError;
@@ -23,12 +27,28 @@ pub enum OnDrop {
     HangUpAndDrain,
 }
 
+/// The peer fell silent within its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer has sent nothing more of its answer for too long")]
+pub struct Silent;
+
+/// How long the peer may be silent while its answer is waited for.
+struct Silence {
+    limit: Duration,
+    sent_bytes: Rc<Cell<u64>>,
+    sent_before: u64,
+    since: Option<Instant>,
+    /// Made at the first silence: most answers are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
 /// The body of a pooled connection's answer.
 pub struct PooledBody {
     inner: Option<Incoming>,
     connection: Option<Connection>,
     ended: Option<Ended>,
     on_drop: OnDrop,
+    silence: Option<Silence>,
 }
 
 impl PooledBody {
@@ -36,13 +56,23 @@ impl PooledBody {
         let upgraded = switches(response.status());
         response.map(|inner| {
             let at_end = inner.is_end_stream();
-            let mut body =
-                Self { inner: Some(inner), connection: Some(connection), ended: None, on_drop: OnDrop::Close };
+            let mut body = Self::new(Some(inner), connection, None);
             if at_end && !upgraded {
                 body.finish();
             }
             body
         })
+    }
+
+    fn new(inner: Option<Incoming>, connection: Connection, ended: Option<Ended>) -> Self {
+        Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None }
+    }
+
+    /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
+    /// those of the request. Without this, a peer may be silent for as long as it likes.
+    pub fn limit_silence(&mut self, limit: Duration, sent_bytes: Rc<Cell<u64>>) {
+        let sent_before = sent_bytes.get();
+        self.silence = Some(Silence { limit, sent_bytes, sent_before, since: None, timer: None });
     }
 
     /// Says what happens when it is dropped before its end; [`OnDrop::Close`] unless said.
@@ -67,12 +97,44 @@ impl PooledBody {
         }
     }
 
+    /// Closes the connection if it has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.silence.as_mut().is_none_or(|silence| silence.poll_over(cx).is_pending()) {
+            return Poll::Pending;
+        }
+        self.inner = None;
+        self.connection = None;
+        self.ended = None;
+        Poll::Ready(Some(Err(Box::new(Silent))))
+    }
+
     /// Called once the whole answer was read.
     fn finish(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
         self.ended = None;
+    }
+}
+
+impl Silence {
+    /// Whether the silence has lasted too long. Called when nothing is there.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            let limit = self.limit;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(since + limit)));
+            ready!(timer.as_mut().poll(cx));
+            let sent = self.sent_bytes.get();
+            if sent != self.sent_before {
+                self.sent_before = sent;
+                since = Instant::now();
+                self.since = Some(since);
+            } else if timer.deadline() >= since + limit {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(since + limit);
+        }
     }
 }
 
@@ -85,8 +147,11 @@ impl Body for PooledBody {
         let polled = Pin::new(&mut *inner).poll_frame(cx);
         let at_end = inner.is_end_stream();
         match polled {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.poll_silence(cx),
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(silence) = &mut self.silence {
+                    silence.since = None;
+                }
                 if at_end {
                     self.finish();
                 }
@@ -119,12 +184,16 @@ impl Drop for PooledBody {
         if self.on_drop == OnDrop::Close {
             return;
         }
-        if self.on_drop == OnDrop::HangUpAndDrain {
+        let limits = connection.limits();
+        let limit_ms = if self.on_drop == OnDrop::HangUpAndDrain {
             connection.socket.half_close();
-        }
+            limits.hung_up_ms
+        } else {
+            limits.abandoned_ms
+        };
         let chores = connection.chores.clone();
         let (inner, ended) = (self.inner.take(), self.ended.take());
-        let rest = Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close };
-        let _ = chores.send(Chore::Drain(rest));
+        let rest = Self::new(inner, connection, ended);
+        let _ = chores.send(Chore::Drain(rest, Duration::from_millis(limit_ms)));
     }
 }

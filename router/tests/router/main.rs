@@ -5,6 +5,7 @@
 mod bodies;
 mod feeds;
 mod moves;
+mod stalls;
 mod strict;
 mod support;
 mod tunnels;

@@ -1,6 +1,6 @@
 //! Homes in place: released, fenced, dropped.
 
-use super::{LOCK_ATTEMPTS, SqliteDriver, beside, open_existing, remove, sync_dir};
+use super::{LOCK_ATTEMPTS, SqliteDriver, beside, open_existing, remove, seal, sync_dir};
 use crate::disk::HomeRow;
 use crate::driver::DriverError;
 use cellway_core::ids::{Epoch, HomeId, MoveId, TenantId};
@@ -70,7 +70,11 @@ impl SqliteDriver {
             return Err(DriverError::Superseded);
         }
         let known = self.find_or_begin(tenant, home)?;
-        if known.is_none_or(|row| row.released != Some(epoch)) {
+        if known.as_ref().is_none_or(|row| row.released != Some(epoch)) {
+            if known.is_some_and(|row| row.fenced.is_some()) {
+                // Before the release is on disk: a home that counts as released is never sealed.
+                seal::unseal(&self.home_path(tenant, home))?;
+            }
             self.disk.home_released(tenant, home, epoch)?;
         }
         self.lead_app_to(tenant, home)?;
@@ -164,7 +168,9 @@ impl SqliteDriver {
             // The lock comes before the name goes: an app that checks the name inside a write transaction then sees
             // no write of its own to a home that is no longer its own.
             let lock = lock(&path, home)?;
-            self.locks.lock().insert(key, lock);
+            if !seal::is_sealed(&lock)? {
+                self.locks.lock().insert(key, lock);
+            }
         }
         if self.leads_to(tenant, &path) {
             remove(&self.live_path(tenant))?;
@@ -188,7 +194,11 @@ impl SqliteDriver {
             return Err(DriverError::Served(home.clone()));
         }
         self.disk.home_dropped(tenant, home)?;
-        self.locks.lock().remove(&(tenant.clone(), home.clone()));
+        // An app that still has the file open must not go on writing to it unseen.
+        if let Err(error) = self.seal_locked(tenant, home) {
+            tracing::warn!(%tenant, %home, %error, "a home is dropped unsealed");
+            self.locks.lock().remove(&(tenant.clone(), home.clone()));
+        }
         self.forget_incoming(move_id, home);
         let path = self.home_path(tenant, home);
         remove(&path)?;
@@ -210,7 +220,7 @@ impl SqliteDriver {
 }
 
 /// Takes the write lock: proof that no write transaction runs, and that none can begin while it is held.
-fn lock(path: &Path, home: &HomeId) -> Result<Connection, DriverError> {
+pub(super) fn lock(path: &Path, home: &HomeId) -> Result<Connection, DriverError> {
     let connection = open_existing(path)?;
     for _ in 0..LOCK_ATTEMPTS {
         match connection.execute_batch("BEGIN IMMEDIATE") {

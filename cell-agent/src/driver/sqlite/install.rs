@@ -1,7 +1,7 @@
 //! The last step of a copy: verified as a whole, synced, and renamed into its place.
 
 use super::homes::SIDE_FILES;
-use super::{SqliteDriver, beside, open_existing, remove, sync_dir};
+use super::{SqliteDriver, beside, open_existing, remove, seal, sync_dir};
 use crate::driver::chunks::ChunkMap;
 use crate::driver::{DriverError, Fetch, Progress};
 use cellway_core::ids::{Epoch, HomeId, TenantId};
@@ -58,9 +58,11 @@ impl SqliteDriver {
 
     /// An older copy of the home may be in the place. Its log must not be taken for the new file's.
     fn clear_the_way(&self, tenant: &TenantId, home: &HomeId, path: &Path) -> Result<(), DriverError> {
-        self.locks.lock().remove(&(tenant.clone(), home.clone()));
+        // An app that still has the old copy open must not go on writing to it.
+        self.seal_locked(tenant, home)?;
         if path.try_exists().map_err(DriverError::file(path))? {
             let old = open_existing(path)?;
+            seal::see_seals(&old)?;
             // Folded in first: should this stop half-way, the old copy is still whole.
             old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
         }

@@ -1,7 +1,7 @@
 //! Passes over a home that is offered to another cell: each is a consistent copy in the staging directory, known by
 //! its digest.
 
-use super::{Connection, DriverError, blocking, home_path, open_existing, remove};
+use super::{Connection, DriverError, blocking, home_path, open_existing, remove, seal};
 use crate::driver::chunks::ChunkMap;
 use cellway_core::ids::{HomeId, MoveId, TenantId};
 use parking_lot::Mutex;
@@ -114,6 +114,9 @@ impl Passes {
 }
 
 fn make_pass(source: &Path, staged: &Path) -> Result<Pass, DriverError> {
+    if seal::is_sealed(&open_existing(source)?)? {
+        return Err(DriverError::Superseded);
+    }
     // Made first, so that a copy that fails half-way is removed as well.
     let mut pass = Pass { path: staged.to_owned(), map: ChunkMap::default(), digest: String::new() };
     back_up(source, staged)?;

@@ -343,3 +343,105 @@ async fn nothing_is_fetched_into_a_home_that_is_served() {
     let fetch = target.fetch(&source, "new-5", "new-5");
     assert!(matches!(target.driver.pull(&fetch, Arc::default()).await, Err(DriverError::Served(_))));
 }
+
+impl Cell {
+    fn locks(&self) -> usize {
+        let Driver::Sqlite(driver) = &self.driver else { panic!("sqlite was configured") };
+        driver.locks.lock().len()
+    }
+
+    async fn departed(&self, epoch: u64) {
+        self.driver.departed(&tenant(), Epoch(epoch)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_home_of_a_tenant_that_left_needs_no_lock_and_refuses_connections_of_before() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    let app = app(&cell.live());
+    let mut prepared = app.prepare("INSERT INTO rows (n, body) VALUES (?1, zeroblob(9))").unwrap();
+    prepared.execute([1]).unwrap();
+    cell.fence("new-5", 5).await.unwrap();
+    cell.departed(5).await;
+    assert_eq!(cell.locks(), 1, "only a later epoch is a departure");
+    cell.departed(6).await;
+    assert_eq!(cell.locks(), 0);
+    let refused = |result: rusqlite::Result<usize>| {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("fenced by cellway"), "{text}");
+    };
+    refused(prepared.execute([2]));
+    refused(insert(&app, 3));
+    for other in ["UPDATE rows SET n = n + 10", "DELETE FROM rows", "CREATE TABLE more (n)", "DROP TABLE rows"] {
+        refused(app.execute(other, ()));
+    }
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    refused(insert(&app, 4));
+    app.execute_batch("ROLLBACK").unwrap();
+    let later = Connection::open(cell.home_file("new-5")).unwrap();
+    refused(later.execute("DELETE FROM rows", ()));
+}
+
+#[tokio::test]
+async fn a_seal_outlives_a_restart_without_a_lock_and_a_later_release_takes_it_away() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    let old_app = app(&cell.live());
+    insert(&old_app, 1).unwrap();
+    cell.fence("new-5", 5).await.unwrap();
+    cell.departed(6).await;
+    let cell = cell.restart().await;
+    assert_eq!(cell.locks(), 0);
+    cell.fence("new-5", 5).await.unwrap();
+    assert_eq!(cell.locks(), 0, "a fence that comes again finds the seal");
+    assert!(insert(&old_app, 2).is_err());
+    cell.release("new-5", 7).await.unwrap();
+    cell.departed(6).await;
+    insert(&old_app, 3).unwrap();
+    assert_eq!(rows(&cell.live()).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 3]);
+    cell.fence("new-5", 7).await.unwrap();
+    assert!(insert(&old_app, 4).is_err());
+    cell.departed(8).await;
+    assert!(insert(&old_app, 5).is_err());
+}
+
+#[tokio::test]
+async fn a_home_without_a_write_ahead_log_is_sealed_once_nobody_reads_it() {
+    let cell = Cell::start(1).await;
+    cell.release("new-5", 5).await.unwrap();
+    let app = app(&cell.live());
+    let mode: String = app.query_row("PRAGMA journal_mode = DELETE", (), |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete");
+    insert(&app, 1).unwrap();
+    let reader = Connection::open(cell.live()).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM rows").unwrap();
+    cell.fence("new-5", 5).await.unwrap();
+    assert!(cell.driver.departed(&tenant(), Epoch(6)).await.is_err());
+    assert_eq!(cell.locks(), 1, "what cannot be sealed stays locked");
+    assert!(insert(&app, 2).is_err());
+    drop(reader);
+    cell.departed(6).await;
+    assert_eq!(cell.locks(), 0);
+    assert!(insert(&app, 3).unwrap_err().to_string().contains("fenced by cellway"));
+}
+
+#[tokio::test]
+async fn a_connection_of_before_never_writes_to_a_home_that_was_replaced_or_dropped() {
+    let (first, second) = (Cell::start(1).await, Cell::start(1).await);
+    first.release("new-5", 5).await.unwrap();
+    let old_app = app(&first.live());
+    insert(&old_app, 1).unwrap();
+    second.take_over(&first, "new-5", "h2", 5).await;
+    second.release("h2", 6).await.unwrap();
+    let second_app = app(&second.live());
+    insert(&second_app, 2).unwrap();
+    first.departed(6).await;
+    first.take_over(&second, "h2", "new-5", 6).await;
+    first.release("new-5", 7).await.unwrap();
+    assert!(insert(&old_app, 3).is_err(), "into a file that nobody would find");
+    assert_eq!(rows(&first.live()).len(), 2, "the way back brought no seal");
+    second.drop_home("h2").await.unwrap();
+    assert!(insert(&second_app, 4).is_err());
+    assert_eq!((first.locks(), second.locks()), (0, 0));
+}

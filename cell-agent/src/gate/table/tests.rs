@@ -140,3 +140,18 @@ async fn the_fault_open_at_once_admits_whatever_the_rules_say() {
     drop(admission);
     assert_eq!(gate.running().requests, 0);
 }
+
+#[tokio::test]
+async fn a_placement_that_came_while_an_older_one_was_tried_is_opened_next() {
+    let table = table();
+    let gate = table.entry(&tenant());
+    let registration = table.registration().unwrap();
+    gate.observe(placement(5, 10));
+    let tried = gate.begin_opening(&registration).unwrap();
+    gate.observe(placement(7, 11));
+    assert_eq!(gate.begin_opening(&registration), None, "somebody sees to it");
+    let next = gate.go_on_above(Some(&registration), &tried).unwrap();
+    assert_eq!(next.1, Epoch(7));
+    assert_eq!(gate.go_on_above(Some(&registration), &next), None, "the same again would not help");
+    assert!(gate.begin_opening(&registration).is_some(), "whoever comes next sees to it");
+}

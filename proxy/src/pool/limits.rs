@@ -1,0 +1,55 @@
+//! The bounds of a pool.
+
+/// How long an idle connection is kept: well below the 30 s after which [`crate::serve()`] closes one.
+pub const IDLE_MS: u64 = 15_000;
+/// How long connecting may take.
+pub const CONNECT_MS: u64 = 1_000;
+/// How long a request waits for a connection when all that are allowed are in use.
+pub const WAIT_MS: u64 = 1_000;
+/// Connections per endpoint and thread.
+pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
+/// Of these, the ones that one tenant may use at a time: half, so that one cannot keep all others waiting.
+pub const USED_PER_TENANT_MAX: usize = OPEN_PER_ENDPOINT_MAX / 2;
+/// Idle connections kept per endpoint and thread.
+pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
+/// How long an abandoned request may go on: a backstop above the time that any app gives its longest request, for
+/// until then it counts as running.
+pub const ABANDONED_MS: u64 = 3_600_000;
+/// How long a peer may take to end an answer after it was hung up on.
+pub const HUNG_UP_MS: u64 = 10_000;
+
+/// The bounds of a [`Pool`](super::Pool).
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    /// Connections per endpoint, idle or not.
+    pub open_per_endpoint: usize,
+    /// Of these, the ones that one tenant may use at a time.
+    pub used_per_tenant: usize,
+    /// Of these, idle ones.
+    pub idle_per_endpoint: usize,
+    /// How long one may lie idle.
+    pub idle_ms: u64,
+    /// How long connecting may take.
+    pub connect_ms: u64,
+    /// How long to wait for a connection when all are in use.
+    pub wait_ms: u64,
+    /// How long an abandoned request may go on.
+    pub abandoned_ms: u64,
+    /// How long a peer may take to end an answer after it was hung up on.
+    pub hung_up_ms: u64,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
+            used_per_tenant: USED_PER_TENANT_MAX,
+            idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
+            idle_ms: IDLE_MS,
+            connect_ms: CONNECT_MS,
+            wait_ms: WAIT_MS,
+            abandoned_ms: ABANDONED_MS,
+            hung_up_ms: HUNG_UP_MS,
+        }
+    }
+}

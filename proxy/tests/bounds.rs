@@ -1,0 +1,130 @@
+//! The bounds of a pool: what one tenant may use, and how long what nobody waits for may last.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use cellway_proxy::pool::NotSent;
+use cellway_proxy::{OnDrop, Pool, PoolLimits, RequestBody, SendError};
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An app that answers each request with `answer`, and then keeps its connections open whatever the other side does.
+async fn app(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                while tcp.read(&mut [0; 4096]).await.is_ok_and(|length| length > 0) {
+                    tcp.write_all(answer.as_bytes()).await.unwrap();
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    address
+}
+
+fn get() -> Request<RequestBody> {
+    Request::builder().uri("/").header("host", "a").body(RequestBody::empty()).unwrap()
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let reached = timeout(PATIENCE, async {
+        while !condition() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    });
+    reached.await.expect("a condition is reached in time");
+}
+
+const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+const WHOLE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
+
+#[tokio::test]
+async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
+    let app = app(HALF).await;
+    LocalSet::new()
+        .run_until(async {
+            let limits = PoolLimits { open_per_endpoint: 4, used_per_tenant: 2, wait_ms: 60, ..PoolLimits::default() };
+            let pool = Pool::new(limits);
+            let acme = Some("acme");
+            let first = pool.send_for(acme, app, get()).await.unwrap();
+            let _second = pool.send_for(acme, app, get()).await.unwrap();
+            let began = Instant::now();
+            let third = pool.send_for(acme, app, get()).await;
+            assert!(matches!(third, Err(SendError::NotSent { cause: NotSent::Exhausted(2), .. })));
+            assert!(began.elapsed() >= Duration::from_millis(60), "it is waited for");
+            assert!(pool.send_for(Some("beta"), app, get()).await.is_ok());
+            // Who waits gets the connection that comes free meanwhile.
+            let waiting = pool.clone();
+            let third = spawn_local(async move { waiting.send_for(acme, app, get()).await.is_ok() });
+            sleep(Duration::from_millis(10)).await;
+            drop(first);
+            assert!(third.await.unwrap());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_nobodys() {
+    let app = app(WHOLE).await;
+    LocalSet::new()
+        .run_until(async {
+            let limits = PoolLimits { open_per_endpoint: 2, used_per_tenant: 1, wait_ms: 60, ..PoolLimits::default() };
+            let pool = Pool::new(limits);
+            for tenant in ["acme", "acme", "beta", "acme"] {
+                let answer = pool.send_for(Some(tenant), app, get()).await.unwrap();
+                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
+            }
+            assert_eq!(pool.open_connections(app), 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_ignores_being_hung_up_on_is_closed() {
+    let app = app(HALF).await;
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits { hung_up_ms: 80, ..PoolLimits::default() });
+            let ended = Rc::new(Cell::new(false));
+            let note = Rc::clone(&ended);
+            let mut response = pool.send_to_the_end(app, get(), move || note.set(true)).await.unwrap();
+            response.body_mut().on_drop(OnDrop::HangUpAndDrain);
+            drop(response);
+            sleep(Duration::from_millis(20)).await;
+            assert!(!ended.get() && pool.open_connections(app) == 1);
+            until(|| ended.get() && pool.open_connections(app) == 0).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_is_bounded_before_and_within_its_answer() {
+    for answer in ["", HALF] {
+        let app = app(answer).await;
+        LocalSet::new()
+            .run_until(async {
+                let pool = Pool::new(PoolLimits { abandoned_ms: 80, ..PoolLimits::default() });
+                let ended = Rc::new(Cell::new(false));
+                let note = Rc::clone(&ended);
+                let exchange = pool.send_to_the_end(app, get(), move || note.set(true));
+                drop(timeout(Duration::from_millis(100), exchange).await);
+                assert!(!ended.get(), "{answer:?}: the time counts from when nobody waits any more");
+                until(|| ended.get() && pool.open_connections(app) == 0).await;
+            })
+            .await;
+    }
+}
