@@ -39,7 +39,7 @@ pub struct AgentConfig {
 
 /// The longest limit of an app on its requests: as long as a connection to it is kept for a request that nobody waits
 /// for any more.
-pub const LONGEST_REQUEST_MAX_MS: u64 = cellway_proxy::pool::ABANDONED_MS;
+pub(crate) const LONGEST_REQUEST_MAX_MS: u64 = cellway_proxy::pool::ABANDONED_MS;
 
 /// How tenants' data is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
