@@ -78,7 +78,9 @@ fn explained(error: &anyhow::Error) -> String {
             "error: {}\n  start a system with `cellway dev`, or say where the API is with --api or CELLWAY_API",
             shown(&format!("{error:#}"))
         ),
-        Some(ApiError::BrokenStream(_)) | None => format!("error: {}", shown(&format!("{error:#}"))),
+        Some(ApiError::BrokenStream(_)) => format!("error: {}", shown(&format!("{error:#}"))),
+        // Of our own making: a mistake in a configuration is shown in its lines.
+        None => format!("error: {}", format!("{error:#}").lines().map(shown).collect::<Vec<_>>().join("\n")),
     }
 }
 

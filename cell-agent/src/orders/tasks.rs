@@ -166,7 +166,9 @@ impl Job {
             let begun = Instant::now();
             let pull = || self.means.driver.pull(&fetch, Arc::clone(&progress));
             self.insist("follow", pull).await?;
-            let transfer_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let pass_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // Arriving also verifies the whole file, which takes about half as long again.
+            let transfer_ms = pass_ms.saturating_add(pass_ms / 2);
             self.say(FactUp::Followed { move_id: self.quoted(), transfer_ms });
             tokio::time::sleep(Duration::from_millis(FOLLOW_INTERVAL_MS)).await;
         }

@@ -59,9 +59,9 @@ struct CreateArgs {
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-While the move runs, a line on stderr shows its state, the bytes copied, the freeze that is predicted and then the
-one that it took, and how many long-lived streams (WebSocket, SSE) will be cut. Interrupting the command does not
-stop the move: `cellway move undo ID` does.
+While the move runs, a line on stderr shows its state, the bytes copied, the freeze that is
+predicted and then the one that it took, and how many long-lived streams (WebSocket, SSE) will be
+cut. Interrupting the command does not stop the move: `cellway move undo ID` does.
 
 Examples:
   cellway tenant move acme --to cell-b                  wait until the target has answered

@@ -61,6 +61,17 @@ pub(crate) enum Role {
     App,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Router => "router",
+            Self::ControlPlane => "control-plane",
+            Self::Agent => "agent",
+            Self::App => "app",
+        })
+    }
+}
+
 /// What a role's file has to tell.
 pub(crate) trait RoleFile: DeserializeOwned {
     /// Its role.
@@ -73,7 +84,7 @@ pub(crate) trait RoleFile: DeserializeOwned {
 pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let ConfigCommand::Check { file } = args.command;
     let role = check(&file).map_err(Failure::start_up)?;
-    output::talk(&format!("{}: a good configuration of role {role:?}", file.display()));
+    output::talk(&format!("{}: a good configuration of role {role}", file.display()));
     Ok(())
 }
 
@@ -95,7 +106,7 @@ pub(crate) fn load<T: RoleFile>(file: &Path) -> anyhow::Result<T> {
     let loaded: T = parse(file, &read(file)?)?;
     anyhow::ensure!(
         loaded.role() == T::ROLE,
-        "{}: its role is {:?}, but {:?} was to be started",
+        "{}: its role is {}, but {} was to be started",
         file.display(),
         loaded.role(),
         T::ROLE
@@ -112,7 +123,15 @@ fn read(file: &Path) -> anyhow::Result<String> {
 fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> anyhow::Result<T> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| anyhow::anyhow!("{}: {}", file.display(), error.to_string().trim_start_matches("error: ")))
+        .map_err(|error| anyhow::anyhow!("{}: {}", file.display(), readable(&error.to_string(), file)))
+}
+
+/// The parser's own words, without its advice to programmers.
+fn readable(complaint: &str, file: &Path) -> String {
+    complaint
+        .trim_start_matches("error: ")
+        .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        .replace("<input>", &file.display().to_string())
 }
 
 #[cfg(test)]

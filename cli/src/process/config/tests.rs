@@ -33,7 +33,7 @@ fn a_mistake_is_shown_with_its_line_and_what_was_expected() {
         "role: app\nname: cell-a\nversion: '1'\nlisten: 127.0.0.1:8100\ndata_dir: /tmp/x\nlongest_request_ms: 5\n";
     let cases = [
         (good.replace("name:", "nmae:"), vec!["line 2", "nmae", "name"]),
-        (format!("{good}name: again\n"), vec!["line 7", "duplicate", "name"]),
+        (format!("{good}name: again\n"), vec!["line 7", "duplicate", "name", "7 | name: again"]),
         (good.replace("longest_request_ms: 5", "longest_request_ms: soon"), vec!["line 6", "soon"]),
         (good.replace("127.0.0.1", "10.0.0.1"), vec!["line 4", "loopback"]),
         (good.replace("version: '1'\n", ""), vec!["version"]),
