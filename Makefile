@@ -17,7 +17,7 @@ setup: ## what is needed to build
 	@scripts/setup protoc
 
 setup-tests: setup ## what is needed to run every test
-	@scripts/setup etcd
+	@scripts/setup etcd curl
 
 build: setup ## build the binary, optimised
 	$(CARGO) build --release -p cellway
@@ -43,7 +43,7 @@ cluster: setup ## real loops in one process
 e2e: setup-tests ## real processes, real etcd
 	@scripts/test e2e
 
-soak: setup ## traffic and moves on a fresh `dev`, every promise checked
+soak: setup-tests ## traffic and moves on a fresh `dev`, every promise checked
 	@scripts/soak dev $(ARGS)
 
 soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
