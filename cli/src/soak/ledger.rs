@@ -63,7 +63,7 @@ impl Ledger {
         Some(book.writes[*place].clone())
     }
 
-    /// What a count that is asked for now must be at least.
+    /// The least that a count may answer to whoever asks at this moment.
     pub(crate) fn least_count(&self, tenant: usize) -> i64 {
         let book = self.books[tenant].lock();
         let acknowledged = i64::try_from(book.acknowledged.len()).unwrap_or(i64::MAX);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// The longest pause between two passes.
 const PAUSE_MAX_MS: u64 = 200;
 
-/// The shortest pause: a fact that is refused for now must not be stated all the time.
+/// The shortest pause: a refused fact must not be stated without a break.
 const PAUSE_MIN_MS: u64 = 5;
 
 /// Runs until `shutdown`.

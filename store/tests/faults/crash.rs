@@ -78,7 +78,7 @@ async fn check(dir: &Path, acknowledged: &BTreeMap<String, u64>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "is started by every_acknowledged_commit_survives_kill_9"]
+#[ignore = "the child of every_acknowledged_commit_survives_kill_9, which `make contract` runs"]
 async fn commits_until_it_is_killed() {
     let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
     let store = Arc::new(EmbeddedStore::open(dir).unwrap());

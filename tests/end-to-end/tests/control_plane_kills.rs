@@ -1,6 +1,6 @@
 //! The control plane is killed in each state of a move, and goes on from the records.
 
-use crate::moving::{STATES, has_outcome, reaches, settles, start_move};
+use crate::moving::{STATES, has_outcome, reaches, settles, start_towards};
 use cellway_end_to_end::dev::Dev;
 use cellway_end_to_end::fleet::Fleet;
 use cellway_end_to_end::writer::Writer;
@@ -16,7 +16,7 @@ async fn every_move_ends_after_the_control_plane_was_killed_in_each_state_on_etc
         let to = if at == "cell-a" { "cell-b" } else { "cell-a" };
         let writer = Writer::start(&fleet.router_address(), "acme");
         fleet.stall(Some(state));
-        let id = start_move(&fleet.client, "acme", to).await;
+        let (id, _feed) = start_towards(&fleet.client, &fleet.router_address(), ("acme", to), state).await;
         reaches(&fleet.client, &id, state).await;
         fleet.control_plane.kill();
         fleet.stall(None);
@@ -39,7 +39,7 @@ async fn every_move_ends_after_the_whole_process_was_killed_in_each_state_embedd
         let to = if at == "cell-a" { "cell-b" } else { "cell-a" };
         let writer = Writer::start(&dev.router(), "acme");
         dev.stall(Some(state));
-        let id = start_move(&dev.client, "acme", to).await;
+        let (id, _feed) = start_towards(&dev.client, &dev.router(), ("acme", to), state).await;
         reaches(&dev.client, &id, state).await;
         dev.process.kill();
         dev.stall(None);

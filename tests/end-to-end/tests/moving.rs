@@ -1,13 +1,35 @@
 //! What several tests need of a move.
 
 use cellway_api::Client;
-use cellway_api::fleet::{CreateMove, MoveView};
+use cellway_api::fleet::{CreateMove, MoveView, UndoMove};
 use cellway_end_to_end::{eventually, within};
 
 /// Asks for a move.
 pub(crate) async fn start_move(client: &Client, tenant: &str, to: &str) -> String {
     let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), cause: None };
     client.create_move(&wanted).await.expect("planned").id
+}
+
+/// Starts a move that will be in `state` sooner or later, and keeps open what it takes for that: an event stream, so that
+/// there is something to close, until the answer is dropped.
+pub(crate) async fn start_towards(
+    client: &Client,
+    router: &str,
+    (tenant, to): (&str, &str),
+    state: &str,
+) -> (String, Option<reqwest::Response>) {
+    let feed = if state == "closing" {
+        let request = cellway_end_to_end::writer::http().get(format!("http://{router}/events"));
+        let request = request.header("host", format!("{tenant}.cells.localhost")).header("accept", "text/event-stream");
+        Some(request.send().await.expect("an event stream"))
+    } else {
+        None
+    };
+    let id = start_move(client, tenant, to).await;
+    if state == "undoing" {
+        client.undo_move(&id, &UndoMove::default()).await.expect("undone before the commit");
+    }
+    (id, feed)
 }
 
 /// Waits until the move is in `state`, as in `syncing` or `holding data`.
@@ -30,17 +52,19 @@ pub(crate) async fn has_outcome(client: &Client, id: &str, limit_ms: u64) -> Mov
 }
 
 /// The states that a control plane or an agent can be killed in.
-pub(crate) const STATES: [&str; 10] = [
+pub(crate) const STATES: [&str; 12] = [
     "planned",
     "preparing",
     "copying",
     "syncing",
+    "closing",
     "holding gates",
     "holding data",
     "holding last",
     "switched",
     "settling",
     "cleaning",
+    "undoing",
 ];
 
 /// Waits until an ordinary move of the tenant may begin, further attempts included; whether the tenant was moved.
