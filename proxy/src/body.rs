@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::held::HeldBody;
 use crate::hygiene;
+use crate::incoming::IncomingBody;
 use crate::pool::PooledBody;
 use crate::socket::SocketHandle;
 
@@ -31,7 +31,7 @@ enum Source {
     Empty,
     Kept(Option<Bytes>),
     Held(HeldBody),
-    Streamed(Incoming),
+    Streamed(IncomingBody),
 }
 
 /// A request's body on its way out.
@@ -64,7 +64,7 @@ impl RequestBody {
     }
 
     /// A body passed through as it comes.
-    pub fn streamed(body: Incoming) -> Self {
+    pub fn streamed(body: IncomingBody) -> Self {
         Self::of(Source::Streamed(body))
     }
 
@@ -91,7 +91,7 @@ impl RequestBody {
             Source::Empty => Poll::Ready(None),
             Source::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Held(body) => Pin::new(body).poll_frame(cx),
-            Source::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Source::Streamed(body) => Pin::new(body).poll_frame(cx),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::body::BodyError;
+use crate::incoming::IncomingBody;
 
 /// The body as it goes into a request. It yields nothing, and reads nothing from the client, until its
 /// [`HeldHandle`] releases it.
@@ -29,7 +29,7 @@ struct Shared {
 }
 
 struct State {
-    body: Option<Incoming>,
+    body: Option<IncomingBody>,
     released: bool,
     touched: bool,
     finished: bool,
@@ -45,7 +45,7 @@ pub struct TakenBack;
 
 impl HeldBody {
     /// Holds `body`.
-    pub fn new(body: Incoming) -> (Self, HeldHandle) {
+    pub fn new(body: IncomingBody) -> (Self, HeldHandle) {
         let hint = body.size_hint();
         let state =
             State { body: Some(body), released: false, touched: false, finished: false, starved: false, waker: None };
@@ -74,7 +74,7 @@ impl HeldHandle {
 
     /// The untouched body, to be held anew for another attempt; `None` once any of it was asked for. The
     /// [`HeldBody`] it is taken from fails, and with it the connection that it was given to.
-    pub fn take_back(&self) -> Option<Incoming> {
+    pub fn take_back(&self) -> Option<IncomingBody> {
         let (body, waker) = {
             let mut state = self.0.state.lock();
             if state.touched {
@@ -132,7 +132,7 @@ impl Body for HeldBody {
                 self.shared.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => {
                 state.finished = true;
                 Poll::Ready(None)

@@ -146,7 +146,8 @@ pub fn authority(head: &Parts) -> Result<Authority, BadRequest> {
     match (host, target) {
         (Some(host), Some(target)) if host != target => Err(BadRequest::OtherHost),
         (Some(host), _) => Ok(host),
-        (None, Some(target)) if head.version < Version::HTTP_11 => Ok(target),
+        // HTTP/2 says it in `:authority`; HTTP/1.0 need not say it twice.
+        (None, Some(target)) if head.version != Version::HTTP_11 => Ok(target),
         (None, _) => Err(BadRequest::NoHost),
     }
 }

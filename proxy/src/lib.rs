@@ -1,4 +1,4 @@
-//! HTTP/1.1 forwarding shared by the router and the gate: accept loops, connection pools, bodies that can be sent
+//! HTTP forwarding shared by the router and the gate: accept loops, connection pools, bodies that can be sent
 //! again or held back, header hygiene, tunnels.
 //!
 //! Everything that touches a connection lives on one current-thread runtime inside a `LocalSet`: futures need not be
@@ -9,13 +9,22 @@ pub mod held;
 pub mod hygiene;
 pub mod pool;
 pub mod serve;
+pub mod tls;
 pub mod upgrade;
 
 mod addresses;
+mod connection;
 mod head_tap;
+pub mod http2;
+mod incoming;
+mod io;
 mod socket;
 
 pub use body::{BodyError, OnBreak, RequestBody, ResponseBody};
 pub use held::{HeldBody, HeldHandle};
+pub use http2::Hold;
+pub use incoming::IncomingBody;
 pub use pool::{OnDrop, Pool, PoolLimits, PooledBody, SendError};
-pub use serve::{Handler, Listeners, Peer, ServeOptions, ThreadContext, bind, serve};
+pub use serve::{Handler, Listeners, Peer, Protocol, ServeOptions, ThreadContext, bind, serve};
+pub use tls::{Covers, PeerTls, ServerTls};
+pub use upgrade::ClientHalf;

@@ -165,7 +165,7 @@ impl Pool {
             let reused = connection.reused;
             request.body_mut().attach(connection.socket.clone());
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(PooledBody::of_response(response, connection)),
+                Ok(response) => return Ok(PooledBody::of_response(response.map(Into::into), connection)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
                     Some(unsent) => {

@@ -1,47 +1,43 @@
-//! Accept loops: one current-thread runtime per listener, HTTP/1.1 on each connection, and a drain with a deadline.
+//! Accept loops: one current-thread runtime per listener, a task per connection, and a drain with a deadline.
 
-use std::cell::Cell;
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Socket as RawSocket, Type};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::addresses::{Addresses, Counted};
+use crate::addresses::Addresses;
 use crate::body::ResponseBody;
-use crate::head_tap::HeadTap;
-use crate::hygiene;
-use crate::socket::{Socket, SocketHandle};
+use crate::connection::{Accepted, drive};
+use crate::http2::{Hold, HoldSlot};
+use crate::incoming::IncomingBody;
+use crate::tls::{PeerTls, ServerTls};
 
 /// How long a client may take for a head, and be idle before one.
 pub const HEAD_TIMEOUT_MS: u64 = 30_000;
+/// How long a client may take for what comes before its first request: the TLS handshake, HTTP/2's preface, or the first
+/// byte in clear.
+pub const OPENING_MS: u64 = 15_000;
+/// How long an HTTP/2 connection may be without a request.
+pub const IDLE_MS: u64 = 60_000;
+/// How long a connection takes new requests. One that lives for ever never sees another router.
+pub const AGE_MS: u64 = 3_600_000;
 /// How long connections and tunnels may go on after the shutdown began.
 pub const DRAIN_MS: u64 = 10_000;
 /// The longest head of a request.
 pub const HEAD_MAX_BYTES: usize = 32 * 1024;
 /// Connections per thread; further ones are closed at once.
 pub const CONNECTIONS_PER_THREAD_MAX: usize = 20_000;
-/// Bytes of a connection kept in memory each way.
-const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4_096;
 /// How long to wait when accepting fails, mostly for want of file descriptors.
@@ -82,7 +78,7 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Listeners> {
 }
 
 fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
@@ -91,10 +87,16 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {
 }
 
 /// The bounds of [`serve()`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// How long a client may take for a head, and be idle before one.
     pub head_timeout_ms: u64,
+    /// How long a client may take for what comes before its first request.
+    pub opening_ms: u64,
+    /// How long an HTTP/2 connection may be without a request.
+    pub idle_ms: u64,
+    /// How long a connection takes new requests.
+    pub age_ms: u64,
     /// How long connections and tunnels may go on after the shutdown began.
     pub drain_ms: u64,
     /// Connections per thread.
@@ -103,16 +105,22 @@ pub struct ServeOptions {
     pub connections_per_address: usize,
     /// How long a client may take nothing of an answer that waits for it. Tunnels and event streams have no limit.
     pub unread_ms: Option<u64>,
+    /// How TLS is spoken; in clear without it.
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             head_timeout_ms: HEAD_TIMEOUT_MS,
+            opening_ms: OPENING_MS,
+            idle_ms: IDLE_MS,
+            age_ms: AGE_MS,
             drain_ms: DRAIN_MS,
             connections_per_thread: CONNECTIONS_PER_THREAD_MAX,
             connections_per_address: usize::MAX,
             unread_ms: None,
+            tls: None,
         }
     }
 }
@@ -130,13 +138,50 @@ pub struct ThreadContext {
     pub stop: CancellationToken,
 }
 
+/// Which HTTP a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
 /// Who sent a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Peer {
     /// The other end of the connection.
     pub address: SocketAddr,
+    /// What the connection speaks.
+    pub protocol: Protocol,
+    /// What the TLS handshake told; `None` in clear.
+    pub tls: Option<Rc<PeerTls>>,
     /// Whether the request states its length twice, which hyper hides: for [`crate::hygiene::check_framing`].
     pub two_lengths: bool,
+    pub(crate) hold: Option<HoldSlot>,
+}
+
+impl Peer {
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Says that the request is held, its body unread, for as long as the result lives.
+    pub fn hold(&self) -> Hold {
+        self.hold.as_ref().map_or_else(Hold::alone, Hold::of)
+    }
+}
+
+/// Stands in the extensions of an answer in place of it: the stream of the request is reset. HTTP/2 only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResetStream(pub(crate) h2::Reason);
+
+/// In place of an answer, for a request whose [`Hold`] was refused: nobody saw it, and the client may send it again.
+pub fn refuse_stream() -> Response<ResponseBody> {
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too much waits on this connection");
+    response.extensions_mut().insert(ResetStream(h2::Reason::REFUSED_STREAM));
+    response
 }
 
 /// Answers requests on one thread.
@@ -144,7 +189,7 @@ pub trait Handler: 'static {
     /// Answers one request. The future is dropped when the client resets its connection.
     fn handle(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Request<IncomingBody>,
         peer: Peer,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static;
 }
@@ -186,6 +231,7 @@ pub async fn serve<H: Handler>(
     for (thread, socket) in listeners.sockets.into_iter().enumerate() {
         let (done, ended) = oneshot::channel();
         let (make, shutdown, addresses) = (Arc::clone(&make), shutdown.clone(), Arc::clone(&addresses));
+        let options = options.clone();
         let spawned = std::thread::Builder::new().name(format!("serve-{thread}")).spawn(move || {
             let result = run_thread(socket, options, thread, shutdown, &addresses, &*make);
             let _ = done.send(result);
@@ -219,13 +265,14 @@ fn run_thread<H: Handler>(
         let tasks = TaskTracker::new();
         let context = ThreadContext { thread, tasks: tasks.clone(), shutdown: shutdown.clone(), stop: stop.clone() };
         let handler = make(context.clone());
+        let drain_ms = options.drain_ms;
         tokio::select! {
             () = accept(&listener, options, &context, addresses, &handler) => {}
             () = shutdown.cancelled() => {}
         }
         drop(listener);
         tasks.close();
-        if timeout(Duration::from_millis(options.drain_ms), tasks.wait()).await.is_err() {
+        if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "the time to drain is over, closing what is left");
             stop.cancel();
             let _ = timeout(Duration::from_millis(STOP_MS), tasks.wait()).await;
@@ -241,8 +288,7 @@ async fn accept<H: Handler>(
     addresses: &Arc<Addresses>,
     handler: &Rc<H>,
 ) {
-    let builder = protocol(options);
-    let patience = options.unread_ms.map(Duration::from_millis);
+    let options = Rc::new(options);
     loop {
         match listener.accept().await {
             // The tunnels of connections that were upgraded count as connections.
@@ -254,119 +300,15 @@ async fn accept<H: Handler>(
                     tracing::debug!(%address, "too many connections of one address, closing a new one");
                     continue;
                 };
-                let accepted = Accepted { tcp, address, counted, patience };
-                context.tasks.spawn_local(drive(builder.clone(), accepted, context.clone(), Rc::clone(handler)));
+                let accepted = Accepted { tcp, address, counted };
+                let driven = drive(accepted, Rc::clone(handler), Rc::clone(&options), context.clone());
+                context.tasks.spawn_local(driven);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             }
         }
-    }
-}
-
-fn protocol(options: ServeOptions) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(options.head_timeout_ms))
-        .max_header_size(HEAD_MAX_BYTES)
-        .max_buf_size(CONNECTION_BUFFER_BYTES)
-        .half_close(true)
-        .keep_alive(true);
-    builder
-}
-
-struct Accepted {
-    tcp: TcpStream,
-    address: SocketAddr,
-    counted: Counted,
-    patience: Option<Duration>,
-}
-
-async fn drive<H: Handler>(builder: http1::Builder, accepted: Accepted, context: ThreadContext, handler: Rc<H>) {
-    let Accepted { tcp, address, counted, patience } = accepted;
-    if tcp.set_nodelay(true).is_err() {
-        return;
-    }
-    let (socket, handle) = Socket::new(tcp);
-    let first_unclear = Arc::new(AtomicU64::new(u64::MAX));
-    let tap = HeadTap::new();
-    let io = TappedSocket { socket, tap, first_unclear: Arc::clone(&first_unclear), _counted: counted };
-    let patience = Rc::new(Patience { socket: handle.clone(), limit: patience, set: Cell::new(false) });
-    let number = Cell::new(0);
-    let service = service_fn(move |request| {
-        let two_lengths = number.replace(number.get() + 1) >= first_unclear.load(Ordering::Relaxed);
-        let answer = Rc::clone(&handler).handle(request, Peer { address, two_lengths });
-        let patience = Rc::clone(&patience);
-        async move {
-            let answer = answer.await;
-            patience.fit(&answer);
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    run_connection(pin!(connection), &handle, &context).await;
-}
-
-async fn run_connection<C>(mut connection: Pin<&mut C>, socket: &SocketHandle, context: &ThreadContext)
-where
-    C: Future<Output = Result<(), hyper::Error>> + GracefulShutdown,
-{
-    let mut reset = pin!(socket.reset());
-    tokio::select! {
-        biased;
-        result = connection.as_mut() => return log_end(result),
-        () = reset.as_mut() => return,
-        () = context.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        biased;
-        result = connection.as_mut() => log_end(result),
-        () = reset.as_mut() => {}
-        () = context.stop.cancelled() => {}
-    }
-}
-
-/// Bounds how long a client may leave an answer unread.
-struct Patience {
-    socket: SocketHandle,
-    limit: Option<Duration>,
-    set: Cell<bool>,
-}
-
-impl Patience {
-    /// Asks the kernel only where one answer differs from the one before it.
-    fn fit(&self, answer: &Response<ResponseBody>) {
-        let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
-        let wanted = self.limit.filter(|_| !lasting);
-        if self.set.replace(wanted.is_some()) != wanted.is_some() {
-            self.socket.give_up_after(wanted);
-        }
-    }
-}
-
-fn log_end(result: Result<(), hyper::Error>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a client's connection ended with an error");
-    }
-}
-
-/// The one thing about hyper's connection that [`run_connection`] needs, without its type parameters.
-trait GracefulShutdown {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, B, S> GracefulShutdown for http1::UpgradeableConnection<I, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::UpgradeableConnection::graceful_shutdown(self);
     }
 }
 
@@ -378,49 +320,4 @@ pub fn refuse(status: StatusCode, text: &str) -> Response<ResponseBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-struct TappedSocket {
-    socket: Socket,
-    tap: HeadTap,
-    first_unclear: Arc<AtomicU64>,
-    /// Goes with the connection into a tunnel.
-    _counted: Counted,
-}
-
-impl AsyncRead for TappedSocket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if let Some(number) = self.tap.feed(&buf.filled()[before..]) {
-            self.first_unclear.fetch_min(number, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for TappedSocket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
 }

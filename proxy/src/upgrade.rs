@@ -9,10 +9,12 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::ResponseBody;
+use crate::http2::{Tunnel, TunnelPromise};
 use crate::hygiene;
 use crate::pool::PooledBody;
 
@@ -30,9 +32,42 @@ pub struct TunnelBytes {
     pub down: Cell<u64>,
 }
 
+/// The client's half of a tunnel, which comes once its request was answered with a switch.
+pub struct ClientHalf(Half);
+
+enum Half {
+    Http1(OnUpgrade),
+    Http2(Option<oneshot::Receiver<Tunnel>>),
+}
+
+/// A tunnel did not come about.
+#[derive(Debug, thiserror::Error)]
+enum NotOpened {
+    #[error("the upgrade was not completed")]
+    Http1(#[from] hyper::Error),
+    #[error("the stream was over before its WebSocket began")]
+    Http2,
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+impl ClientHalf {
+    async fn open(self) -> Result<Box<dyn Duplex>, NotOpened> {
+        match self.0 {
+            Half::Http1(upgrade) => Ok(Box::new(TokioIo::new(upgrade.await?))),
+            Half::Http2(Some(tunnel)) => Ok(Box::new(tunnel.await.map_err(|_| NotOpened::Http2)?)),
+            Half::Http2(None) => Err(NotOpened::Http2),
+        }
+    }
+}
+
 /// The client's half of an upgrade, to be taken before its request is turned into another.
-pub fn client_half<B>(request: &mut Request<B>) -> OnUpgrade {
-    hyper::upgrade::on(request)
+pub fn client_half<B>(request: &mut Request<B>) -> ClientHalf {
+    match request.extensions().get::<TunnelPromise>() {
+        Some(promise) => ClientHalf(Half::Http2(promise.take())),
+        None => ClientHalf(Half::Http1(hyper::upgrade::on(request))),
+    }
 }
 
 /// Whether an answer switches to the WebSocket that was asked for. Any other `101` is not to be passed on.
@@ -46,7 +81,7 @@ pub fn is_switch(status: StatusCode, headers: &HeaderMap) -> bool {
 /// ends or `stop` fires. `response` must satisfy [`is_switch`]; its connection stays counted in its pool until the
 /// tunnel ends.
 pub fn tunnel(
-    client: OnUpgrade,
+    client: ClientHalf,
     response: Response<PooledBody>,
     bytes: Rc<TunnelBytes>,
     stop: CancellationToken,
@@ -62,7 +97,7 @@ pub fn tunnel(
 /// Like [`tunnel`], but it ends only when the peer has ended its side, or `patience` after the client's side is over:
 /// the peer is told by shutting the write side, and what it still says is thrown away. Gives whether the peer ended.
 pub fn tunnel_to_the_end(
-    client: OnUpgrade,
+    client: ClientHalf,
     response: Response<PooledBody>,
     bytes: Rc<TunnelBytes>,
     stop: CancellationToken,
@@ -94,16 +129,16 @@ fn switched(mut response: Response<PooledBody>) -> (Response<ResponseBody>, OnUp
 /// Copies both ways until either side ends or `stop` fires; the client is closed then. Gives back the peer's side,
 /// unless it was never reached.
 async fn join(
-    client: OnUpgrade,
+    client: ClientHalf,
     peer: OnUpgrade,
     bytes: &TunnelBytes,
     stop: &CancellationToken,
 ) -> Option<TokioIo<Upgraded>> {
-    let not_completed = |error: hyper::Error| tracing::debug!(%error, "an upgrade was not completed");
-    let mut peer = TokioIo::new(peer.await.map_err(not_completed).ok()?);
+    let not_completed = |error: NotOpened| tracing::debug!(%error, "a WebSocket did not come about");
+    let mut peer = TokioIo::new(peer.await.map_err(NotOpened::Http1).map_err(not_completed).ok()?);
     let joined = async {
-        copy_both(TokioIo::new(client.await?), &mut peer, bytes).await;
-        Ok::<_, hyper::Error>(())
+        copy_both(client.open().await?, &mut peer, bytes).await;
+        Ok::<_, NotOpened>(())
     };
     tokio::select! {
         result = joined => { let _ = result.map_err(not_completed); }

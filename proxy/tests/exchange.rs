@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_proxy::{
-    Handler, OnBreak, OnDrop, Peer, Pool, PoolLimits, RequestBody, ResponseBody, SendError, ServeOptions, bind,
-    hygiene, serve, serve::refuse,
+    Handler, IncomingBody, OnBreak, OnDrop, Peer, Pool, PoolLimits, RequestBody, ResponseBody, SendError, ServeOptions,
+    bind, hygiene, serve, serve::refuse,
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
@@ -29,7 +28,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         if let Err(bad) = hygiene::check_framing(&head, peer.two_lengths) {
             return refuse(bad.status(), &bad.to_string());

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cellway_proxy::{Handler, Peer, ResponseBody};
+use cellway_proxy::{Handler, IncomingBody, Peer, ResponseBody};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use prometheus::{Registry, TextEncoder};
 
 use crate::shared::Shared;
@@ -16,7 +15,7 @@ pub(crate) struct Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(self: Rc<Self>, request: Request<Incoming>, _: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served\n");
         }

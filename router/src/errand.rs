@@ -6,9 +6,8 @@ use std::rc::Rc;
 use cellway_core::cell::CellKind;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
-use cellway_proxy::{PooledBody, RequestBody, hygiene};
+use cellway_proxy::{ClientHalf, PooledBody, RequestBody, hygiene};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use hyper::upgrade::OnUpgrade;
 use prometheus::IntGauge;
 
 use crate::upload::{Lent, Upload};
@@ -24,7 +23,7 @@ pub(crate) struct Errand {
     pub(crate) headers: HeaderMap,
     pub(crate) upload: Upload,
     /// The client's half of the tunnel, if it asks for a WebSocket.
-    pub(crate) websocket: Option<OnUpgrade>,
+    pub(crate) websocket: Option<ClientHalf>,
     /// Bytes of the body that the last attempt has sent.
     pub(crate) sent: Rc<Cell<u64>>,
 }

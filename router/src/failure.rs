@@ -1,7 +1,7 @@
 //! What a router answers by itself when it cannot pass on a cell's answer.
 
 use cellway_proxy::hygiene::{self, BadRequest};
-use cellway_proxy::{ResponseBody, serve::refuse};
+use cellway_proxy::{ResponseBody, serve::refuse, serve::refuse_stream};
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::hold::{Overflow, TimedOut};
@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     Overflow,
     /// The request was held too long.
     Patience,
+    /// Too much of held requests waits on the client's connection.
+    StreamRefused,
     /// All connections to the cell are in use.
     Busy,
     /// The client did not send its body in time.
@@ -59,7 +61,9 @@ impl Failure {
         match self {
             Self::Refused(bad) => bad.status(),
             Self::UnknownHost => StatusCode::NOT_FOUND,
-            Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::CellFailed | Self::BadAnswer => StatusCode::BAD_GATEWAY,
@@ -72,7 +76,9 @@ impl Failure {
             Self::Refused(bad) => format!("This request cannot be served: {bad}."),
             Self::UnknownHost => "There is nothing at this address.".into(),
             Self::NoRoutesYet => "The service is starting. Please try again.".into(),
-            Self::Overflow | Self::Patience | Self::Busy => "The service is busy. Please try again.".into(),
+            Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
+                "The service is busy. Please try again.".into()
+            }
             Self::BodyTimeout => "The request did not arrive in time.".into(),
             Self::BodyBroken => "The request did not arrive completely.".into(),
             Self::CellFailed | Self::BadAnswer => "The service failed to answer.".into(),
@@ -83,6 +89,9 @@ impl Failure {
     /// The page that says so.
     pub(crate) fn page(self, request_id: &HeaderValue) -> Response<ResponseBody> {
         let status = self.status();
+        if self == Self::StreamRefused {
+            return refuse_stream();
+        }
         if let Self::Refused(_) = self {
             let mut response = refuse(status, &self.sentence());
             response.headers_mut().insert(hygiene::REQUEST_ID, request_id.clone());

@@ -18,10 +18,11 @@ use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, Authority};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
-use cellway_proxy::{Handler, HeldHandle, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext};
+use cellway_proxy::{
+    Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use crate::errand::{Errand, Outcome, request_id};
@@ -45,7 +46,7 @@ pub(crate) struct Forwarder {
 }
 
 impl Handler for Forwarder {
-    async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let metrics = &self.shared.metrics;
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let began = Instant::now();
@@ -63,7 +64,7 @@ impl Handler for Forwarder {
 impl Forwarder {
     async fn route(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<IncomingBody>,
         peer: Peer,
         id: &HeaderValue,
     ) -> Result<Response<ResponseBody>, Failure> {
@@ -78,7 +79,7 @@ impl Forwarder {
         hygiene::strip_request(&mut head.headers);
         head.headers.insert(header::HOST, authority.to_value());
         head.headers.insert(hygiene::REQUEST_ID, id.clone());
-        hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, "http");
+        hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, peer.scheme());
         let errand = Errand {
             method: head.method,
             target: origin_form(&head.uri),
@@ -88,7 +89,7 @@ impl Forwarder {
             sent: Rc::default(),
         };
         match tenant {
-            Some(tenant) => self.deliver(&tenant, errand).await,
+            Some(tenant) => self.deliver(&tenant, errand, &peer).await,
             None => self.to_origin(errand).await,
         }
     }
@@ -112,7 +113,12 @@ impl Forwarder {
     }
 
     /// Tries until a cell answers, holding the request in between.
-    async fn deliver(&self, tenant: &TenantId, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
+    async fn deliver(
+        &self,
+        tenant: &TenantId,
+        mut errand: Errand,
+        peer: &Peer,
+    ) -> Result<Response<ResponseBody>, Failure> {
         let holds = &self.shared.holds;
         let mut place: Option<Place> = None;
         let mut hops = 0;
@@ -146,7 +152,12 @@ impl Forwarder {
             if self.shared.table.has_changed(tenant, &target) {
                 place.feed_has_changed();
             }
-            place.turn().await?;
+            let hold = peer.hold();
+            tokio::select! {
+                biased;
+                turn = place.turn() => turn?,
+                () = hold.refused() => return Err(Failure::StreamRefused),
+            }
             #[cfg(feature = "test-faults")]
             if self.shared.faults.lose_replay && errand.method == http::Method::POST {
                 return Ok(Response::new(ResponseBody::Empty));

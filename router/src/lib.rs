@@ -155,7 +155,8 @@ impl Router {
     pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, data, admin } = self;
         let limits = config.pool;
-        let options = ServeOptions { unread_ms: Some(config.stall_ms), ..config.serve };
+        let options = ServeOptions { unread_ms: Some(config.stall_ms), ..config.serve.clone() };
+        let for_admins = ServeOptions { tls: None, ..options.clone() };
         let shared = Arc::new(share(config, &registry)?);
         let path = shared.snapshot_path.clone();
         if let Some(path) = path {
@@ -169,7 +170,7 @@ impl Router {
         let feed = tokio::spawn(feed::follow(feed, Arc::clone(&shared), stop_feed.clone()));
 
         let for_admin = Arc::clone(&shared);
-        let admin = serve(admin, options, shutdown.clone(), move |_| {
+        let admin = serve(admin, for_admins, shutdown.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
         });
         let data = serve(data, options, shutdown, move |thread| {

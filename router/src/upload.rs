@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_core::cell::CellKind;
-use cellway_proxy::{HeldBody, HeldHandle, RequestBody};
+use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, RequestBody};
 use http::{HeaderValue, Request, header};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prometheus::IntGauge;
 use tokio::time::timeout;
 
@@ -67,11 +66,11 @@ pub(crate) enum Upload {
     /// There is none.
     None,
     /// Small, and still with the client.
-    Small(Incoming),
+    Small(IncomingBody),
     /// Small, and here.
     Kept(Bytes, Share),
     /// Large or of unknown length, and still with the client.
-    Large(Incoming),
+    Large(IncomingBody),
     /// Given to an attempt that has not given it back.
     Given,
 }
@@ -81,7 +80,7 @@ pub(crate) type Lent = Option<HeldHandle>;
 
 impl Upload {
     /// A client that `expects` to be told to go on is told so when its request is admitted, not before.
-    pub(crate) fn of(body: Incoming, expects: bool) -> Self {
+    pub(crate) fn of(body: IncomingBody, expects: bool) -> Self {
         match body.size_hint().exact() {
             _ if body.is_end_stream() => Self::None,
             Some(length) if length <= KEPT_MAX_BYTES && !expects => Self::Small(body),

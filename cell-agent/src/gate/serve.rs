@@ -13,13 +13,12 @@ use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
-    Handler, OnBreak, Peer, Pool, PoolLimits, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext,
+    ClientHalf, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, RequestBody, ResponseBody,
+    SendError, ThreadContext,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,7 +92,7 @@ impl Stamp {
 }
 
 impl Handler for GateHandler {
-    async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         if let Err(bad) = hygiene::check_framing(&head, peer.two_lengths) {
             self.parts.metrics.malformed.inc();
@@ -123,7 +122,7 @@ impl Handler for GateHandler {
 }
 
 impl GateHandler {
-    async fn forward(&self, mut request: Request<Incoming>, stamp: &Stamp, lease: Lease) -> Response<ResponseBody> {
+    async fn forward(&self, mut request: Request<IncomingBody>, stamp: &Stamp, lease: Lease) -> Response<ResponseBody> {
         let client = stamp.websocket.then(|| upgrade::client_half(&mut request));
         let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
@@ -177,7 +176,7 @@ impl GateHandler {
 
     /// Joins both sides until either ends, or the tenant's streams have to end: then the router's side is closed and
     /// the app is hung up on. The lease lasts until the app has closed its side too, within its own time limit.
-    fn tunnel(&self, client: OnUpgrade, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
+    fn tunnel(&self, client: ClientHalf, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
         let bytes = Rc::new(TunnelBytes::default());
         let stop = self.context.stop.child_token();
         let end = waiting.lease().end().unwrap_or_else(|| stop.clone());
@@ -205,7 +204,7 @@ impl GateHandler {
 }
 
 /// What the app may know: no word of cellway's but the tenant and the epoch.
-fn towards_app(request: Request<Incoming>, stamp: &Stamp, lease: &Lease) -> Request<RequestBody> {
+fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> Request<RequestBody> {
     let (mut head, body) = request.into_parts();
     let ours = [TENANT, header::FORWARDED].map(|name| head.headers.remove(&name).map(|value| (name, value)));
     hygiene::strip_request(&mut head.headers);
@@ -254,7 +253,7 @@ fn refused(verdict: &Verdict) -> Response<ResponseBody> {
 
 /// A small body that came with its head. Leaving it unread would reset the connection, and might take the verdict
 /// with it. A body that waits for `100 Continue`, or is large or of unknown length, is never touched.
-async fn finish_small_body(headers: &HeaderMap, body: Incoming) {
+async fn finish_small_body(headers: &HeaderMap, body: IncomingBody) {
     let small = body.size_hint().exact().is_some_and(|length| length > 0 && length <= SMALL_BODY_BYTES as u64);
     if small && !headers.contains_key(header::EXPECT) {
         let read = Limited::new(body, SMALL_BODY_BYTES).collect();

@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Chore, Connection, Ended, switches};
 use crate::body::BodyError;
+use crate::incoming::IncomingBody;
 
 /// What happens to an answer that is dropped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ struct Silence {
 
 /// The body of a pooled connection's answer.
 pub struct PooledBody {
-    inner: Option<Incoming>,
+    inner: Option<IncomingBody>,
     connection: Option<Connection>,
     ended: Option<Ended>,
     on_drop: OnDrop,
@@ -52,7 +52,7 @@ pub struct PooledBody {
 }
 
 impl PooledBody {
-    pub(super) fn of_response(response: Response<Incoming>, connection: Connection) -> Response<Self> {
+    pub(super) fn of_response(response: Response<IncomingBody>, connection: Connection) -> Response<Self> {
         let upgraded = switches(response.status());
         response.map(|inner| {
             let at_end = inner.is_end_stream();
@@ -64,7 +64,7 @@ impl PooledBody {
         })
     }
 
-    fn new(inner: Option<Incoming>, connection: Connection, ended: Option<Ended>) -> Self {
+    fn new(inner: Option<IncomingBody>, connection: Connection, ended: Option<Ended>) -> Self {
         Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None }
     }
 
@@ -160,7 +160,7 @@ impl Body for PooledBody {
             Poll::Ready(Some(Err(error))) => {
                 self.connection = None;
                 self.ended = None;
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
                 self.finish();

@@ -1,0 +1,141 @@
+//! One client's HTTP/1.1 connection: its requests run one after the other.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::sleep;
+
+use super::{Served, Tap, Tapped};
+use crate::addresses::Counted;
+use crate::body::ResponseBody;
+use crate::head_tap::HeadTap;
+use crate::hygiene;
+use crate::io::Io;
+use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, ServeOptions, ThreadContext};
+use crate::socket::SocketHandle;
+
+/// Bytes of a connection kept in memory each way.
+const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Serves the connection until it ends or is upgraded.
+pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
+    let peer = served.peer();
+    let Served { handler, options, context, socket, counted, .. } = served;
+    let first_unclear = Arc::new(AtomicU64::new(u64::MAX));
+    let tap = HeadWatch { tap: HeadTap::new(), first_unclear: Arc::clone(&first_unclear), _counted: counted };
+    let limit = options.unread_ms.map(Duration::from_millis);
+    let patience = Rc::new(Patience { socket: socket.clone(), limit, set: Cell::new(false) });
+    let number = Cell::new(0);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let two_lengths = number.replace(number.get() + 1) >= first_unclear.load(Ordering::Relaxed);
+        let answer = Rc::clone(&handler).handle(request.map(Into::into), Peer { two_lengths, ..peer.clone() });
+        let patience = Rc::clone(&patience);
+        async move {
+            let answer = answer.await;
+            patience.fit(&answer);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = builder(&options).serve_connection(TokioIo::new(Tapped { io, tap }), service).with_upgrades();
+    run(pin!(connection), &socket, &context, Duration::from_millis(options.age_ms)).await;
+}
+
+fn builder(options: &ServeOptions) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(options.head_timeout_ms))
+        .max_header_size(HEAD_MAX_BYTES)
+        .max_buf_size(CONNECTION_BUFFER_BYTES)
+        .half_close(true)
+        .keep_alive(true);
+    builder
+}
+
+async fn run<C>(mut connection: Pin<&mut C>, socket: &SocketHandle, context: &ThreadContext, age: Duration)
+where
+    C: Future<Output = Result<(), hyper::Error>> + GracefulShutdown,
+{
+    let mut reset = pin!(socket.reset());
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => return log_end(result),
+        () = reset.as_mut() => return,
+        () = context.shutdown.cancelled() => {}
+        () = sleep(age) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => log_end(result),
+        () = reset.as_mut() => {}
+        () = context.stop.cancelled() => {}
+    }
+}
+
+/// Bounds how long a client may leave an answer unread.
+struct Patience {
+    socket: SocketHandle,
+    limit: Option<Duration>,
+    set: Cell<bool>,
+}
+
+impl Patience {
+    /// Asks the kernel only where one answer differs from the one before it.
+    fn fit(&self, answer: &Response<ResponseBody>) {
+        let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
+        let wanted = self.limit.filter(|_| !lasting);
+        if self.set.replace(wanted.is_some()) != wanted.is_some() {
+            self.socket.give_up_after(wanted);
+        }
+    }
+}
+
+struct HeadWatch {
+    tap: HeadTap,
+    first_unclear: Arc<AtomicU64>,
+    /// Goes with the connection into a tunnel.
+    _counted: Counted,
+}
+
+impl Tap for HeadWatch {
+    fn take(&mut self, bytes: &[u8]) {
+        if let Some(number) = self.tap.feed(bytes) {
+            self.first_unclear.fetch_min(number, Ordering::Relaxed);
+        }
+    }
+}
+
+fn log_end(result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a client's connection ended with an error");
+    }
+}
+
+/// The one thing about hyper's connection that [`run`] needs, without its type parameters.
+trait GracefulShutdown {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, B, S> GracefulShutdown for http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        http1::UpgradeableConnection::graceful_shutdown(self);
+    }
+}

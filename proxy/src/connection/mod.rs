@@ -1,0 +1,185 @@
+//! One client's connection, from the accepted socket to the protocol that it speaks: the TLS handshake, then HTTP/2 if
+//! it was agreed on or its preface comes, else HTTP/1.1. All of that has one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::addresses::Counted;
+use crate::http2;
+use crate::io::Io;
+use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
+use crate::socket::{Socket, SocketHandle};
+use crate::tls::{PeerTls, ServerTls};
+
+pub(crate) mod http1;
+
+/// What begins every HTTP/2 connection in clear.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long to wait for the rest of a preface that has begun.
+const PREFACE_PAUSE_MS: u64 = 5;
+/// How long a connection that has not begun yet may go on once the shutdown has.
+const LATE_OPENING_MS: u64 = 250;
+/// A peer that has not been heard of for this long is asked whether it is there …
+const KEEPALIVE_AFTER_MS: u64 = 60_000;
+/// … this often …
+const KEEPALIVE_EVERY_MS: u64 = 10_000;
+/// … and this many times before the connection counts as lost.
+const KEEPALIVE_TIMES: u32 = 6;
+
+/// A connection as it was accepted.
+pub(crate) struct Accepted {
+    pub(crate) tcp: TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) counted: Counted,
+}
+
+/// What a connection is served with.
+pub(crate) struct Served<H> {
+    pub(crate) handler: Rc<H>,
+    pub(crate) options: Rc<ServeOptions>,
+    pub(crate) context: ThreadContext,
+    pub(crate) socket: SocketHandle,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Rc<PeerTls>>,
+    /// Goes with the connection into a tunnel.
+    pub(crate) counted: Counted,
+}
+
+impl<H> Served<H> {
+    /// Who sends the requests of this connection.
+    pub(crate) fn peer(&self) -> Peer {
+        let tls = self.tls.clone();
+        Peer { address: self.address, protocol: Protocol::Http1, tls, two_lengths: false, hold: None }
+    }
+}
+
+/// Serves the connection until it ends.
+pub(crate) async fn drive<H: Handler>(
+    accepted: Accepted,
+    handler: Rc<H>,
+    options: Rc<ServeOptions>,
+    context: ThreadContext,
+) {
+    let Accepted { tcp, address, counted } = accepted;
+    let opening = timeout(Duration::from_millis(options.opening_ms), open(tcp, options.tls.as_ref()));
+    let opened = tokio::select! {
+        biased;
+        opened = opening => opened,
+        () = shut(&context) => return,
+    };
+    let Opened { io, socket, protocol, tls } = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return tracing::debug!(%address, %error, "a client's connection did not come about"),
+        Err(_) => return tracing::debug!(%address, "a client opened a connection and fell silent"),
+    };
+    let served = Served { handler, options, context, socket, address, tls, counted };
+    match protocol {
+        Protocol::Http1 => http1::serve(io, served).await,
+        Protocol::Http2 => http2::serve(io, served).await,
+    }
+}
+
+/// A client whose first request is on its way as the shutdown begins gets its answer.
+async fn shut(context: &ThreadContext) {
+    context.shutdown.cancelled().await;
+    sleep(Duration::from_millis(LATE_OPENING_MS)).await;
+}
+
+struct Opened {
+    io: Io,
+    socket: SocketHandle,
+    protocol: Protocol,
+    tls: Option<Rc<PeerTls>>,
+}
+
+async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> io::Result<Opened> {
+    tcp.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_millis(KEEPALIVE_AFTER_MS))
+        .with_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
+        .with_retries(KEEPALIVE_TIMES);
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    let Some(tls) = tls else {
+        let protocol = protocol_in_clear(&tcp).await?;
+        let (socket, handle) = Socket::new(tcp);
+        return Ok(Opened { io: Io::Clear(socket), socket: handle, protocol, tls: None });
+    };
+    let (socket, handle) = Socket::new(tcp);
+    let stream = TlsAcceptor::from(tls.config.clone()).accept(socket).await?;
+    let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
+    let protocol = if agreed { Protocol::Http2 } else { Protocol::Http1 };
+    let facts = Rc::new(PeerTls::of(&stream, tls.covers.clone()));
+    Ok(Opened { io: Io::Accepted(Box::new(stream)), socket: handle, protocol, tls: Some(facts) })
+}
+
+/// Looks at the first bytes without taking them.
+async fn protocol_in_clear(tcp: &TcpStream) -> io::Result<Protocol> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let length = tcp.peek(&mut first).await?;
+        if length == 0 || !HTTP2_PREFACE.starts_with(&first[..length]) {
+            return Ok(Protocol::Http1);
+        }
+        if length == HTTP2_PREFACE.len() {
+            return Ok(Protocol::Http2);
+        }
+        // Bytes that were looked at make the socket ready at once, so waiting for readiness would not wait.
+        sleep(Duration::from_millis(PREFACE_PAUSE_MS)).await;
+    }
+}
+
+/// Watches the bytes that come in.
+pub(crate) trait Tap {
+    fn take(&mut self, bytes: &[u8]);
+}
+
+/// A connection whose incoming bytes pass by a tap.
+pub(crate) struct Tapped<I, T> {
+    pub(crate) io: I,
+    pub(crate) tap: T,
+}
+
+impl<I: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<I, T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.tap.take(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<I, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

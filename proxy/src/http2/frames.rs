@@ -1,0 +1,153 @@
+//! Counts the frames that a client sends beside its requests, so that a flood of them ends its connection.
+//!
+//! `h2` bounds what such frames keep in memory; this bounds the work that they make. Every frame that carries neither a
+//! request nor a body costs one token; tokens come back with time, far faster than any honest client spends them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Frames that may come at once.
+pub(crate) const BURST_FRAMES: u32 = 1_000;
+/// Frames that may come in the long run.
+pub(crate) const FRAMES_PER_SECOND: u32 = 200;
+/// WINDOW_UPDATE frames a token pays for: a client sends up to two for each DATA frame that it takes.
+const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
+
+const PREFACE_BYTES: usize = 24;
+const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const WINDOW_UPDATE: u8 = 0x8;
+const END_STREAM: u8 = 0x1;
+
+/// The tap of one connection. It reads frame headers only; what is a frame, and what a fault, `h2` decides.
+pub(crate) struct FrameTap {
+    header: [u8; HEADER_BYTES],
+    header_filled: usize,
+    skip_bytes: usize,
+    tokens: u32,
+    refilled: Instant,
+    window_updates: u32,
+    flooded: bool,
+}
+
+impl FrameTap {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            header: [0; HEADER_BYTES],
+            header_filled: 0,
+            skip_bytes: PREFACE_BYTES,
+            tokens: BURST_FRAMES,
+            refilled: now,
+            window_updates: 0,
+            flooded: false,
+        }
+    }
+
+    /// Takes the next bytes; says whether the connection is flooded.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> bool {
+        while !bytes.is_empty() && !self.flooded {
+            if self.skip_bytes > 0 {
+                let skipped = self.skip_bytes.min(bytes.len());
+                self.skip_bytes -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let taken = (HEADER_BYTES - self.header_filled).min(bytes.len());
+            self.header[self.header_filled..self.header_filled + taken].copy_from_slice(&bytes[..taken]);
+            self.header_filled += taken;
+            bytes = &bytes[taken..];
+            if self.header_filled == HEADER_BYTES {
+                self.header_filled = 0;
+                self.take_frame(&now);
+            }
+        }
+        self.flooded
+    }
+
+    fn take_frame(&mut self, now: &impl Fn() -> Instant) {
+        let [a, b, c, kind, flags, ..] = self.header;
+        self.skip_bytes = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let useful = match kind {
+            HEADERS => true,
+            DATA => self.skip_bytes > 0 || flags & END_STREAM != 0,
+            WINDOW_UPDATE => {
+                self.window_updates = (self.window_updates + 1) % WINDOW_UPDATES_PER_TOKEN;
+                self.window_updates != 0
+            }
+            _ => false,
+        };
+        if !useful {
+            self.flooded = !self.spend(now());
+        }
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
+        if self.tokens == 0 {
+            let passed = now.duration_since(self.refilled).min(Duration::from_secs(60));
+            let earned = passed.as_millis() * u128::from(FRAMES_PER_SECOND) / 1_000;
+            self.tokens = u32::try_from(earned).unwrap_or(BURST_FRAMES).min(BURST_FRAMES);
+            self.refilled = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).unwrap().to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        bytes.resize(HEADER_BYTES + payload, 7);
+        bytes
+    }
+
+    fn feed_all(frames: &[Vec<u8>], step: usize) -> bool {
+        let start = Instant::now();
+        let mut tap = FrameTap::new(start);
+        let mut bytes = vec![b'P'; PREFACE_BYTES];
+        bytes.extend(frames.concat());
+        bytes.chunks(step).any(|part| tap.feed(part, || start))
+    }
+
+    #[test]
+    fn a_flood_of_any_idle_frame_is_seen_however_the_bytes_are_cut() {
+        for (kind, flags, payload) in [(0x6, 0, 8), (0x4, 0, 0), (0x2, 0, 5), (0x3, 0, 4), (DATA, 0, 0), (0xbe, 0, 3)] {
+            let frames = vec![frame(kind, flags, payload); BURST_FRAMES as usize + 1];
+            for step in [1, 7, 4096] {
+                assert!(feed_all(&frames, step), "kind {kind} by {step}");
+                assert!(!feed_all(&frames[1..], step), "kind {kind} by {step} is within the burst");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_and_bodies_are_no_flood() {
+        let mut frames = vec![frame(HEADERS, 5, 30); 20_000];
+        frames.extend(vec![frame(DATA, 0, 100); 20_000]);
+        frames.extend(vec![frame(WINDOW_UPDATE, 0, 4); 20_000]);
+        assert!(!feed_all(&frames, 4096));
+    }
+
+    #[test]
+    fn tokens_come_back_with_time() {
+        let start = Instant::now();
+        let mut tap = FrameTap::new(start);
+        tap.feed(&[0; PREFACE_BYTES], || start);
+        for second in 0..60 {
+            for _ in 0..FRAMES_PER_SECOND {
+                let now = start + Duration::from_secs(second);
+                assert!(!tap.feed(&frame(0x6, 0, 8), || now), "second {second}");
+            }
+        }
+    }
+}

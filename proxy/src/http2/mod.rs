@@ -1,0 +1,23 @@
+//! HTTP/2, spoken with the `h2` crate itself: what a proxy needs of it (windows, resets, interim answers, memory per
+//! connection) is out of reach behind a general server.
+
+mod frames;
+mod hold;
+mod received;
+mod send;
+mod serve;
+mod translate;
+mod tunnel;
+
+pub(crate) use hold::HoldSlot;
+pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
+pub(crate) use received::Received;
+pub(crate) use serve::serve;
+pub(crate) use tunnel::{Tunnel, TunnelPromise};
+
+/// Requests at a time on one connection.
+pub const STREAMS_MAX: u32 = 100;
+/// What a client may send on a stream before it is read.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What a client may send on a connection before it is read.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;

@@ -1,0 +1,136 @@
+//! A body that goes out on an HTTP/2 stream, no faster than the peer's window opens.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::{Body, Frame};
+use tokio::time::timeout;
+
+use crate::body::BodyError;
+
+/// What is asked of the window at once: one frame.
+const WINDOW_ASKED_BYTES: usize = 16 * 1024;
+
+/// Why a body was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsent {
+    /// The peer wants no more of it.
+    #[error("the peer has reset the stream")]
+    Reset(Reason),
+    /// The stream or its connection is gone.
+    #[error("the stream failed")]
+    Stream(#[from] h2::Error),
+    /// The peer opened no window for too long.
+    #[error("the peer has taken nothing for too long")]
+    Stalled,
+    /// Where the body comes from broke off.
+    #[error("the body broke off")]
+    Body(#[source] BodyError),
+}
+
+/// Sends all of `body` and ends the stream. What cannot be sent to its end resets the stream, so that the peer never
+/// takes a part for the whole.
+pub(crate) async fn send_body<B>(
+    body: B,
+    stream: &mut SendStream<Bytes>,
+    patience: Option<Duration>,
+) -> Result<(), Unsent>
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    let sent = send_frames(body, stream, patience).await;
+    match &sent {
+        Err(Unsent::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+        Err(Unsent::Stalled) => stream.send_reset(Reason::CANCEL),
+        Ok(()) | Err(Unsent::Reset(_) | Unsent::Stream(_)) => {}
+    }
+    sent
+}
+
+async fn send_frames<B>(body: B, stream: &mut SendStream<Bytes>, patience: Option<Duration>) -> Result<(), Unsent>
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    let mut body = pin!(body);
+    while let Some(frame) = next_frame(body.as_mut(), stream).await? {
+        match frame.into_data() {
+            Ok(data) => {
+                let last = body.is_end_stream();
+                send_data(data, last, stream, patience).await?;
+                if last {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    stream.reserve_capacity(0);
+                    return Ok(stream.send_trailers(trailers)?);
+                }
+            }
+        }
+    }
+    Ok(stream.send_data(Bytes::new(), true)?)
+}
+
+/// The next frame, unless the peer resets the stream before it comes.
+async fn next_frame<B>(mut body: Pin<&mut B>, stream: &mut SendStream<Bytes>) -> Result<Option<Frame<Bytes>>, Unsent>
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    poll_fn(|cx| {
+        if let Poll::Ready(reset) = stream.poll_reset(cx) {
+            return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
+        }
+        body.as_mut().poll_frame(cx).map(|frame| frame.transpose().map_err(Unsent::Body))
+    })
+    .await
+}
+
+async fn send_data(
+    mut data: Bytes,
+    last: bool,
+    stream: &mut SendStream<Bytes>,
+    patience: Option<Duration>,
+) -> Result<(), Unsent> {
+    if data.is_empty() {
+        return Ok(if last { stream.send_data(data, true)? } else { () });
+    }
+    while !data.is_empty() {
+        // Asked for only with data at hand, so that an idle stream pins none of the connection's window.
+        stream.reserve_capacity(data.len().min(WINDOW_ASKED_BYTES));
+        let opened = match patience {
+            Some(patience) => timeout(patience, window(stream)).await.map_err(|_| Unsent::Stalled)??,
+            None => window(stream).await?,
+        };
+        let part = data.split_to(opened.min(data.len()));
+        stream.send_data(part, last && data.is_empty())?;
+    }
+    Ok(())
+}
+
+/// How much may be sent now; waits until it is something.
+async fn window(stream: &mut SendStream<Bytes>) -> Result<usize, Unsent> {
+    poll_fn(|cx| {
+        if let Poll::Ready(reset) = stream.poll_reset(cx) {
+            return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
+        }
+        loop {
+            let capacity = stream.capacity();
+            if capacity > 0 {
+                return Poll::Ready(Ok(capacity));
+            }
+            match stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => {}
+                Poll::Ready(Some(Ok(capacity))) => return Poll::Ready(Ok(capacity)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Unsent::Stream(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(Unsent::Reset(Reason::CANCEL))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}

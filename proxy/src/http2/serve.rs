@@ -1,0 +1,331 @@
+//! One client's HTTP/2 connection: its requests run side by side, each a task of its own.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::frames::FrameTap;
+use super::hold::{HoldSlot, Holding};
+use super::received::{Received, Sender};
+use super::send::send_body;
+use super::tunnel::{Tunnel, TunnelPromise};
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
+use crate::ResponseBody;
+use crate::connection::{Served, Tap, Tapped};
+use crate::hygiene;
+use crate::incoming::IncomingBody;
+use crate::io::Io;
+use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream};
+
+/// Streams reset before a handler saw them, beyond which the connection is closed.
+const RESET_UNSEEN_MAX: usize = 20;
+/// Streams that the client's faults made us reset, beyond which the connection is closed.
+const RESET_FAULTY_MAX: usize = 100;
+/// Bytes that wait for the socket per stream.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a client that was cut off may take to read why.
+const FAREWELL_MS: u64 = 500;
+
+type Wire = Tapped<Io, FrameWatch>;
+
+struct FrameWatch {
+    tap: FrameTap,
+    flooded: Rc<Cell<bool>>,
+}
+
+impl Tap for FrameWatch {
+    fn take(&mut self, bytes: &[u8]) {
+        if self.tap.feed(bytes, Instant::now) {
+            self.flooded.set(true);
+        }
+    }
+}
+
+/// What a connection wants next.
+enum Event {
+    Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
+    /// No request for a long time.
+    Idle,
+    /// More frames than any honest client sends.
+    Flooded,
+    Ended(Result<(), h2::Error>),
+}
+
+struct Driver<H> {
+    served: Served<H>,
+    connection: Connection<Wire, Bytes>,
+    flooded: Rc<Cell<bool>>,
+    holding: Holding,
+    open: Rc<Cell<usize>>,
+    was_busy: bool,
+    idle: Pin<Box<Sleep>>,
+    closing: bool,
+}
+
+/// Serves the connection until it ends.
+pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
+    let flooded = Rc::new(Cell::new(false));
+    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), flooded: Rc::clone(&flooded) };
+    let wire = Tapped { io, tap };
+    let idle_for = Duration::from_millis(served.options.idle_ms);
+    let handshake = builder().handshake(wire);
+    let opened = timeout(Duration::from_millis(served.options.opening_ms), handshake).await;
+    let connection = match opened {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return log_end(Err(error)),
+        Err(_) => return,
+    };
+    let driver = Driver {
+        served,
+        connection,
+        flooded,
+        holding: Holding::default(),
+        open: Rc::default(),
+        was_busy: false,
+        idle: Box::pin(sleep(idle_for)),
+        closing: false,
+    };
+    driver.run().await;
+}
+
+fn builder() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_MAX_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESET_UNSEEN_MAX)
+        .max_local_error_reset_streams(Some(RESET_FAULTY_MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .enable_connect_protocol();
+    builder
+}
+
+impl<H: Handler> Driver<H> {
+    async fn run(mut self) {
+        let context = self.served.context.clone();
+        let socket = self.served.socket.clone();
+        socket.give_up_after(self.served.options.unread_ms.map(Duration::from_millis));
+        let (mut reset, mut stop) = (pin!(socket.reset()), pin!(context.stop.cancelled()));
+        let mut shutdown = pin!(context.shutdown.cancelled());
+        let mut age = pin!(sleep(Duration::from_millis(self.served.options.age_ms)));
+        loop {
+            let closing = self.closing;
+            let event = tokio::select! {
+                biased;
+                event = poll_fn(|cx| self.poll_event(cx)) => event,
+                () = reset.as_mut() => return,
+                () = stop.as_mut() => return,
+                () = shutdown.as_mut(), if !closing => { self.go_away(); continue }
+                () = age.as_mut(), if !closing => { self.go_away(); continue }
+            };
+            match event {
+                Event::Request(request, respond) => self.begin(*request, respond),
+                Event::Idle if self.closing => return,
+                Event::Idle => self.go_away(),
+                Event::Flooded => return self.cut_off().await,
+                Event::Ended(result) => return log_end(result),
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let accepted = self.connection.poll_accept(cx);
+        if self.flooded.get() {
+            return Poll::Ready(Event::Flooded);
+        }
+        self.holding.check();
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                return Poll::Ready(Event::Request(Box::new(request), respond));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Ended(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(Event::Ended(Ok(()))),
+            Poll::Pending => {}
+        }
+        let busy = self.open.get() > 0;
+        if std::mem::replace(&mut self.was_busy, busy) && !busy {
+            self.rest();
+        }
+        if busy { Poll::Pending } else { self.idle.as_mut().poll(cx).map(|()| Event::Idle) }
+    }
+
+    fn rest(&mut self) {
+        self.idle.as_mut().reset(Instant::now() + Duration::from_millis(self.served.options.idle_ms));
+    }
+
+    /// Takes no new requests; those that run go on.
+    fn go_away(&mut self) {
+        self.closing = true;
+        self.connection.graceful_shutdown();
+        self.rest();
+    }
+
+    async fn cut_off(mut self) {
+        tracing::debug!(peer = %self.served.address, "a client floods its connection with frames; closing it");
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let closed = poll_fn(|cx| self.connection.poll_closed(cx));
+        let _ = timeout(Duration::from_millis(FAREWELL_MS), closed).await;
+    }
+
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (mut head, mut incoming) = request.into_parts();
+        let websocket = translate::request(&mut head);
+        let slot: HoldSlot = self.holding.slot(incoming.flow_control().clone());
+        let peer = Peer { protocol: Protocol::Http2, hold: Some(slot), ..self.served.peer() };
+        let stream = Stream {
+            respond,
+            is_head: head.method == Method::HEAD,
+            continues: head.headers.get(header::EXPECT).is_some().then(Arc::default),
+            patience: self.served.options.unread_ms.map(Duration::from_millis),
+            _open: Open::new(&self.open),
+        };
+        let handler = Rc::clone(&self.served.handler);
+        spawn_local(async move {
+            if websocket {
+                let (promised, promise) = TunnelPromise::new();
+                head.extensions.insert(promise);
+                let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
+                stream.answer_websocket(answer, incoming, promised).await;
+            } else {
+                let length = content_length(&head.headers);
+                let mut body = Received::new(incoming, Sender::Client, length);
+                if let Some(wanted) = &stream.continues {
+                    body = body.tell(Arc::clone(wanted));
+                }
+                let answer = handler.handle(Request::from_parts(head, body.into()), peer);
+                stream.answer(answer).await;
+            }
+        });
+    }
+}
+
+/// Counts as an open stream for as long as it lives.
+struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// One request's way back.
+struct Stream {
+    respond: SendResponse<Bytes>,
+    is_head: bool,
+    /// Told when the body is wanted by a handler whose client waits for `100 Continue`.
+    continues: Option<Arc<Notify>>,
+    patience: Option<Duration>,
+    _open: Open,
+}
+
+impl Stream {
+    /// Waits for the handler; `None` if the client resets the stream before.
+    async fn wait(&mut self, answer: impl Future<Output = Response<ResponseBody>>) -> Option<Response<ResponseBody>> {
+        let mut answer = pin!(answer);
+        loop {
+            let continues = self.continues.clone();
+            tokio::select! {
+                biased;
+                answer = answer.as_mut() => return Some(answer),
+                () = told(continues.as_deref()) => {
+                    self.continues = None;
+                    let mut interim = Response::new(());
+                    *interim.status_mut() = StatusCode::CONTINUE;
+                    // A stream that is over needs none.
+                    let _ = self.respond.send_informational(interim);
+                }
+                _ = poll_fn(|cx| self.respond.poll_reset(cx)) => return None,
+            }
+        }
+    }
+
+    async fn answer(mut self, answer: impl Future<Output = Response<ResponseBody>>) {
+        let Some(answer) = self.wait(answer).await else { return };
+        self.send(answer).await;
+    }
+
+    async fn answer_websocket(
+        mut self,
+        answer: impl Future<Output = Response<ResponseBody>>,
+        incoming: RecvStream,
+        promised: tokio::sync::oneshot::Sender<Tunnel>,
+    ) {
+        let Some(answer) = self.wait(answer).await else { return };
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return self.send(answer).await;
+        }
+        let (mut head, _) = answer.into_parts();
+        translate::response(&mut head, true);
+        match self.respond.send_response(Response::from_parts(head, ()), false) {
+            // A handler that does not want its tunnel any more resets the stream by dropping it.
+            Ok(outgoing) => drop(promised.send(Tunnel::new(incoming, outgoing))),
+            Err(error) => tracing::debug!(%error, "a WebSocket's stream was over before it began"),
+        }
+    }
+
+    async fn send(&mut self, answer: Response<ResponseBody>) {
+        let (mut head, body) = answer.into_parts();
+        if let Some(ResetStream(reason)) = head.extensions.get() {
+            return self.respond.send_reset(*reason);
+        }
+        let patience = self.patience.filter(|_| !hygiene::is_event_stream(&head.headers));
+        translate::response(&mut head, false);
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodiless
+            && let Some(length) = body.size_hint().exact()
+            && !(self.is_head && length == 0)
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let at_end = bodiless || self.is_head || body.is_end_stream();
+        let sent = match self.respond.send_response(Response::from_parts(head, ()), at_end) {
+            Ok(_) if at_end => return,
+            Ok(mut outgoing) => send_body(body, &mut outgoing, patience).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "an answer was not sent to its end");
+        }
+    }
+}
+
+async fn told(notify: Option<&Notify>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The length that the head announces; `h2` has refused what is no number.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn log_end(result: Result<(), h2::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a client's connection ended with an error");
+    }
+}

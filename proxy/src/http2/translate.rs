@@ -1,0 +1,143 @@
+//! Between HTTP/2's heads and the form that the rest of the proxy works with.
+//!
+//! Cookies come as one field. A WebSocket (RFC 8441: an extended CONNECT) becomes the GET with `Upgrade` that it would
+//! be in HTTP/1.1, and its `101` becomes a 200 again.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, BytesMut};
+use h2::ext::Protocol;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode, Version, response};
+
+use crate::hygiene;
+
+const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
+
+/// A key is 16 bytes in base64. It only shows an HTTP/1.1 peer that a WebSocket is meant, which HTTP/2 does otherwise.
+const ANY_KEY: HeaderValue = HeaderValue::from_static("Y2VsbHdheS13ZWJzb2NrZQ==");
+
+/// Makes a request's head what it would be in HTTP/1.1, except for its version; says whether it asks for a WebSocket.
+pub(super) fn request(head: &mut Parts) -> bool {
+    join_cookies(&mut head.headers);
+    let protocol = head.extensions.remove::<Protocol>();
+    if head.method != Method::CONNECT || protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
+        return false;
+    }
+    head.method = Method::GET;
+    head.version = Version::HTTP_11;
+    if let (false, Some(authority)) = (head.headers.contains_key(header::HOST), head.uri.authority())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(header::HOST, host);
+    }
+    hygiene::write_websocket(&mut head.headers);
+    head.headers.insert(KEY, ANY_KEY);
+    true
+}
+
+/// Makes an answer's head fit for HTTP/2; says whether it opens the WebSocket that was asked for.
+pub(super) fn response(head: &mut response::Parts, websocket: bool) -> bool {
+    let opens = websocket && head.status == StatusCode::SWITCHING_PROTOCOLS;
+    hygiene::strip_hop_by_hop(&mut head.headers);
+    head.version = Version::HTTP_2;
+    if !head.headers.contains_key(header::DATE) {
+        head.headers.insert(header::DATE, date());
+    }
+    if opens {
+        head.status = StatusCode::OK;
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    opens
+}
+
+/// The time, written anew once a second.
+#[expect(clippy::expect_used, reason = "a date is plain ASCII")]
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|last| {
+        if last.0 != second {
+            *last = (second, HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is plain ASCII"));
+        }
+        last.1.clone()
+    })
+}
+
+/// Clients may cut a cookie field into crumbs, which most HTTP/1.1 apps take for several fields (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(header::COOKIE).iter().count();
+    if crumbs < 2 {
+        return;
+    }
+    let mut joined = BytesMut::new();
+    for crumb in headers.get_all(header::COOKIE) {
+        if !joined.is_empty() {
+            joined.put_slice(b"; ");
+        }
+        joined.put_slice(crumb.as_bytes());
+    }
+    // Field values joined by a separator are one.
+    if let Ok(value) = HeaderValue::from_maybe_shared(joined.freeze()) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn head(request: Request<()>) -> Parts {
+        request.into_parts().0
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_come_as_one_field() {
+        let request = Request::get("https://a.example/").header("cookie", "a=1").header("cookie", "b=2; c=3");
+        let mut head = head(request.body(()).unwrap());
+        assert!(!self::request(&mut head));
+        let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn an_extended_connect_reads_as_an_upgrade() {
+        let mut head = head(Request::builder().method("CONNECT").uri("https://a.example/chat").body(()).unwrap());
+        head.version = Version::HTTP_2;
+        head.extensions.insert(Protocol::from_static("websocket"));
+        assert!(self::request(&mut head));
+        assert!(hygiene::asks_for_websocket(&head));
+        assert_eq!(head.headers["host"], "a.example");
+        assert_eq!(head.uri.path(), "/chat");
+    }
+
+    #[test]
+    fn other_protocols_and_plain_connects_stay_what_they_are() {
+        for protocol in [None, Some("connect-udp"), Some("WebSocket")] {
+            let mut head = head(Request::builder().method("CONNECT").uri("https://a.example/").body(()).unwrap());
+            if let Some(protocol) = protocol {
+                head.extensions.insert(Protocol::from_static(protocol));
+            }
+            assert!(!self::request(&mut head));
+            assert_eq!(head.method, Method::CONNECT);
+        }
+    }
+
+    #[test]
+    fn fields_of_one_connection_do_not_reach_a_stream() {
+        let answer = http::Response::builder().status(101).header("connection", "upgrade, x-own").header("x-own", "1");
+        let answer = answer.header("upgrade", "websocket").header("sec-websocket-accept", "abc").header("x-app", "2");
+        let mut head = answer.body(()).unwrap().into_parts().0;
+        assert!(response(&mut head, true));
+        assert_eq!(head.status, 200);
+        let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-app", "date"]);
+    }
+}

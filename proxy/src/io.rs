@@ -1,0 +1,72 @@
+//! A connection's bytes, in clear or out of TLS, as one type.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::socket::Socket;
+
+/// The bytes. TLS is boxed: it is large, and a connection in clear should not pay for it.
+pub(crate) enum Io {
+    Clear(Socket),
+    Accepted(Box<tokio_rustls::server::TlsStream<Socket>>),
+    Connected(Box<tokio_rustls::client::TlsStream<Socket>>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Clear(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Accepted(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Connected(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Clear(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Accepted(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Connected(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Clear(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Accepted(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Connected(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Clear(io) => io.is_write_vectored(),
+            Self::Accepted(io) => io.is_write_vectored(),
+            Self::Connected(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Clear(io) => Pin::new(io).poll_flush(cx),
+            Self::Accepted(io) => Pin::new(io).poll_flush(cx),
+            Self::Connected(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Clear(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Accepted(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Connected(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
