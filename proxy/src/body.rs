@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::held::HeldBody;
+use crate::held::{HeldBody, HeldHandle};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
 use crate::pool::PooledBody;
@@ -23,7 +23,8 @@ pub enum OnBreak {
     /// It is closed: the peer sees a request that was cut.
     Close,
     /// Only its write side is shut, and the peer is heard to the end: it answers, or closes. For who must know when
-    /// the peer has ended the request.
+    /// the peer has ended the request. HTTP/2 has no such half for a part of a body: there the peer is sent nothing
+    /// more, and ends the request by its own time limit.
     HalfClose,
 }
 
@@ -82,6 +83,14 @@ impl RequestBody {
         self
     }
 
+    /// What releases the body, if it waits for that.
+    pub(crate) fn held_handle(&self) -> Option<HeldHandle> {
+        match &self.source {
+            Source::Held(body) => Some(body.handle()),
+            Source::Empty | Source::Kept(_) | Source::Streamed(_) => None,
+        }
+    }
+
     pub(crate) fn attach(&mut self, socket: SocketHandle) {
         self.socket = Some(socket);
     }
@@ -123,15 +132,14 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(Some(Ok(without_reserved_trailers(frame))))
             }
-            Poll::Ready(Some(Err(error))) => match &self.socket {
-                // hyper closes a connection whose body fails. A body that never goes on keeps it reading instead.
-                Some(socket) if self.on_break == OnBreak::HalfClose => {
+            // A body that fails ends its connection or stream. One that never goes on keeps the peer's answer coming.
+            Poll::Ready(Some(Err(_))) if self.on_break == OnBreak::HalfClose => {
+                if let Some(socket) = &self.socket {
                     socket.half_close();
-                    self.broken = true;
-                    Poll::Pending
                 }
-                _ => Poll::Ready(Some(Err(error))),
-            },
+                self.broken = true;
+                Poll::Pending
+            }
             other => other,
         }
     }

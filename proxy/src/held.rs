@@ -52,6 +52,10 @@ impl HeldBody {
         let shared = Arc::new(Shared { state: Mutex::new(state), sent_bytes: AtomicU64::new(0) });
         (Self { shared: Arc::clone(&shared), hint }, HeldHandle(shared))
     }
+
+    pub(crate) fn handle(&self) -> HeldHandle {
+        HeldHandle(Arc::clone(&self.shared))
+    }
 }
 
 impl HeldHandle {

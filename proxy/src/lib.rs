@@ -24,7 +24,7 @@ pub use body::{BodyError, OnBreak, RequestBody, ResponseBody};
 pub use held::{HeldBody, HeldHandle};
 pub use http2::Hold;
 pub use incoming::IncomingBody;
-pub use pool::{OnDrop, Pool, PoolLimits, PooledBody, SendError};
+pub use pool::{Destination, OnDrop, Pool, PoolLimits, PooledBody, SendError};
 pub use serve::{Handler, Listeners, Peer, Protocol, ServeOptions, ThreadContext, bind, serve};
 pub use tls::{Covers, PeerTls, ServerTls};
 pub use upgrade::ClientHalf;

@@ -1,36 +1,46 @@
-//! A pool of HTTP/1.1 connections to cells or apps, one pool per thread.
+//! A pool of connections to cells or apps, one pool per thread.
 //!
-//! A connection carries one request at a time and goes back to the pool only after the whole answer was read and
+//! HTTP/2 connections are shared (`pool/http2.rs`). An HTTP/1.1 connection carries one request at a time and goes back to the pool only after the whole answer was read and
 //! hyper says that both sides stand at the start of a message. Everything is bounded: connections per endpoint, how
 //! long to wait for one, how long one may lie idle, how long connecting may take.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::body::RequestBody;
-use crate::socket::{Idleness, Socket, SocketHandle};
+use crate::body::{BodyError, RequestBody};
+use crate::io::Io;
+use crate::serve::Protocol;
+use crate::socket::{Idleness, SocketHandle};
 
+mod connection;
+mod destination;
+mod dial;
+mod http2;
 mod limits;
 mod pooled_body;
 mod share;
 
+use connection::{Connection, Slot};
+pub use destination::Destination;
+pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
+use http2::{SharedConnections, Ticket};
 pub use limits::{
     ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits,
     USED_PER_TENANT_MAX, WAIT_MS,
 };
+use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent};
 use share::{Share, Shares};
 
@@ -59,7 +69,7 @@ pub enum SendError {
     },
     /// The request may have been received, and acted on.
     #[error("the connection failed after the request was sent")]
-    Failed(#[source] hyper::Error),
+    Failed(#[source] BodyError),
 }
 
 /// What kept a request from being sent.
@@ -73,7 +83,7 @@ pub enum NotSent {
     Exhausted(usize),
     /// The connection closed before the request was written.
     #[error("the connection closed before the request was written")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] BodyError),
 }
 
 /// The pool. Clones share it. It must be made and used inside a `LocalSet`.
@@ -84,36 +94,23 @@ pub struct Pool {
 
 struct Inner {
     limits: PoolLimits,
-    endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
-    chores: mpsc::UnboundedSender<Chore>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    endpoints: RefCell<HashMap<Destination, Rc<Endpoint>>>,
+    chores: Chores,
 }
 
+type Chores = mpsc::UnboundedSender<Chore>;
+
 struct Endpoint {
-    address: SocketAddr,
+    destination: Destination,
     limits: PoolLimits,
+    shared: SharedConnections,
     idle: RefCell<VecDeque<(Connection, Instant)>>,
     open: Cell<usize>,
     shares: Shares,
-    freed: Notify,
+    freed: Rc<Notify>,
     shunned_until: Cell<Option<Instant>>,
 }
-
-/// A connection of a pool. Dropped without being given back, it is closed.
-struct Connection {
-    sender: SendRequest<RequestBody>,
-    socket: SocketHandle,
-    driver: AbortHandle,
-    chores: mpsc::UnboundedSender<Chore>,
-    /// It has carried a request before, so the peer may be closing it for having been idle.
-    reused: bool,
-    /// Of who uses it now, if its use is counted.
-    share: Option<Share>,
-    _slot: Slot,
-}
-
-/// The right to have one connection open. It is the last field of its connection, so that who waits for it finds
-/// the connection closed.
-struct Slot(Rc<Endpoint>);
 
 /// What outlives the request it comes from.
 enum Chore {
@@ -124,10 +121,15 @@ enum Chore {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool, which speaks in clear.
     pub fn new(limits: PoolLimits) -> Self {
+        Self::with_tls(limits, None)
+    }
+
+    /// An empty pool, which reaches destinations with a server name by `tls`.
+    pub fn with_tls(limits: PoolLimits, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
         let (chores, mut taken) = mpsc::unbounded_channel();
-        let inner = Rc::new(Inner { limits, endpoints: RefCell::default(), chores });
+        let inner = Rc::new(Inner { limits, tls, endpoints: RefCell::default(), chores });
         spawn_local(async move {
             while let Some(chore) = taken.recv().await {
                 spawn_local(run_chore(chore));
@@ -141,7 +143,7 @@ impl Pool {
     /// when it was read to its end. Dropping either before that closes the connection.
     pub async fn send(
         &self,
-        endpoint: SocketAddr,
+        endpoint: impl Into<Destination>,
         request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
         self.send_for(None, endpoint, request).await
@@ -152,28 +154,83 @@ impl Pool {
     pub async fn send_for(
         &self,
         tenant: Option<&str>,
-        endpoint: SocketAddr,
+        endpoint: impl Into<Destination>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<PooledBody>, SendError> {
+        let endpoint = self.endpoint(endpoint.into());
+        let deadline = Instant::now() + Duration::from_millis(self.inner.limits.wait_ms);
+        let share = match tenant {
+            Some(tenant) => {
+                let Some(share) = endpoint.shares.take(tenant, deadline).await else {
+                    let cause = NotSent::Exhausted(self.inner.limits.used_per_tenant);
+                    return Err(SendError::NotSent { request: Box::new(request), cause });
+                };
+                Some(share)
+            }
+            None => None,
+        };
+        match endpoint.destination.protocol {
+            Protocol::Http1 => self.send_alone(&endpoint, share, deadline, request).await,
+            Protocol::Http2 => self.send_shared(&endpoint, share, deadline, request).await,
+        }
+    }
+
+    async fn send_alone(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        mut share: Option<Share>,
+        deadline: Instant,
         mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
         *request.version_mut() = Version::HTTP_11;
-        let endpoint = self.endpoint(endpoint);
         loop {
-            let mut connection = match self.obtain(tenant, &endpoint).await {
+            let mut connection = match self.obtain(endpoint, deadline).await {
                 Ok(connection) => connection,
                 Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
             };
             let reused = connection.reused;
             request.body_mut().attach(connection.socket.clone());
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok(PooledBody::of_response(response.map(Into::into), connection)),
+                Ok(response) => {
+                    connection.share = share.take();
+                    return Ok(PooledBody::of_response(response.map(Into::into), Carrier::Http1(connection)));
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
                     Some(unsent) => {
-                        let cause = NotSent::Closed(error.into_error());
+                        let cause = NotSent::Closed(error.into_error().into());
                         return Err(SendError::NotSent { request: Box::new(unsent), cause });
                     }
-                    None => return Err(SendError::Failed(error.into_error())),
+                    None => return Err(SendError::Failed(error.into_error().into())),
                 },
+            }
+        }
+    }
+
+    async fn send_shared(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        share: Option<Share>,
+        deadline: Instant,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<PooledBody>, SendError> {
+        loop {
+            let (ticket, reused) = match self.board(endpoint, deadline).await {
+                Ok(boarded) => boarded,
+                Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
+            };
+            match http2::send(&ticket, &endpoint.destination, request).await {
+                Ok(response) => {
+                    let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
+                    let carrier = Carrier::Http2 { _ticket: ticket, _share: share, limits, chores };
+                    return Ok(PooledBody::of_response(response, carrier));
+                }
+                Err(Ok((unsent, _))) if reused => request = unsent,
+                Err(Ok((unsent, error))) => {
+                    let cause = NotSent::Closed(error.into());
+                    return Err(SendError::NotSent { request: Box::new(unsent), cause });
+                }
+                Err(Err(failed)) => return Err(failed),
             }
         }
     }
@@ -183,26 +240,27 @@ impl Pool {
     /// or the request could not be sent. The body of the answer is drained when it is dropped ([`OnDrop::Drain`]);
     /// a body to be sent should break off with [`crate::OnBreak::HalfClose`]. Without a caller it goes on for
     /// [`PoolLimits::abandoned_ms`] at most.
-    pub fn send_to_the_end<F: FnOnce() + 'static>(
+    pub fn send_to_the_end<F: FnOnce() + 'static, D: Into<Destination>>(
         &self,
-        endpoint: SocketAddr,
+        endpoint: D,
         request: Request<RequestBody>,
         ended: F,
-    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F> {
+    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F, D> {
         self.send_to_the_end_for(None, endpoint, request, ended)
     }
 
     /// [`Pool::send_to_the_end`] as [`Pool::send_for`].
-    pub fn send_to_the_end_for<F: FnOnce() + 'static>(
+    pub fn send_to_the_end_for<F: FnOnce() + 'static, D: Into<Destination>>(
         &self,
         tenant: Option<&str>,
-        endpoint: SocketAddr,
+        endpoint: D,
         request: Request<RequestBody>,
         ended: F,
-    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F> {
+    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F, D> {
         let (mut answer, answered) = tokio::sync::oneshot::channel();
         let pool = self.clone();
         let tenant: Option<Box<str>> = tenant.map(Into::into);
+        let endpoint: Destination = endpoint.into();
         let ended = Ended::new(ended);
         let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
         spawn_local(async move {
@@ -233,7 +291,8 @@ impl Pool {
     }
 
     /// Whether the endpoint could not be reached a moment ago: better tried after others.
-    pub fn is_shunned(&self, endpoint: SocketAddr) -> bool {
+    pub fn is_shunned(&self, endpoint: impl Into<Destination>) -> bool {
+        let endpoint = endpoint.into();
         let endpoints = self.inner.endpoints.borrow();
         endpoints
             .get(&endpoint)
@@ -242,67 +301,46 @@ impl Pool {
     }
 
     /// Connections that are open to `endpoint` from this pool, idle ones included.
-    pub fn open_connections(&self, endpoint: SocketAddr) -> usize {
-        self.inner.endpoints.borrow().get(&endpoint).map_or(0, |endpoint| endpoint.open.get())
+    pub fn open_connections(&self, endpoint: impl Into<Destination>) -> usize {
+        let endpoint = endpoint.into();
+        self.inner.endpoints.borrow().get(&endpoint).map_or(0, |endpoint| endpoint.open.get() + endpoint.shared.len())
     }
 
-    fn endpoint(&self, address: SocketAddr) -> Rc<Endpoint> {
+    fn endpoint(&self, destination: Destination) -> Rc<Endpoint> {
         let mut endpoints = self.inner.endpoints.borrow_mut();
-        let new = || Rc::new(Endpoint::new(address, self.inner.limits));
-        Rc::clone(endpoints.entry(address).or_insert_with(new))
+        if let Some(endpoint) = endpoints.get(&destination) {
+            return Rc::clone(endpoint);
+        }
+        let endpoint = Rc::new(Endpoint::new(destination.clone(), self.inner.limits));
+        endpoints.insert(destination, Rc::clone(&endpoint));
+        endpoint
     }
 
     /// A connection to use: an idle one, or a new one.
-    async fn obtain(&self, tenant: Option<&str>, endpoint: &Rc<Endpoint>) -> Result<Connection, NotSent> {
-        let limits = self.inner.limits;
-        let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
-        let share = match tenant {
-            Some(tenant) => {
-                let share = endpoint.shares.take(tenant, deadline).await;
-                Some(share.ok_or(NotSent::Exhausted(limits.used_per_tenant))?)
-            }
-            None => None,
-        };
-        let mut connection = match endpoint.take_idle() {
-            Some(connection) => connection,
-            None => self.connect(endpoint, deadline).await?,
-        };
-        connection.share = share;
-        Ok(connection)
+    async fn obtain(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<Connection, NotSent> {
+        match endpoint.take_idle() {
+            Some(connection) => Ok(connection),
+            None => self.connect(endpoint, deadline).await,
+        }
     }
 
     async fn connect(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<Connection, NotSent> {
-        let limits = self.inner.limits;
         let slot = loop {
             if let Some(slot) = Slot::take(endpoint) {
                 break slot;
             }
             if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
-                return Err(NotSent::Exhausted(limits.open_per_endpoint));
+                return Err(NotSent::Exhausted(self.inner.limits.open_per_endpoint));
             }
             if let Some(connection) = endpoint.take_idle() {
                 return Ok(connection);
             }
         };
-        let connect = TcpStream::connect(endpoint.address);
-        let connected = timeout(Duration::from_millis(limits.connect_ms), connect).await;
-        let tcp = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(tcp) => tcp,
-            Err(error) => {
-                endpoint.shunned_until.set(Some(Instant::now() + Duration::from_millis(SHUNNED_MS)));
-                return Err(NotSent::Connect(error));
-            }
-        };
-        endpoint.shunned_until.set(None);
-        self.handshake(tcp, slot).await
-    }
-
-    async fn handshake(&self, tcp: TcpStream, slot: Slot) -> Result<Connection, NotSent> {
-        tcp.set_nodelay(true).map_err(NotSent::Connect)?;
-        let (socket, handle) = Socket::new(tcp);
+        let (io, socket) = self.dial(endpoint).await?;
         let mut builder = http1::Builder::new();
         builder.max_header_size(RESPONSE_HEAD_MAX_BYTES).max_buf_size(READ_AHEAD_MAX_BYTES);
-        let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.map_err(NotSent::Closed)?;
+        let handshake = builder.handshake(TokioIo::new(io)).await;
+        let (sender, connection) = handshake.map_err(|error| NotSent::Closed(error.into()))?;
         let driver = spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a cell ended with an error");
@@ -310,7 +348,41 @@ impl Pool {
         });
         let chores = self.inner.chores.clone();
         let driver = driver.abort_handle();
-        Ok(Connection { sender, socket: handle, driver, chores, reused: false, share: None, _slot: slot })
+        Ok(Connection { sender, socket, driver, chores, reused: false, share: None, _slot: slot })
+    }
+
+    /// A place on a shared connection, and whether the connection was there before.
+    async fn board(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<(Ticket, bool), NotSent> {
+        loop {
+            if let Some(ticket) = endpoint.shared.take(&endpoint.freed) {
+                return Ok((ticket, true));
+            }
+            if endpoint.shared.may_connect() {
+                let begun = async {
+                    let (io, _) = self.dial(endpoint).await?;
+                    let begun = http2::begin(io, Rc::clone(&endpoint.freed)).await;
+                    begun.map_err(|error| NotSent::Closed(error.into()))
+                };
+                return match begun.await {
+                    Ok(connection) => Ok((endpoint.shared.add(connection, &endpoint.freed), false)),
+                    Err(cause) => {
+                        endpoint.shared.give_up();
+                        Err(cause)
+                    }
+                };
+            }
+            if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
+                return Err(NotSent::Exhausted(SHARED_PER_ENDPOINT_MAX * STREAMS_PER_CONNECTION_MAX));
+            }
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> Result<(Io, SocketHandle), NotSent> {
+        let limit = Duration::from_millis(self.inner.limits.connect_ms);
+        let dialled = dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit).await;
+        let shunned_for = Duration::from_millis(SHUNNED_MS);
+        endpoint.shunned_until.set(dialled.is_err().then(|| Instant::now() + shunned_for));
+        dialled.map_err(NotSent::Connect)
     }
 }
 
@@ -342,14 +414,15 @@ impl Drop for Ended {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, limits: PoolLimits) -> Self {
+    fn new(destination: Destination, limits: PoolLimits) -> Self {
         Self {
-            address,
+            destination,
             limits,
+            shared: SharedConnections::default(),
             idle: RefCell::default(),
             open: Cell::new(0),
             shares: Shares::new(limits.used_per_tenant),
-            freed: Notify::new(),
+            freed: Rc::default(),
             shunned_until: Cell::new(None),
         }
     }
@@ -368,6 +441,9 @@ impl Endpoint {
 
     fn drop_old(&self) {
         let limit = Duration::from_millis(self.limits.idle_ms);
+        if let Some(before) = Instant::now().checked_sub(limit) {
+            self.shared.drop_idle(before);
+        }
         let young = |since: &Instant| since.elapsed() < limit;
         let mut old = Vec::new();
         {
@@ -378,59 +454,6 @@ impl Endpoint {
         }
         // Closing calls back into the endpoint, so it must not be borrowed.
         drop(old);
-    }
-}
-
-impl Connection {
-    fn limits(&self) -> &PoolLimits {
-        &self._slot.0.limits
-    }
-
-    /// The answer was read to its end.
-    fn give_back(self) {
-        if self.sender.is_ready() {
-            self.settle();
-        } else if !self.sender.is_closed() {
-            let chores = self.chores.clone();
-            let _ = chores.send(Chore::Settle(self));
-        }
-    }
-
-    fn settle(mut self) {
-        self.reused = true;
-        self.share = None;
-        let endpoint = Rc::clone(&self._slot.0);
-        let excess = {
-            let mut idle = endpoint.idle.borrow_mut();
-            idle.push_back((self, Instant::now()));
-            if idle.len() > endpoint.limits.idle_per_endpoint { idle.pop_front() } else { None }
-        };
-        drop(excess);
-        endpoint.freed.notify_one();
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // After an upgrade the driver has ended and the connection belongs to the tunnel: this does nothing then.
-        self.driver.abort();
-    }
-}
-
-impl Slot {
-    fn take(endpoint: &Rc<Endpoint>) -> Option<Self> {
-        let open = endpoint.open.get();
-        (open < endpoint.limits.open_per_endpoint).then(|| {
-            endpoint.open.set(open + 1);
-            Self(Rc::clone(endpoint))
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.freed.notify_one();
     }
 }
 
@@ -459,7 +482,9 @@ async fn sweep(pool: Weak<Inner>) {
             endpoint.shares.forget_absent();
         }
         drop(endpoints);
-        pool.endpoints.borrow_mut().retain(|_, endpoint| endpoint.open.get() > 0 || Rc::strong_count(endpoint) > 1);
+        pool.endpoints.borrow_mut().retain(|_, endpoint| {
+            endpoint.open.get() > 0 || endpoint.shared.len() > 0 || Rc::strong_count(endpoint) > 1
+        });
     }
 }
 

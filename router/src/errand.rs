@@ -6,8 +6,8 @@ use std::rc::Rc;
 use cellway_core::cell::CellKind;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
-use cellway_proxy::{ClientHalf, PooledBody, RequestBody, hygiene};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use cellway_proxy::{ClientHalf, PooledBody, Protocol, RequestBody, hygiene};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use prometheus::IntGauge;
 
 use crate::upload::{Lent, Upload};
@@ -40,6 +40,11 @@ pub(crate) enum Outcome {
 }
 
 impl Errand {
+    /// What is spoken to the cell. Gates speak both; HTTP/1.1 costs less, and gRPC cannot be carried by it.
+    pub(crate) fn protocol(&self) -> Protocol {
+        if hygiene::is_grpc(&self.headers) { Protocol::Http2 } else { Protocol::Http1 }
+    }
+
     /// The request of one attempt, and what it holds of the body.
     #[expect(clippy::expect_used, reason = "a tenant id is plain ASCII")]
     pub(crate) fn request(
@@ -61,6 +66,9 @@ impl Errand {
         }
         if self.websocket.is_some() {
             hygiene::write_websocket(headers);
+        }
+        if self.protocol() == Protocol::Http2 {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         let counter = Rc::clone(&self.sent);
         (request.map(|body| body.counted_by(counter)), lent)

@@ -14,6 +14,8 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub(crate) enum Failure {
     /// The request's head is refused.
     Refused(BadRequest),
+    /// The certificate of the connection does not stand for this host: another connection has to be made.
+    Misdirected,
     /// Nobody is served under this host.
     UnknownHost,
     /// The router has no routes yet.
@@ -60,6 +62,7 @@ impl Failure {
     fn status(self) -> StatusCode {
         match self {
             Self::Refused(bad) => bad.status(),
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -74,6 +77,7 @@ impl Failure {
     fn sentence(self) -> String {
         match self {
             Self::Refused(bad) => format!("This request cannot be served: {bad}."),
+            Self::Misdirected => "This connection does not lead to this address. Please try again.".into(),
             Self::UnknownHost => "There is nothing at this address.".into(),
             Self::NoRoutesYet => "The service is starting. Please try again.".into(),
             Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {

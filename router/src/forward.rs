@@ -19,7 +19,8 @@ use cellway_proxy::hygiene::{self, Authority};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
-    Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError, ThreadContext,
+    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError,
+    ThreadContext,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
@@ -72,6 +73,9 @@ impl Forwarder {
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.two_lengths)?;
         let authority = hygiene::authority(&head)?;
+        if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
+            return Err(Failure::Misdirected);
+        }
         let tenant = self.tenant_of(&authority)?;
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
@@ -175,7 +179,8 @@ impl Forwarder {
         for endpoint in self.in_order(cell) {
             let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
             let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
-            let response = match self.exchange(endpoint, request, underway).await? {
+            let destination = Destination::from(endpoint).over(errand.protocol());
+            let response = match self.exchange(destination, request, underway).await? {
                 Some(response) => response,
                 None if errand.upload.take_back(lent) => continue,
                 None => return Err(Failure::CellFailed),
@@ -205,10 +210,11 @@ impl Forwarder {
     /// Sends a request and waits for the head of the answer; `None` if it was not sent.
     async fn exchange(
         &self,
-        endpoint: SocketAddr,
+        endpoint: Destination,
         request: Request<RequestBody>,
         underway: Underway<'_>,
     ) -> Result<Option<Response<PooledBody>>, Failure> {
+        let shown = endpoint.address;
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
         let look_ms = self.shared.stall_ms.min(ANSWER_MS);
         let (mut sent_before, mut still_ms) = (0, 0);
@@ -227,11 +233,11 @@ impl Forwarder {
                 Err(SendError::NotSent { cause: NotSent::Exhausted(_), .. }) => Err(Failure::Busy),
                 Err(SendError::NotSent { cause, .. }) => {
                     self.shared.metrics.not_sent.inc();
-                    tracing::debug!(%endpoint, %cause, "an endpoint was not reached");
+                    tracing::debug!(endpoint = %shown, %cause, "an endpoint was not reached");
                     Ok(None)
                 }
                 Err(SendError::Failed(error)) => {
-                    tracing::debug!(%endpoint, %error, "a cell failed after the request was sent");
+                    tracing::debug!(endpoint = %shown, %error, "a cell failed after the request was sent");
                     Err(Failure::CellFailed)
                 }
             };
@@ -272,7 +278,8 @@ impl Forwarder {
         let origin = self.shared.origin.ok_or(Failure::UnknownHost)?;
         let (request, lent) = errand.request(CellKind::Origin, None);
         let underway = Underway { tenant: None, lent: &lent, sent: &errand.sent };
-        let response = self.exchange(origin, request, underway).await?.ok_or(Failure::CellFailed)?;
+        let destination = Destination::from(origin).over(errand.protocol());
+        let response = self.exchange(destination, request, underway).await?.ok_or(Failure::CellFailed)?;
         self.pass_on(&mut errand, response)
     }
 

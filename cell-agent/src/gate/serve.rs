@@ -13,8 +13,8 @@ use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
-    ClientHalf, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, RequestBody, ResponseBody,
-    SendError, ThreadContext,
+    ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
+    ResponseBody, SendError, ThreadContext,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -127,9 +127,15 @@ impl GateHandler {
         let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
-        let request = towards_app(request, stamp, &lease);
+        let grpc = hygiene::is_grpc(request.headers());
+        let mut request = towards_app(request, stamp, &lease);
+        let mut app = Destination::from(self.parts.app);
+        if grpc {
+            app = app.over(Protocol::Http2);
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         let tenant = Some(stamp.tenant.as_str());
-        let exchange = self.pool.send_to_the_end_for(tenant, self.parts.app, request, move || ending.ended());
+        let exchange = self.pool.send_to_the_end_for(tenant, app, request, move || ending.ended());
         let response = match timeout(limit, exchange).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return self.app_failed(&lease, &error),

@@ -11,7 +11,8 @@ mod tunnel;
 
 pub(crate) use hold::HoldSlot;
 pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
-pub(crate) use received::Received;
+pub(crate) use received::{Received, Sender};
+pub(crate) use send::send_body;
 pub(crate) use serve::serve;
 pub(crate) use tunnel::{Tunnel, TunnelPromise};
 

@@ -11,7 +11,9 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Chore, Connection, Ended, switches};
+use super::http2::Ticket;
+use super::share::Share;
+use super::{Chore, Chores, Connection, Ended, PoolLimits, switches};
 use crate::body::BodyError;
 use crate::incoming::IncomingBody;
 
@@ -42,21 +44,29 @@ struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// What an answer comes on.
+pub(super) enum Carrier {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A stream of a shared one. Its end is the stream's, which dropping the answer resets.
+    Http2 { _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
+}
+
 /// The body of a pooled connection's answer.
 pub struct PooledBody {
     inner: Option<IncomingBody>,
-    connection: Option<Connection>,
+    connection: Option<Carrier>,
     ended: Option<Ended>,
     on_drop: OnDrop,
     silence: Option<Silence>,
 }
 
 impl PooledBody {
-    pub(super) fn of_response(response: Response<IncomingBody>, connection: Connection) -> Response<Self> {
+    pub(super) fn of_response(response: Response<IncomingBody>, carrier: Carrier) -> Response<Self> {
         let upgraded = switches(response.status());
         response.map(|inner| {
             let at_end = inner.is_end_stream();
-            let mut body = Self::new(Some(inner), connection, None);
+            let mut body = Self::new(Some(inner), carrier, None);
             if at_end && !upgraded {
                 body.finish();
             }
@@ -64,7 +74,7 @@ impl PooledBody {
         })
     }
 
-    fn new(inner: Option<IncomingBody>, connection: Connection, ended: Option<Ended>) -> Self {
+    fn new(inner: Option<IncomingBody>, connection: Carrier, ended: Option<Ended>) -> Self {
         Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None }
     }
 
@@ -110,7 +120,7 @@ impl PooledBody {
 
     /// Called once the whole answer was read.
     fn finish(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(Carrier::Http1(connection)) = self.connection.take() {
             connection.give_back();
         }
         self.ended = None;
@@ -184,14 +194,18 @@ impl Drop for PooledBody {
         if self.on_drop == OnDrop::Close {
             return;
         }
-        let limits = connection.limits();
-        let limit_ms = if self.on_drop == OnDrop::HangUpAndDrain {
-            connection.socket.half_close();
-            limits.hung_up_ms
-        } else {
-            limits.abandoned_ms
+        let (limits, chores) = match &connection {
+            Carrier::Http1(connection) => (*connection.limits(), connection.chores.clone()),
+            Carrier::Http2 { limits, chores, .. } => (*limits, chores.clone()),
         };
-        let chores = connection.chores.clone();
+        let limit_ms = match (self.on_drop, &connection) {
+            (OnDrop::HangUpAndDrain, Carrier::Http1(connection)) => {
+                connection.socket.half_close();
+                limits.hung_up_ms
+            }
+            (OnDrop::HangUpAndDrain, Carrier::Http2 { .. }) => limits.hung_up_ms,
+            _ => limits.abandoned_ms,
+        };
         let (inner, ended) = (self.inner.take(), self.ended.take());
         let rest = Self::new(inner, connection, ended);
         let _ = chores.send(Chore::Drain(rest, Duration::from_millis(limit_ms)));

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod feeds;
+mod http2;
 mod moves;
 mod stalls;
 mod strict;

@@ -1,0 +1,82 @@
+//! An HTTP/1.1 connection of a pool, and its place among those of its endpoint.
+
+use std::rc::Rc;
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::share::Share;
+use super::{Chore, Chores, Endpoint, PoolLimits};
+use crate::body::RequestBody;
+use crate::socket::SocketHandle;
+
+/// A connection of a pool. Dropped without being given back, it is closed.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) socket: SocketHandle,
+    pub(super) driver: AbortHandle,
+    pub(super) chores: Chores,
+    /// It has carried a request before, so the peer may be closing it for having been idle.
+    pub(super) reused: bool,
+    /// Of who uses it now, if its use is counted.
+    pub(super) share: Option<Share>,
+    pub(super) _slot: Slot,
+}
+
+/// The right to have one connection open. It is the last field of its connection, so that who waits for it finds
+/// the connection closed.
+pub(super) struct Slot(pub(super) Rc<Endpoint>);
+
+impl Connection {
+    pub(super) fn limits(&self) -> &PoolLimits {
+        &self._slot.0.limits
+    }
+
+    /// The answer was read to its end.
+    pub(super) fn give_back(self) {
+        if self.sender.is_ready() {
+            self.settle();
+        } else if !self.sender.is_closed() {
+            let chores = self.chores.clone();
+            let _ = chores.send(Chore::Settle(self));
+        }
+    }
+
+    pub(super) fn settle(mut self) {
+        self.reused = true;
+        self.share = None;
+        let endpoint = Rc::clone(&self._slot.0);
+        let excess = {
+            let mut idle = endpoint.idle.borrow_mut();
+            idle.push_back((self, Instant::now()));
+            if idle.len() > endpoint.limits.idle_per_endpoint { idle.pop_front() } else { None }
+        };
+        drop(excess);
+        endpoint.freed.notify_one();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // After an upgrade the driver has ended and the connection belongs to the tunnel: this does nothing then.
+        self.driver.abort();
+    }
+}
+
+impl Slot {
+    pub(super) fn take(endpoint: &Rc<Endpoint>) -> Option<Self> {
+        let open = endpoint.open.get();
+        (open < endpoint.limits.open_per_endpoint).then(|| {
+            endpoint.open.set(open + 1);
+            Self(Rc::clone(endpoint))
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,32 @@
+//! Opens connections to peers.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::Destination;
+use crate::io::Io;
+use crate::socket::{Socket, SocketHandle};
+
+/// Connects, and shakes hands where the destination has a name; all of it within `limit`.
+pub(super) async fn dial(
+    destination: &Destination,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    limit: Duration,
+) -> io::Result<(Io, SocketHandle)> {
+    let connecting = async {
+        let tcp = TcpStream::connect(destination.address).await?;
+        tcp.set_nodelay(true)?;
+        let (socket, handle) = Socket::new(tcp);
+        let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };
+        let config =
+            tls.ok_or_else(|| io::Error::other("the peer is reached over TLS, but this pool has no identity"))?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect((**name).clone(), socket).await?;
+        Ok((Io::Connected(Box::new(stream)), handle))
+    };
+    timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

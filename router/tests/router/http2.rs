@@ -1,0 +1,242 @@
+//! HTTP/2 in front of a router: the same rules, many requests on one connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::support::*;
+
+async fn connect(router: &TestRouter) -> SendRequest<Bytes> {
+    let tcp = TcpStream::connect(router.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    client.ready().await.unwrap()
+}
+
+fn request(method: Method, tenant: &str, path: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(format!("http://{tenant}.cells.localhost{path}"))
+}
+
+async fn body(stream: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+    let mut all = Vec::new();
+    while let Some(data) = stream.data().await {
+        let data = data?;
+        stream.flow_control().release_capacity(data.len()).unwrap();
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+/// Sends `length` bytes as the window opens.
+async fn upload(stream: &mut SendStream<Bytes>, length: usize) -> Result<(), h2::Error> {
+    let mut left = length;
+    while left > 0 {
+        stream.reserve_capacity(left.min(16 * 1024));
+        let Some(capacity) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return Ok(()) };
+        let part = capacity?.min(left);
+        left -= part;
+        stream.send_data(Bytes::from(vec![b'x'; part]), left == 0)?;
+    }
+    Ok(())
+}
+
+async fn answer(response: h2::client::ResponseFuture) -> Response<Vec<u8>> {
+    let (head, mut stream) = timeout(PATIENCE, response).await.expect("in time").unwrap().into_parts();
+    Response::from_parts(head, body(&mut stream).await.unwrap())
+}
+
+#[tokio::test]
+async fn requests_of_many_tenants_share_a_connection() {
+    let (one, two) = (Gate::open().await, Gate::open().await);
+    let text = cell("a", &[&one]) + &cell("b", &[&two]) + &placed("acme", "a", 3) + &placed("beta", "b", 4);
+    let router = TestRouter::knowing(config(), &text).await;
+    let mut client = connect(&router).await;
+    let crumbs = request(Method::GET, "acme", "/slow?a=1").header("cookie", "a=1").header("cookie", "b=2");
+    let (slow, _) = client.send_request(crumbs.body(()).unwrap(), true).unwrap();
+    let post = request(Method::POST, "beta", "/post").header("x-cellway-epoch", "99").header("content-length", "5");
+    let (quick, mut sending) = client.send_request(post.body(()).unwrap(), false).unwrap();
+    sending.send_data("hello".into(), true).unwrap();
+    let quick = answer(quick).await;
+    assert_eq!((quick.status().as_u16(), quick.body().as_slice()), (200, b"ok".as_slice()));
+    assert!(quick.headers().contains_key("date") && quick.headers().contains_key("x-request-id"));
+    assert!(one.admitted().iter().all(|admitted| admitted.line != "GET /post"), "the slow one is still on its way");
+    assert_eq!(answer(slow).await.status(), 200);
+    let (asked, posted) = (one.admitted().remove(0), two.admitted().remove(0));
+    assert_eq!(asked.headers["host"], "acme.cells.localhost");
+    assert_eq!(asked.headers["cookie"], "a=1; b=2");
+    assert_eq!(asked.line, "GET /slow?a=1");
+    assert_eq!((&posted.body[..], &posted.headers["x-cellway-epoch"]), (&b"hello"[..], &"4".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn held_uploads_leave_the_connection_to_others() {
+    let (one, two) = (Gate::open().await, Gate::open().await);
+    let text = cell("a", &[&one]) + &cell("b", &[&two]);
+    let router = TestRouter::knowing(config(), &(text + &held("acme", "a", 1) + &placed("beta", "b", 1))).await;
+    let mut client = connect(&router).await;
+    let mut uploads = Vec::new();
+    for _ in 0..20 {
+        client = client.ready().await.unwrap();
+        let request = request(Method::POST, "acme", "/post").body(()).unwrap();
+        let (response, mut sending) = client.send_request(request, false).unwrap();
+        let sent = tokio::spawn(async move { upload(&mut sending, 200 * 1024).await });
+        uploads.push((response, sent));
+    }
+    router.until("held_now", |held| held >= 8.0).await;
+    let length = 8 * 1024 * 1024;
+    let (response, mut sending) =
+        client.send_request(request(Method::POST, "beta", "/post").body(()).unwrap(), false).unwrap();
+    timeout(PATIENCE, upload(&mut sending, length)).await.expect("the window is open for others").unwrap();
+    assert_eq!(answer(response).await.status(), 200);
+    assert_eq!(two.admitted()[0].body.len(), length);
+
+    router.change(&placed("acme", "a", 2)).await;
+    let (mut done, mut refused) = (0, 0);
+    for (response, _) in uploads {
+        match timeout(PATIENCE, response).await.expect("in time") {
+            Ok(response) if response.status() == 200 => done += 1,
+            Ok(response) => panic!("{}", response.status()),
+            Err(error) => {
+                assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
+                refused += 1;
+            }
+        }
+    }
+    assert!(done >= 7 && done + refused == 20, "{done} done, {refused} refused");
+    assert_eq!(one.admitted().len(), done, "what was refused was never sent");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_never_looks_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, cut).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    });
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let mut client = connect(&router).await;
+    let (response, _) = client.send_request(request(Method::GET, "acme", "/").body(()).unwrap(), true).unwrap();
+    let mut stream = response.await.unwrap().into_body();
+    let error = timeout(PATIENCE, body(&mut stream)).await.unwrap().unwrap_err();
+    assert!(error.is_reset() && error.reason() != Some(Reason::NO_ERROR), "{error}");
+}
+
+#[tokio::test]
+async fn a_websocket_runs_inside_a_stream() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let length = tokio::io::AsyncReadExt::read(&mut tcp, &mut head).await.unwrap();
+        let head = String::from_utf8_lossy(&head[..length]).to_lowercase();
+        assert!(head.starts_with("get /chat http/1.1\r\n") && head.contains("upgrade: websocket"), "{head}");
+        assert!(head.contains("sec-websocket-key: ") && head.contains("host: acme.cells.localhost"), "{head}");
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nfirst";
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, switch).await.unwrap();
+        let (mut read, mut write) = tcp.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let mut client = connect(&router).await;
+    while !client.is_extended_connect_protocol_enabled() {
+        sleep(Duration::from_millis(2)).await;
+    }
+    let mut connect = request(Method::CONNECT, "acme", "/chat").header("sec-websocket-version", "13").body(()).unwrap();
+    connect.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let (response, mut sending) = client.send_request(connect, false).unwrap();
+    let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let mut stream = response.into_body();
+    sending.send_data("echo me".into(), true).unwrap();
+    assert_eq!(body(&mut stream).await.unwrap(), b"firstecho me");
+}
+
+#[tokio::test]
+async fn grpc_goes_both_ways_at_once_and_ends_with_trailers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(tcp).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let (head, mut incoming) = request.into_parts();
+                assert_eq!(
+                    (&head.headers["te"], head.uri.authority().unwrap().as_str()),
+                    (&"trailers".parse().unwrap(), "acme.cells.localhost")
+                );
+                let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let mut outgoing = respond.send_response(answer, false).unwrap();
+                while let Some(Ok(data)) = incoming.data().await {
+                    incoming.flow_control().release_capacity(data.len()).unwrap();
+                    outgoing.send_data(data, false).unwrap();
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                outgoing.send_trailers(trailers).unwrap();
+            });
+        }
+    });
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let mut client = connect(&router).await;
+    let call = request(Method::POST, "acme", "/pkg.Service/Call").header("content-type", "application/grpc+proto");
+    let (response, mut sending) = client.send_request(call.header("te", "trailers").body(()).unwrap(), false).unwrap();
+    let mut stream =
+        timeout(PATIENCE, response).await.expect("the head comes before the body ends").unwrap().into_body();
+    for message in ["one", "two"] {
+        sending.send_data(message.into(), false).unwrap();
+        let data = timeout(PATIENCE, stream.data()).await.expect("in time").unwrap().unwrap();
+        assert_eq!(data, message);
+    }
+    sending.send_data(Bytes::new(), true).unwrap();
+    assert!(body(&mut stream).await.unwrap().is_empty());
+    assert_eq!(stream.trailers().await.unwrap().expect("trailers")["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn a_client_that_expects_is_told_to_go_on_when_a_gate_has_admitted() {
+    let gate = Gate::open().await;
+    let text = cell("a", &[&gate]) + &held("acme", "a", 1);
+    let router = TestRouter::knowing(config(), &text).await;
+    let mut client = connect(&router).await;
+    let post = request(Method::POST, "acme", "/post").header("expect", "100-continue").header("content-length", "5");
+    let (mut response, mut sending) = client.send_request(post.body(()).unwrap(), false).unwrap();
+    let interim = std::future::poll_fn(|cx| response.poll_informational(cx));
+    tokio::pin!(interim);
+    assert!(timeout(Duration::from_millis(100), interim.as_mut()).await.is_err(), "not while it is held");
+    router.change(&placed("acme", "a", 2)).await;
+    let told = timeout(PATIENCE, interim).await.expect("in time").unwrap().unwrap();
+    assert_eq!(told.status(), 100);
+    sending.send_data("hello".into(), true).unwrap();
+    assert_eq!(answer(response).await.status(), 200);
+    assert_eq!(&gate.admitted()[0].body[..], b"hello");
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_ends_its_connection_and_no_other() {
+    let gate = Gate::open().await;
+    let router = TestRouter::knowing(config(), &(cell("a", &[&gate]) + &placed("acme", "a", 1))).await;
+    let mut honest = connect(&router).await;
+    let mut flood = Client::connect(router.address).await;
+    flood.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let mut bytes = settings.to_vec();
+    (0..5_000).for_each(|_| bytes.extend(ping));
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut flood.tcp, &bytes).await;
+    let ended = timeout(PATIENCE, async {
+        while tokio::io::AsyncReadExt::read(&mut flood.tcp, &mut [0; 4096]).await.is_ok_and(|length| length > 0) {}
+    });
+    ended.await.expect("the flooded connection is closed");
+    let (response, _) = honest.send_request(request(Method::GET, "acme", "/").body(()).unwrap(), true).unwrap();
+    assert_eq!(answer(response).await.status(), 200);
+}
