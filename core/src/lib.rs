@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod hostname;
 pub mod ids;
 pub mod load;
+pub mod network;
 pub mod placement;
 pub mod route;
 pub mod tenant;

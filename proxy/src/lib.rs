@@ -8,6 +8,7 @@ pub mod body;
 pub mod held;
 pub mod hygiene;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod serve;
 pub mod tls;
 pub mod upgrade;
