@@ -164,6 +164,7 @@ impl Body for RequestBody {
 }
 
 /// A response's body on its way to a client.
+#[expect(clippy::large_enum_variant, reason = "one per answer, and nearly always the large one")]
 pub enum ResponseBody {
     /// Nothing.
     Empty,

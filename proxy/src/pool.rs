@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::io::Io;
 use crate::serve::Protocol;
 use crate::socket::{Idleness, SocketHandle};
 
+mod breaker;
+mod chores;
 mod connection;
 mod destination;
 mod dial;
@@ -32,6 +34,9 @@ mod limits;
 mod pooled_body;
 mod share;
 
+use breaker::Breaker;
+pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
+use chores::{Chore, Chores, run_chore, sweep};
 use connection::{Connection, Slot};
 pub use destination::Destination;
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
@@ -41,15 +46,9 @@ pub use limits::{
     USED_PER_TENANT_MAX, WAIT_MS,
 };
 use pooled_body::Carrier;
-pub use pooled_body::{OnDrop, PooledBody, Silent};
+pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
 use share::{Share, Shares};
 
-/// How long an endpoint that could not be reached is tried last.
-pub const SHUNNED_MS: u64 = 1_000;
-/// How long a connection may take, after its answer was read, until it can be used again.
-const SETTLE_MS: u64 = 1_000;
-/// How often idle connections are looked at.
-const SWEEP_MS: u64 = 5_000;
 /// The longest head of an answer.
 const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of an answer read ahead of who takes them.
@@ -99,8 +98,6 @@ struct Inner {
     chores: Chores,
 }
 
-type Chores = mpsc::UnboundedSender<Chore>;
-
 struct Endpoint {
     destination: Destination,
     limits: PoolLimits,
@@ -109,15 +106,8 @@ struct Endpoint {
     open: Cell<usize>,
     shares: Shares,
     freed: Rc<Notify>,
-    shunned_until: Cell<Option<Instant>>,
-}
-
-/// What outlives the request it comes from.
-enum Chore {
-    /// Wait until the connection can be used again.
-    Settle(Connection),
-    /// Read an answer that nobody takes any more to its end, or for this long.
-    Drain(PooledBody, Duration),
+    breaker: RefCell<Breaker>,
+    in_use: Cell<usize>,
 }
 
 impl Pool {
@@ -169,10 +159,17 @@ impl Pool {
             }
             None => None,
         };
-        match endpoint.destination.protocol {
+        let _in_use = InUse::new(&endpoint);
+        let sent = match endpoint.destination.protocol {
             Protocol::Http1 => self.send_alone(&endpoint, share, deadline, request).await,
             Protocol::Http2 => self.send_shared(&endpoint, share, deadline, request).await,
+        };
+        match &sent {
+            Ok(_) => endpoint.breaker.borrow_mut().answered(),
+            Err(SendError::Failed(_)) => endpoint.breaker.borrow_mut().failed(Instant::now()),
+            Err(SendError::NotSent { .. }) => {}
         }
+        sent
     }
 
     async fn send_alone(
@@ -290,14 +287,22 @@ impl Pool {
         }
     }
 
-    /// Whether the endpoint could not be reached a moment ago: better tried after others.
-    pub fn is_shunned(&self, endpoint: impl Into<Destination>) -> bool {
-        let endpoint = endpoint.into();
+    /// Whether the endpoint has failed a moment ago: better tried after others.
+    pub fn is_shunned(&self, endpoint: &Destination) -> bool {
         let endpoints = self.inner.endpoints.borrow();
-        endpoints
-            .get(&endpoint)
-            .and_then(|endpoint| endpoint.shunned_until.get())
-            .is_some_and(|until| Instant::now() < until)
+        endpoints.get(endpoint).is_some_and(|endpoint| endpoint.breaker.borrow().is_open(Instant::now()))
+    }
+
+    /// Requests that wait for an endpoint's answer.
+    pub fn in_use(&self, endpoint: &Destination) -> usize {
+        self.inner.endpoints.borrow().get(endpoint).map_or(0, |endpoint| endpoint.in_use.get())
+    }
+
+    /// The endpoint fell silent within an exchange, as its caller found.
+    pub fn fell_silent(&self, endpoint: &Destination) {
+        if let Some(endpoint) = self.inner.endpoints.borrow().get(endpoint) {
+            endpoint.breaker.borrow_mut().failed(Instant::now());
+        }
     }
 
     /// Connections that are open to `endpoint` from this pool, idle ones included.
@@ -380,8 +385,9 @@ impl Pool {
     async fn dial(&self, endpoint: &Endpoint) -> Result<(Io, SocketHandle), NotSent> {
         let limit = Duration::from_millis(self.inner.limits.connect_ms);
         let dialled = dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit).await;
-        let shunned_for = Duration::from_millis(SHUNNED_MS);
-        endpoint.shunned_until.set(dialled.is_err().then(|| Instant::now() + shunned_for));
+        if dialled.is_err() {
+            endpoint.breaker.borrow_mut().unreachable(Instant::now());
+        }
         dialled.map_err(NotSent::Connect)
     }
 }
@@ -413,6 +419,22 @@ impl Drop for Ended {
     }
 }
 
+/// Counts as a request under way for as long as it lives.
+struct InUse<'a>(&'a Endpoint);
+
+impl<'a> InUse<'a> {
+    fn new(endpoint: &'a Endpoint) -> Self {
+        endpoint.in_use.set(endpoint.in_use.get() + 1);
+        Self(endpoint)
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.0.in_use.set(self.0.in_use.get() - 1);
+    }
+}
+
 impl Endpoint {
     fn new(destination: Destination, limits: PoolLimits) -> Self {
         Self {
@@ -423,7 +445,8 @@ impl Endpoint {
             open: Cell::new(0),
             shares: Shares::new(limits.used_per_tenant),
             freed: Rc::default(),
-            shunned_until: Cell::new(None),
+            breaker: RefCell::default(),
+            in_use: Cell::new(0),
         }
     }
 
@@ -454,37 +477,6 @@ impl Endpoint {
         }
         // Closing calls back into the endpoint, so it must not be borrowed.
         drop(old);
-    }
-}
-
-async fn run_chore(chore: Chore) {
-    match chore {
-        Chore::Settle(mut connection) => {
-            if let Ok(Ok(())) = timeout(Duration::from_millis(SETTLE_MS), connection.sender.ready()).await {
-                connection.settle();
-            }
-        }
-        Chore::Drain(body, limit) => {
-            if timeout(limit, body.drain()).await.is_err() {
-                tracing::warn!("a peer has not ended an answer that nobody takes, closing its connection");
-            }
-        }
-    }
-}
-
-async fn sweep(pool: Weak<Inner>) {
-    loop {
-        tokio::time::sleep(Duration::from_millis(SWEEP_MS)).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let endpoints: Vec<Rc<Endpoint>> = pool.endpoints.borrow().values().cloned().collect();
-        for endpoint in &endpoints {
-            endpoint.drop_old();
-            endpoint.shares.forget_absent();
-        }
-        drop(endpoints);
-        pool.endpoints.borrow_mut().retain(|_, endpoint| {
-            endpoint.open.get() > 0 || endpoint.shared.len() > 0 || Rc::strong_count(endpoint) > 1
-        });
     }
 }
 

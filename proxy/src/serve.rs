@@ -21,6 +21,7 @@ use crate::body::ResponseBody;
 use crate::connection::{Accepted, drive};
 use crate::http2::{Hold, HoldSlot};
 use crate::incoming::IncomingBody;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{PeerTls, ServerTls};
 
 /// How long a client may take for a head, and be idle before one.
@@ -105,6 +106,8 @@ pub struct ServeOptions {
     pub connections_per_address: usize,
     /// How long a client may take nothing of an answer that waits for it. Tunnels and event streams have no limit.
     pub unread_ms: Option<u64>,
+    /// Demands the PROXY protocol of load balancers in front.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How TLS is spoken; in clear without it.
     pub tls: Option<ServerTls>,
 }
@@ -120,6 +123,7 @@ impl Default for ServeOptions {
             connections_per_thread: CONNECTIONS_PER_THREAD_MAX,
             connections_per_address: usize::MAX,
             unread_ms: None,
+            proxy_protocol: None,
             tls: None,
         }
     }
@@ -150,7 +154,7 @@ pub enum Protocol {
 /// Who sent a request.
 #[derive(Clone)]
 pub struct Peer {
-    /// The other end of the connection.
+    /// The other end of the connection, or whom the load balancer there speaks for.
     pub address: SocketAddr,
     /// What the connection speaks.
     pub protocol: Protocol,
@@ -296,11 +300,7 @@ async fn accept<H: Handler>(
                 tracing::debug!("too many connections, closing a new one");
             }
             Ok((tcp, address)) => {
-                let Some(counted) = addresses.count(address.ip()) else {
-                    tracing::debug!(%address, "too many connections of one address, closing a new one");
-                    continue;
-                };
-                let accepted = Accepted { tcp, address, counted };
+                let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
                 let driven = drive(accepted, Rc::clone(handler), Rc::clone(&options), context.clone());
                 context.tasks.spawn_local(driven);
             }

@@ -5,7 +5,6 @@
 //! method; what may have been admitted is never sent again.
 
 use std::cell::Cell as Counter;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,13 +18,14 @@ use cellway_proxy::hygiene::{self, Authority};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
-    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError,
-    ThreadContext,
+    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, RequestBody, ResponseBody,
+    SendError, ThreadContext,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
+use crate::TimeLimits;
 use crate::errand::{Errand, Outcome, request_id};
 use crate::failure::Failure;
 use crate::hold::Place;
@@ -38,6 +38,9 @@ pub const ANSWER_MS: u64 = 60_000;
 /// How long an ordinary exchange may stand still, once it is under way: the client sends nothing more of its body, the
 /// cell nothing more of its answer, or the client takes nothing of it.
 pub const STALL_MS: u64 = 60_000;
+
+/// How long an ordinary exchange may take altogether.
+pub const TOTAL_MS: u64 = 3_600_000;
 
 /// Forwards the requests of one thread.
 pub(crate) struct Forwarder {
@@ -126,6 +129,7 @@ impl Forwarder {
         let holds = &self.shared.holds;
         let mut place: Option<Place> = None;
         let mut hops = 0;
+        self.shared.retries.earn();
         loop {
             let target = self.shared.table.target(tenant).ok_or(Failure::UnknownHost)?;
             let outcome = if place.is_none() && (target.held || holds.is_holding(tenant)) {
@@ -176,14 +180,20 @@ impl Forwarder {
         if !target.held {
             errand.upload.settle(&self.shared.replay).await?;
         }
-        for endpoint in self.in_order(cell) {
+        for destination in self.in_order(cell, errand.protocol()) {
             let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
             let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
-            let destination = Destination::from(endpoint).over(errand.protocol());
-            let response = match self.exchange(destination, request, underway).await? {
-                Some(response) => response,
-                None if errand.upload.take_back(lent) => continue,
-                None => return Err(Failure::CellFailed),
+            let response = match self.exchange(destination, request, underway).await {
+                Ok(Some(response)) => response,
+                not_answered => {
+                    let whole = errand.upload.take_back(lent);
+                    match not_answered {
+                        Err(Failure::CellFailed) if whole && self.may_repeat(errand) => continue,
+                        Err(failure) => return Err(failure),
+                        Ok(_) if whole => continue,
+                        Ok(_) => return Err(Failure::CellFailed),
+                    }
+                }
             };
             let Some(verdict) = self.verdict(cell.route.kind, &response) else {
                 return Ok(Outcome::Answered(response));
@@ -198,13 +208,27 @@ impl Forwarder {
         Ok(Outcome::Refused)
     }
 
-    /// The cell's endpoints, those last that could not be reached a moment ago.
-    fn in_order(&self, cell: &Cell) -> Vec<SocketAddr> {
-        let mut endpoints: Vec<SocketAddr> = cell.endpoints_in_turn().collect();
+    /// The cell's endpoints: the less busy of two first, those last that are away or have failed a moment ago.
+    fn in_order(&self, cell: &Cell, protocol: Protocol) -> Vec<Destination> {
+        let endpoints = cell.endpoints_in_turn();
+        let mut endpoints: Vec<_> = endpoints.map(|endpoint| Destination::from(endpoint).over(protocol)).collect();
         if endpoints.len() > 1 {
-            endpoints.sort_by_key(|endpoint| self.pool.is_shunned(*endpoint));
+            let other = if endpoints.len() == 2 { 1 } else { rand::random_range(1..endpoints.len()) };
+            if self.pool.in_use(&endpoints[other]) < self.pool.in_use(&endpoints[0]) {
+                endpoints.swap(0, other);
+            }
+            endpoints
+                .sort_by_key(|endpoint| self.pool.is_shunned(endpoint) || self.shared.health.is_away(endpoint.address));
         }
         endpoints
+    }
+
+    fn may_repeat(&self, errand: &Errand) -> bool {
+        let may = self.shared.retries.spend(&errand.method);
+        if may {
+            self.shared.metrics.sent_again.inc();
+        }
+        may
     }
 
     /// Sends a request and waits for the head of the answer; `None` if it was not sent.
@@ -215,8 +239,10 @@ impl Forwarder {
         underway: Underway<'_>,
     ) -> Result<Option<Response<PooledBody>>, Failure> {
         let shown = endpoint.address;
+        let limits = self.shared.limits;
+        let silent = endpoint.clone();
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
-        let look_ms = self.shared.stall_ms.min(ANSWER_MS);
+        let look_ms = limits.stall_ms.min(limits.answer_ms);
         let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {
@@ -224,7 +250,12 @@ impl Forwarder {
                 () = sleep(Duration::from_millis(look_ms)) => {
                     still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
                     sent_before = underway.sent.get();
-                    underway.check(still_ms, self.shared.stall_ms)?;
+                    if let Err(failure) = underway.check(still_ms, limits) {
+                        if failure == Failure::CellTimeout {
+                            self.pool.fell_silent(&silent);
+                        }
+                        return Err(failure);
+                    }
                     continue;
                 }
             };
@@ -293,7 +324,9 @@ impl Forwarder {
             return Err(Failure::BadAnswer);
         }
         if !hygiene::is_event_stream(&head.headers) {
-            body.limit_silence(Duration::from_millis(self.shared.stall_ms), Rc::clone(&errand.sent));
+            let limits = self.shared.limits;
+            body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));
+            body.limit_time(Duration::from_millis(limits.total_ms));
         }
         hygiene::strip_response(&mut head.headers);
         head.headers.insert(hygiene::REQUEST_ID, errand.headers[hygiene::REQUEST_ID].clone());
@@ -324,11 +357,11 @@ struct Underway<'a> {
 
 impl Underway<'_> {
     /// Whether to go on after this long without a byte of the request having been sent.
-    fn check(&self, still_ms: u64, stall_ms: u64) -> Result<(), Failure> {
-        if still_ms >= stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
+    fn check(&self, still_ms: u64, limits: TimeLimits) -> Result<(), Failure> {
+        if still_ms >= limits.stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
             return Err(Failure::BodyTimeout);
         }
-        if still_ms >= ANSWER_MS { Err(Failure::CellTimeout) } else { Ok(()) }
+        if still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
     }
 }
 

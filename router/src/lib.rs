@@ -21,8 +21,10 @@ mod errand;
 mod failure;
 pub mod feed;
 mod forward;
+mod health;
 pub mod hold;
 mod metrics;
+mod retry;
 mod shared;
 pub mod snapshot;
 pub mod table;
@@ -30,14 +32,16 @@ mod upload;
 
 pub use errand::REQUEST_ID_MAX_BYTES;
 pub use feed::{FeedEvent, FeedSource};
-pub use forward::{ANSWER_MS, STALL_MS};
+pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use hold::HoldLimits;
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
 use admin::Admin;
 use forward::Forwarder;
+use health::Health;
 use hold::Holds;
 use metrics::Metrics;
+use retry::RetryBudget;
 use shared::Shared;
 use table::Table;
 use upload::ReplayBudget;
@@ -63,8 +67,11 @@ pub struct RouterConfig {
     pub hold: HoldLimits,
     /// How much is kept of bodies that may have to be sent again.
     pub replay_max_bytes: usize,
-    /// How long an ordinary exchange may stand still, once it is under way.
-    pub stall_ms: u64,
+    /// How long exchanges with cells may take.
+    pub time_limits: TimeLimits,
+    /// Whether a request that may be repeated by HTTP's own rules is sent once more when its cell breaks off before it
+    /// answers: at most a tenth of all requests.
+    pub retry_idempotent: bool,
     /// Bounds of connections to cells.
     pub pool: PoolLimits,
     /// Bounds of connections of clients.
@@ -72,6 +79,24 @@ pub struct RouterConfig {
     /// What to do wrong.
     #[cfg(feature = "test-faults")]
     pub faults: Faults,
+}
+
+/// How long exchanges with cells may take.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimits {
+    /// How long a cell may take to begin its answer, from the last byte of the request that moved.
+    pub answer_ms: u64,
+    /// How long an ordinary exchange may stand still, once it is under way.
+    pub stall_ms: u64,
+    /// How long an ordinary exchange may take altogether, from the attempt that was admitted. Tunnels and event streams
+    /// have no limit.
+    pub total_ms: u64,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { answer_ms: ANSWER_MS, stall_ms: STALL_MS, total_ms: TOTAL_MS }
+    }
 }
 
 /// Faults that tests switch on, to prove that they would be found.
@@ -96,7 +121,8 @@ impl RouterConfig {
             snapshot_path: None,
             hold: HoldLimits::default(),
             replay_max_bytes: REPLAY_MAX_BYTES,
-            stall_ms: STALL_MS,
+            time_limits: TimeLimits::default(),
+            retry_idempotent: false,
             pool: PoolLimits::default(),
             // Not bounded per address: on loopback, behind a TLS terminator, all clients have the same one.
             serve: ServeOptions::default(),
@@ -155,7 +181,7 @@ impl Router {
     pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, data, admin } = self;
         let limits = config.pool;
-        let options = ServeOptions { unread_ms: Some(config.stall_ms), ..config.serve.clone() };
+        let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve.clone() };
         let for_admins = ServeOptions { tls: None, ..options.clone() };
         let shared = Arc::new(share(config, &registry)?);
         let path = shared.snapshot_path.clone();
@@ -169,6 +195,7 @@ impl Router {
         let _stop_on_drop = stop_feed.clone().drop_guard();
         let feed = tokio::spawn(feed::follow(feed, Arc::clone(&shared), stop_feed.clone()));
 
+        tokio::spawn(health::watch(Arc::clone(&shared), stop_feed.clone()));
         let for_admin = Arc::clone(&shared);
         let admin = serve(admin, for_admins, shutdown.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
@@ -193,7 +220,9 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
         metrics,
         domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
         origin: config.origin,
-        stall_ms: config.stall_ms,
+        health: Health::default(),
+        retries: RetryBudget::new(config.retry_idempotent),
+        limits: config.time_limits,
         snapshot_path: config.snapshot_path,
         #[cfg(feature = "test-faults")]
         faults: config.faults,

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use cellway_core::ids::Revision;
 use cellway_core::route::Domains;
 
+use crate::TimeLimits;
+use crate::health::Health;
 use crate::hold::Holds;
 use crate::metrics::Metrics;
+use crate::retry::RetryBudget;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
 
@@ -20,7 +23,9 @@ pub(crate) struct Shared {
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) domains: Domains,
     pub(crate) origin: Option<SocketAddr>,
-    pub(crate) stall_ms: u64,
+    pub(crate) health: Health,
+    pub(crate) retries: RetryBudget,
+    pub(crate) limits: TimeLimits,
     pub(crate) snapshot_path: Option<PathBuf>,
     #[cfg(feature = "test-faults")]
     pub(crate) faults: crate::Faults,

@@ -270,6 +270,11 @@ impl Table {
         contents
     }
 
+    /// The endpoints of all cells.
+    pub fn endpoints(&self) -> Vec<SocketAddr> {
+        self.cells.pin().values().flat_map(|cell| cell.route.endpoints.iter().copied()).collect()
+    }
+
     /// Rises with every change.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

@@ -1,10 +1,12 @@
-//! One client's connection, from the accepted socket to the protocol that it speaks: the TLS handshake, then HTTP/2 if
+//! One client's connection, from the accepted socket to the protocol that it speaks: the PROXY header where one is
+//! demanded, the TLS handshake, then HTTP/2 if
 //! it was agreed on or its preface comes, else HTTP/1.1. All of that has one deadline.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::addresses::Counted;
+use crate::addresses::{Addresses, Counted};
 use crate::http2;
 use crate::io::Io;
+use crate::proxy_protocol::NoClient;
 use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
 use crate::socket::{Socket, SocketHandle};
-use crate::tls::{PeerTls, ServerTls};
+use crate::tls::PeerTls;
 
 pub(crate) mod http1;
 
@@ -40,7 +43,8 @@ const KEEPALIVE_TIMES: u32 = 6;
 pub(crate) struct Accepted {
     pub(crate) tcp: TcpStream,
     pub(crate) address: SocketAddr,
-    pub(crate) counted: Counted,
+    /// Who is connected already.
+    pub(crate) addresses: Arc<Addresses>,
 }
 
 /// What a connection is served with.
@@ -70,14 +74,14 @@ pub(crate) async fn drive<H: Handler>(
     options: Rc<ServeOptions>,
     context: ThreadContext,
 ) {
-    let Accepted { tcp, address, counted } = accepted;
-    let opening = timeout(Duration::from_millis(options.opening_ms), open(tcp, options.tls.as_ref()));
+    let address = accepted.address;
+    let opening = timeout(Duration::from_millis(options.opening_ms), open(accepted, &options));
     let opened = tokio::select! {
         biased;
         opened = opening => opened,
         () = shut(&context) => return,
     };
-    let Opened { io, socket, protocol, tls } = match opened {
+    let Opened { io, socket, protocol, address, tls, counted } = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "a client's connection did not come about"),
         Err(_) => return tracing::debug!(%address, "a client opened a connection and fell silent"),
@@ -99,27 +103,45 @@ struct Opened {
     io: Io,
     socket: SocketHandle,
     protocol: Protocol,
+    address: SocketAddr,
     tls: Option<Rc<PeerTls>>,
+    counted: Counted,
 }
 
-async fn open(tcp: TcpStream, tls: Option<&ServerTls>) -> io::Result<Opened> {
+/// Why there is nothing to serve.
+#[derive(Debug, thiserror::Error)]
+enum NotOpened {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    #[error("whom the connection is for was not told")]
+    NoClient(#[from] NoClient),
+    #[error("the address has as many connections as it may")]
+    TooMany,
+}
+
+async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotOpened> {
+    let Accepted { mut tcp, mut address, addresses } = accepted;
+    if let Some(proxy_protocol) = &options.proxy_protocol {
+        address = proxy_protocol.client(&mut tcp, address).await?;
+    }
+    let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_millis(KEEPALIVE_AFTER_MS))
         .with_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
         .with_retries(KEEPALIVE_TIMES);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-    let Some(tls) = tls else {
+    let Some(tls) = &options.tls else {
         let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);
-        return Ok(Opened { io: Io::Clear(socket), socket: handle, protocol, tls: None });
+        return Ok(Opened { io: Io::Clear(socket), socket: handle, protocol, address, tls: None, counted });
     };
     let (socket, handle) = Socket::new(tcp);
     let stream = TlsAcceptor::from(tls.config.clone()).accept(socket).await?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
     let protocol = if agreed { Protocol::Http2 } else { Protocol::Http1 };
     let facts = Rc::new(PeerTls::of(&stream, tls.covers.clone()));
-    Ok(Opened { io: Io::Accepted(Box::new(stream)), socket: handle, protocol, tls: Some(facts) })
+    Ok(Opened { io: Io::Accepted(Box::new(stream)), socket: handle, protocol, address, tls: Some(facts), counted })
 }
 
 /// Looks at the first bytes without taking them.

@@ -96,8 +96,8 @@ async fn send_data(
     stream: &mut SendStream<Bytes>,
     patience: Option<Duration>,
 ) -> Result<(), Unsent> {
-    if data.is_empty() {
-        return Ok(if last { stream.send_data(data, true)? } else { () });
+    if data.is_empty() && last {
+        return Ok(stream.send_data(data, true)?);
     }
     while !data.is_empty() {
         // Asked for only with data at hand, so that an idle stream pins none of the connection's window.

@@ -34,6 +34,11 @@ pub enum OnDrop {
 #[error("the peer has sent nothing more of its answer for too long")]
 pub struct Silent;
 
+/// The answer took longer than any may.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer has taken longer than any may")]
+pub struct TooLong;
+
 /// How long the peer may be silent while its answer is waited for.
 struct Silence {
     limit: Duration,
@@ -59,6 +64,8 @@ pub struct PooledBody {
     ended: Option<Ended>,
     on_drop: OnDrop,
     silence: Option<Silence>,
+    /// Asked about at each wait and each frame: an answer that flows is cut as well.
+    until: Option<Instant>,
 }
 
 impl PooledBody {
@@ -75,7 +82,7 @@ impl PooledBody {
     }
 
     fn new(inner: Option<IncomingBody>, connection: Carrier, ended: Option<Ended>) -> Self {
-        Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None }
+        Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None, until: None }
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
@@ -83,6 +90,12 @@ impl PooledBody {
     pub fn limit_silence(&mut self, limit: Duration, sent_bytes: Rc<Cell<u64>>) {
         let sent_before = sent_bytes.get();
         self.silence = Some(Silence { limit, sent_bytes, sent_before, since: None, timer: None });
+    }
+
+    /// Breaks off with [`TooLong`] when it is still being read after `limit`, at the latest at its next frame after that
+    /// (or when its silence is over).
+    pub fn limit_time(&mut self, limit: Duration) {
+        self.until = Instant::now().checked_add(limit);
     }
 
     /// Says what happens when it is dropped before its end; [`OnDrop::Close`] unless said.
@@ -112,10 +125,15 @@ impl PooledBody {
         if self.silence.as_mut().is_none_or(|silence| silence.poll_over(cx).is_pending()) {
             return Poll::Pending;
         }
+        self.break_off(Box::new(Silent))
+    }
+
+    fn break_off(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;
         self.connection = None;
         self.ended = None;
-        Poll::Ready(Some(Err(Box::new(Silent))))
+        self.until = None;
+        Poll::Ready(Some(Err(error)))
     }
 
     /// Called once the whole answer was read.
@@ -153,6 +171,9 @@ impl Body for PooledBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return self.break_off(Box::new(TooLong));
+        }
         let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *inner).poll_frame(cx);
         let at_end = inner.is_end_stream();

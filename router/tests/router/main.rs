@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bodies;
+mod cells;
 mod feeds;
 mod http2;
 mod moves;

@@ -15,7 +15,7 @@ const STALL: Duration = Duration::from_millis(300);
 
 fn impatient() -> RouterConfig {
     let mut config = config();
-    config.stall_ms = 300;
+    config.time_limits.stall_ms = 300;
     config.threads = 1;
     config
 }

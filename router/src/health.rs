@@ -1,0 +1,88 @@
+//! Knocks at every endpoint of every cell now and then, so that one that is away is tried last before a request finds
+//! out. It only orders: what nobody else can serve is still sent there.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::Shared;
+
+/// How often each endpoint is knocked at.
+pub const KNOCK_EVERY_MS: u64 = 5_000;
+/// How long it may take to open.
+pub const KNOCK_MS: u64 = 1_000;
+/// Knocks in vain, one after the other, after which it counts as away.
+pub const KNOCKS_IN_VAIN: u32 = 2;
+/// Knocks at a time.
+const KNOCKS_AT_ONCE: usize = 64;
+
+/// The endpoints that are away.
+#[derive(Default)]
+pub(crate) struct Health {
+    away: papaya::HashMap<SocketAddr, ()>,
+    count: AtomicUsize,
+}
+
+impl Health {
+    /// Whether an endpoint is known to be away.
+    pub(crate) fn is_away(&self, endpoint: SocketAddr) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.away.pin().contains_key(&endpoint)
+    }
+
+    fn set(&self, endpoint: SocketAddr, away: bool) {
+        let pinned = self.away.pin();
+        let changed = if away { pinned.insert(endpoint, ()).is_none() } else { pinned.remove(&endpoint).is_some() };
+        if !changed {
+            return;
+        }
+        if away {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%endpoint, "an endpoint is away; it is tried last");
+        } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            tracing::info!(%endpoint, "an endpoint is back");
+        }
+    }
+}
+
+/// Knocks until `stop` fires.
+pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut in_vain: HashMap<SocketAddr, u32> = HashMap::new();
+    let mut tick = interval(Duration::from_millis(KNOCK_EVERY_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let endpoints = shared.table.endpoints();
+        let knocks =
+            stream::iter(endpoints.iter().copied()).map(|endpoint| async move { (endpoint, opens(endpoint).await) });
+        let heard: Vec<_> = knocks.buffer_unordered(KNOCKS_AT_ONCE).collect().await;
+        let mut next = HashMap::new();
+        for (endpoint, opened) in heard {
+            let vain = if opened { 0 } else { in_vain.get(&endpoint).map_or(1, |vain| vain + 1) };
+            shared.health.set(endpoint, vain >= KNOCKS_IN_VAIN);
+            next.insert(endpoint, vain);
+        }
+        for endpoint in in_vain.keys().filter(|endpoint| !next.contains_key(*endpoint)) {
+            shared.health.set(*endpoint, false);
+        }
+        in_vain = next;
+        shared
+            .metrics
+            .endpoints_away
+            .set(i64::try_from(shared.health.count.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+    }
+}
+
+async fn opens(endpoint: SocketAddr) -> bool {
+    matches!(timeout(Duration::from_millis(KNOCK_MS), TcpStream::connect(endpoint)).await, Ok(Ok(_)))
+}
