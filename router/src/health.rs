@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -17,9 +17,9 @@ use crate::shared::Shared;
 /// How often each endpoint is knocked at.
 pub const KNOCK_EVERY_MS: u64 = 5_000;
 /// How long it may take to open.
-pub const KNOCK_MS: u64 = 1_000;
+const KNOCK_MS: u64 = 1_000;
 /// Knocks in vain, one after the other, after which it counts as away.
-pub const KNOCKS_IN_VAIN: u32 = 2;
+const KNOCKS_IN_VAIN: u32 = 2;
 /// Knocks at a time.
 const KNOCKS_AT_ONCE: usize = 64;
 
@@ -52,10 +52,11 @@ impl Health {
     }
 }
 
-/// Knocks until `stop` fires.
-pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
+/// Knocks each `every_ms` until `stop` fires; the first time after one such pause.
+pub(crate) async fn watch(shared: Arc<Shared>, every_ms: u64, stop: CancellationToken) {
     let mut in_vain: HashMap<SocketAddr, u32> = HashMap::new();
-    let mut tick = interval(Duration::from_millis(KNOCK_EVERY_MS));
+    let every = Duration::from_millis(every_ms);
+    let mut tick = interval_at(Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

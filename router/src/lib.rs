@@ -33,6 +33,7 @@ mod upload;
 pub use errand::REQUEST_ID_MAX_BYTES;
 pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
+pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
@@ -69,6 +70,8 @@ pub struct RouterConfig {
     pub replay_max_bytes: usize,
     /// How long exchanges with cells may take.
     pub time_limits: TimeLimits,
+    /// How often each endpoint of a cell is knocked at, to know which are away; never without it.
+    pub knock_every_ms: Option<u64>,
     /// Whether a request that may be repeated by HTTP's own rules is sent once more when its cell breaks off before it
     /// answers: at most a tenth of all requests.
     pub retry_idempotent: bool,
@@ -122,6 +125,7 @@ impl RouterConfig {
             hold: HoldLimits::default(),
             replay_max_bytes: REPLAY_MAX_BYTES,
             time_limits: TimeLimits::default(),
+            knock_every_ms: Some(KNOCK_EVERY_MS),
             retry_idempotent: false,
             pool: PoolLimits::default(),
             // Not bounded per address: on loopback, behind a TLS terminator, all clients have the same one.
@@ -180,7 +184,7 @@ impl Router {
     /// the admin listener shows.
     pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, data, admin } = self;
-        let limits = config.pool;
+        let (limits, knock_every_ms) = (config.pool, config.knock_every_ms);
         let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve.clone() };
         let for_admins = ServeOptions { tls: None, ..options.clone() };
         let shared = Arc::new(share(config, &registry)?);
@@ -195,7 +199,9 @@ impl Router {
         let _stop_on_drop = stop_feed.clone().drop_guard();
         let feed = tokio::spawn(feed::follow(feed, Arc::clone(&shared), stop_feed.clone()));
 
-        tokio::spawn(health::watch(Arc::clone(&shared), stop_feed.clone()));
+        if let Some(every_ms) = knock_every_ms {
+            tokio::spawn(health::watch(Arc::clone(&shared), every_ms, stop_feed.clone()));
+        }
         let for_admin = Arc::clone(&shared);
         let admin = serve(admin, for_admins, shutdown.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })

@@ -107,3 +107,20 @@ async fn an_answer_that_flows_for_too_long_is_cut_off() {
     client.send(&get("acme", "/")).await;
     assert!(client.answer().await.is_none(), "the answer is cut, not ended");
 }
+
+#[tokio::test]
+async fn an_endpoint_that_went_away_is_known_before_a_request_finds_out() {
+    let mut config = config();
+    config.knock_every_ms = Some(50);
+    let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = away.local_addr().unwrap();
+    let gate = Gate::open().await;
+    let cell = format!("{{\"cell\":\"a\",\"endpoints\":[\"{address}\",\"{}\"],\"kind\":\"agent\"}}\n", gate.address);
+    let router = TestRouter::knowing(config, &(cell + &placed("acme", "a", 1))).await;
+    drop(away);
+    router.until("endpoints_away", |away| away == 1.0).await;
+    assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200);
+    assert_eq!(router.metric("not_sent_total"), 0.0);
+    let _back = TcpListener::bind(address).await.unwrap();
+    router.until("endpoints_away", |away| away == 0.0).await;
+}
