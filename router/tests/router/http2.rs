@@ -75,7 +75,7 @@ async fn requests_of_many_tenants_share_a_connection() {
 
 #[tokio::test]
 async fn held_uploads_leave_the_connection_to_others() {
-    let (one, two) = (Gate::open().await, Gate::open().await);
+    let (one, two) = (Gate::saying("fenced").await, Gate::open().await);
     let text = cell("a", &[&one]) + &cell("b", &[&two]);
     let router = TestRouter::knowing(config(), &(text + &held("acme", "a", 1) + &placed("beta", "b", 1))).await;
     let mut client = connect(&router).await;
@@ -95,6 +95,7 @@ async fn held_uploads_leave_the_connection_to_others() {
     assert_eq!(answer(response).await.status(), 200);
     assert_eq!(two.admitted()[0].body.len(), length);
 
+    one.say(None);
     router.change(&placed("acme", "a", 2)).await;
     let (mut done, mut refused) = (0, 0);
     for (response, _) in uploads {
@@ -204,7 +205,7 @@ async fn grpc_goes_both_ways_at_once_and_ends_with_trailers() {
 
 #[tokio::test]
 async fn a_client_that_expects_is_told_to_go_on_when_a_gate_has_admitted() {
-    let gate = Gate::open().await;
+    let gate = Gate::saying("fenced").await;
     let text = cell("a", &[&gate]) + &held("acme", "a", 1);
     let router = TestRouter::knowing(config(), &text).await;
     let mut client = connect(&router).await;
@@ -213,6 +214,7 @@ async fn a_client_that_expects_is_told_to_go_on_when_a_gate_has_admitted() {
     let interim = std::future::poll_fn(|cx| response.poll_informational(cx));
     tokio::pin!(interim);
     assert!(timeout(Duration::from_millis(100), interim.as_mut()).await.is_err(), "not while it is held");
+    gate.say(None);
     router.change(&placed("acme", "a", 2)).await;
     let told = timeout(PATIENCE, interim).await.expect("in time").unwrap().unwrap();
     assert_eq!(told.status(), 100);
