@@ -2,6 +2,7 @@
 
 use crate::agent::{FactsHeard, FactsUp, LoadUp, Register, Registered, STREAM_LINE_MAX_BYTES};
 use crate::fleet::*;
+use crate::limits::{LimitsView, SetLimits};
 use crate::problem::Problem;
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
@@ -122,6 +123,23 @@ impl Client {
     /// Creates a tenant.
     pub async fn create_tenant(&self, tenant: &CreateTenant) -> Result<TenantView, ApiError> {
         self.post("/v1/tenants", tenant).await
+    }
+
+    /// What a tenant may use.
+    pub async fn limits(&self, tenant: &str) -> Result<LimitsView, ApiError> {
+        self.get(&format!("/v1/tenants/{}/limits", segment(tenant))).await
+    }
+
+    /// Sets a tenant's limits, all at once.
+    pub async fn set_limits(&self, tenant: &str, limits: &SetLimits) -> Result<LimitsView, ApiError> {
+        let path = format!("/v1/tenants/{}/limits", segment(tenant));
+        self.read(self.send(Method::PUT, &path, Some(limits)).await?).await
+    }
+
+    /// Lifts all limits of a tenant, and opens it.
+    pub async fn clear_limits(&self, tenant: &str) -> Result<LimitsView, ApiError> {
+        let path = format!("/v1/tenants/{}/limits", segment(tenant));
+        self.read(self.send(Method::DELETE, &path, None::<&()>).await?).await
     }
 
     /// Claims a host.

@@ -1,5 +1,6 @@
 //! Tenants, cells, moves, look-ups and findings, as the API shows and takes them.
 
+use crate::limits::LimitsView;
 use cellway_core::cell::{Cell, CellKind};
 use cellway_core::load::CellLoad;
 use cellway_core::tenant_move::{HoldingStage, MoveRecord, MoveState};
@@ -35,6 +36,9 @@ pub struct TenantView {
     pub moving: Option<String>,
     /// Its traffic is held.
     pub held: bool,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: LimitsView,
     /// When it was created.
     pub created_ms: u64,
 }

@@ -5,6 +5,7 @@ pub mod agent;
 #[cfg(feature = "client")]
 mod client;
 pub mod fleet;
+pub mod limits;
 mod orders;
 pub mod problem;
 

@@ -24,7 +24,7 @@ struct Cli {
 enum Command {
     /// Run the whole system on this machine, to try it and to develop against.
     Dev(process::dev::DevArgs),
-    /// List, create, show and move tenants.
+    /// List, create, show, move, limit and pause tenants.
     Tenant(commands::tenant::TenantArgs),
     /// List, show and undo moves.
     Move(commands::moves::MoveArgs),

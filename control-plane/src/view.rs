@@ -6,6 +6,7 @@
 use cellway_core::cell::{Cell, CellRef, GateList};
 use cellway_core::fleet::{Fleet, FleetCell};
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
+use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
 use cellway_core::tenant_move::{MoveRecord, MoveState};
 use cellway_store::records::{BadRecord, Finding, HostClaim, Leader, Leftover, Moving, Record};
@@ -46,6 +47,7 @@ pub(crate) struct View {
     pub(crate) tenants: BTreeMap<TenantId, At<Tenant>>,
     pub(crate) placements: BTreeMap<TenantId, At<PlacementRecord>>,
     pub(crate) hosts: BTreeMap<String, At<HostClaim>>,
+    pub(crate) limits: BTreeMap<TenantId, At<TenantLimits>>,
     pub(crate) moves: BTreeMap<MoveId, At<MoveRecord>>,
     /// The moves that have not ended.
     pub(crate) running: BTreeSet<MoveId>,
@@ -123,6 +125,8 @@ impl View {
             set(&mut self.moving, tenant, entry)
         } else if let Some(host) = key.strip_prefix(keys::HOSTS) {
             set(&mut self.hosts, host.to_owned(), entry)
+        } else if let Some(tenant) = key.strip_prefix(keys::LIMITS).and_then(|id| TenantId::new(id).ok()) {
+            set(&mut self.limits, tenant, entry)
         } else if let Some(id) = key.strip_prefix(keys::FINDINGS) {
             set(&mut self.findings, id.to_owned(), entry)
         } else if key == keys::LEADER {

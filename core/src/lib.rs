@@ -9,6 +9,7 @@ pub mod cell;
 pub mod fleet;
 pub mod hostname;
 pub mod ids;
+pub mod limit;
 pub mod load;
 pub mod network;
 pub mod placement;

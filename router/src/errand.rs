@@ -10,6 +10,7 @@ use cellway_proxy::{ClientHalf, PooledBody, Protocol, RequestBody, hygiene};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use prometheus::IntGauge;
 
+use crate::limits::Slot;
 use crate::upload::{Lent, Upload};
 
 /// The longest request id that is kept.
@@ -24,6 +25,8 @@ pub(crate) struct Errand {
     pub(crate) upload: Upload,
     /// The client's half of the tunnel, if it asks for a WebSocket.
     pub(crate) websocket: Option<ClientHalf>,
+    /// Its place among those that its tenant may have at a time, if its tenant has limits.
+    pub(crate) slot: Option<Slot>,
     /// Bytes of the body that the last attempt has sent.
     pub(crate) sent: Rc<Cell<u64>>,
 }

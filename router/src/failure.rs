@@ -1,13 +1,17 @@
 //! What a router answers by itself when it cannot pass on a cell's answer.
 
-use cellway_proxy::hygiene::{self, BadRequest};
-use cellway_proxy::{ResponseBody, serve::refuse, serve::refuse_stream};
+use cellway_proxy::hygiene::BadRequest;
+use cellway_proxy::{ResponseBody, serve::refuse_stream};
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::hold::{Overflow, TimedOut};
+use crate::limits::Quota;
+use page::Asker;
 
-/// When to come again, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+pub(crate) mod page;
+
+/// When to come again, in seconds, unless something is known of it.
+const RETRY_AFTER_S: u64 = 1;
 
 /// Why there is no cell's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,22 @@ pub(crate) enum Failure {
     BadAnswer,
     /// The cell did not answer in time.
     CellTimeout,
+    /// The operator has paused the tenant.
+    Paused {
+        /// When to come again.
+        retry_after_s: u32,
+    },
+    /// The operator lets the tenant's users only read.
+    ReadOnly {
+        /// When to come again.
+        retry_after_s: u32,
+    },
+    /// The tenant has more requests per second than it may.
+    OverRate(Quota),
+    /// The tenant has more requests at a time than it may.
+    OverConcurrency(Option<Quota>),
+    /// The router has too many requests, and the tenant more than its part of them.
+    Overload,
 }
 
 impl From<BadRequest> for Failure {
@@ -64,9 +84,11 @@ impl Failure {
             Self::Refused(bad) => bad.status(),
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost => StatusCode::NOT_FOUND,
-            Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
+            Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::Overload | Self::StreamRefused => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Paused { .. } | Self::ReadOnly { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OverRate(_) | Self::OverConcurrency(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::CellFailed | Self::BadAnswer => StatusCode::BAD_GATEWAY,
@@ -80,9 +102,13 @@ impl Failure {
             Self::Misdirected => "This connection does not lead to this address. Please try again.".into(),
             Self::UnknownHost => "There is nothing at this address.".into(),
             Self::NoRoutesYet => "The service is starting. Please try again.".into(),
-            Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
+            Self::Overflow | Self::Patience | Self::Busy | Self::Overload | Self::StreamRefused => {
                 "The service is busy. Please try again.".into()
             }
+            Self::Paused { .. } => "This service is paused.".into(),
+            Self::ReadOnly { .. } => "This service can only be read at the moment; nothing was changed.".into(),
+            Self::OverRate(_) => "There were too many requests. Please try again later.".into(),
+            Self::OverConcurrency(_) => "There are too many requests at a time. Please try again.".into(),
             Self::BodyTimeout => "The request did not arrive in time.".into(),
             Self::BodyBroken => "The request did not arrive completely.".into(),
             Self::CellFailed | Self::BadAnswer => "The service failed to answer.".into(),
@@ -90,33 +116,34 @@ impl Failure {
         }
     }
 
-    /// The page that says so.
-    pub(crate) fn page(self, request_id: &HeaderValue) -> Response<ResponseBody> {
-        let status = self.status();
+    /// When to come again, if that makes sense.
+    fn retry_after_s(self) -> Option<u64> {
+        match self {
+            Self::Paused { retry_after_s } | Self::ReadOnly { retry_after_s } => Some(retry_after_s.into()),
+            Self::OverRate(quota) => Some(quota.retry_after_s()),
+            Self::OverConcurrency(_) => Some(RETRY_AFTER_S),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S),
+        }
+    }
+
+    /// The answer that says so.
+    pub(crate) fn answer(self, asker: &Asker) -> Response<ResponseBody> {
         if self == Self::StreamRefused {
             return refuse_stream();
         }
-        if let Self::Refused(_) = self {
-            let mut response = refuse(status, &self.sentence());
-            response.headers_mut().insert(hygiene::REQUEST_ID, request_id.clone());
-            return response;
-        }
-        let id = request_id.to_str().unwrap_or_default();
-        let page = format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{status}</title>\
-             <style>body{{font:1rem/1.5 system-ui;max-width:36rem;margin:15vh auto;padding:0 1rem}}\
-             small{{color:#777}}</style><h1>{}</h1><p>{}</p><p><small>Request {id}</small></p></html>\n",
-            status.as_u16(),
-            self.sentence(),
-        );
-        let mut response = Response::new(ResponseBody::full(page));
-        *response.status_mut() = status;
+        let status = self.status();
+        let is_maintenance = matches!(self, Self::Paused { .. } | Self::ReadOnly { .. });
+        let mut response = asker.answer(status, &self.sentence(), is_maintenance);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(hygiene::REQUEST_ID, request_id.clone());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        if let Some(retry_after_s) = self.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+        }
+        if let Self::OverRate(quota) | Self::OverConcurrency(Some(quota)) = self {
+            quota.tell(headers);
+        }
+        if let Self::Refused(_) = self {
+            // After a head that is unclear, nothing on the connection can be trusted.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -22,13 +22,15 @@ use cellway_proxy::{
     SendError, ThreadContext,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
 use crate::TimeLimits;
 use crate::errand::{Errand, Outcome, request_id};
 use crate::failure::Failure;
+use crate::failure::page::Asker;
 use crate::hold::Place;
+use crate::limits::{Slot, SlotBody};
 use crate::shared::Shared;
 use crate::table::{Cell, Target};
 use crate::upload::{Lent, Upload};
@@ -54,10 +56,10 @@ impl Handler for Forwarder {
         let metrics = &self.shared.metrics;
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let began = Instant::now();
-        let id = request_id(request.headers());
-        let response = match self.route(request, peer, &id).await {
+        let mut asker = Asker::of(request.headers(), request_id(request.headers()));
+        let response = match self.route(request, peer, &mut asker).await {
             Ok(response) => response,
-            Err(failure) => failure.page(&id),
+            Err(failure) => failure.answer(&asker),
         };
         metrics.answered(response.status());
         metrics.request_seconds.observe(began.elapsed().as_secs_f64());
@@ -70,7 +72,7 @@ impl Forwarder {
         &self,
         mut request: Request<IncomingBody>,
         peer: Peer,
-        id: &HeaderValue,
+        asker: &mut Asker,
     ) -> Result<Response<ResponseBody>, Failure> {
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
@@ -80,12 +82,14 @@ impl Forwarder {
             return Err(Failure::Misdirected);
         }
         let tenant = self.tenant_of(&authority)?;
+        let opens_websocket = hygiene::asks_for_websocket(&head);
+        let slot = self.slot(tenant.as_ref(), &head.method, opens_websocket, asker)?;
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
-        let websocket = hygiene::asks_for_websocket(&head).then_some(client_half);
+        let websocket = opens_websocket.then_some(client_half);
         hygiene::strip_request(&mut head.headers);
         head.headers.insert(header::HOST, authority.to_value());
-        head.headers.insert(hygiene::REQUEST_ID, id.clone());
+        head.headers.insert(hygiene::REQUEST_ID, asker.id.clone());
         hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, peer.scheme());
         let errand = Errand {
             method: head.method,
@@ -93,10 +97,17 @@ impl Forwarder {
             headers: head.headers,
             upload,
             websocket,
+            slot,
             sent: Rc::default(),
         };
         match tenant {
-            Some(tenant) => self.deliver(&tenant, errand, &peer).await,
+            Some(tenant) => {
+                let _in_flight = self.shared.overload.enter(&tenant).ok_or_else(|| {
+                    self.shared.metrics.limited_overload.inc();
+                    Failure::Overload
+                })?;
+                self.deliver(&tenant, errand, &peer).await
+            }
             None => self.to_origin(errand).await,
         }
     }
@@ -117,6 +128,20 @@ impl Forwarder {
             None if shared.is_loaded() => Err(Failure::UnknownHost),
             None => Err(Failure::NoRoutesYet),
         }
+    }
+
+    /// Asks the tenant's limits, if it has any, for a slot. It is asked once per request, however often that is tried.
+    fn slot(
+        &self,
+        tenant: Option<&TenantId>,
+        method: &http::Method,
+        opens_websocket: bool,
+        asker: &mut Asker,
+    ) -> Result<Option<Slot>, Failure> {
+        let limits = self.shared.table.limits();
+        asker.limited = tenant.and_then(|tenant| limits.of(tenant));
+        let Some(limited) = &asker.limited else { return Ok(None) };
+        limits.enter(limited, method, opens_websocket, &self.shared.metrics).map(Some)
     }
 
     /// Tries until a cell answers, holding the request in between.
@@ -142,7 +167,7 @@ impl Forwarder {
                     if let Some(place) = place {
                         place.admitted();
                     }
-                    return self.pass_on(&mut errand, response);
+                    return self.pass_on(Some(tenant), &mut errand, response);
                 }
                 Outcome::Elsewhere(hint) if self.follow(&target, &hint, hops) => {
                     hops += 1;
@@ -311,13 +336,18 @@ impl Forwarder {
         let underway = Underway { tenant: None, lent: &lent, sent: &errand.sent };
         let destination = Destination::from(origin).over(errand.protocol());
         let response = self.exchange(destination, request, underway).await?.ok_or(Failure::CellFailed)?;
-        self.pass_on(&mut errand, response)
+        self.pass_on(None, &mut errand, response)
     }
 
     /// Turns a cell's answer into the client's.
-    fn pass_on(&self, errand: &mut Errand, response: Response<PooledBody>) -> Result<Response<ResponseBody>, Failure> {
+    fn pass_on(
+        &self,
+        tenant: Option<&TenantId>,
+        errand: &mut Errand,
+        response: Response<PooledBody>,
+    ) -> Result<Response<ResponseBody>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(errand, response);
+            return self.switch(tenant, errand, response);
         }
         let (mut head, mut body) = response.into_parts();
         if !hygiene::check_response(&head) {
@@ -331,17 +361,39 @@ impl Forwarder {
         hygiene::strip_response(&mut head.headers);
         head.headers.insert(hygiene::REQUEST_ID, errand.headers[hygiene::REQUEST_ID].clone());
         head.version = Version::HTTP_11;
-        Ok(Response::from_parts(head, ResponseBody::Pooled(body)))
+        let body = ResponseBody::Pooled(body);
+        let Some(slot) = errand.slot.take() else { return Ok(Response::from_parts(head, body)) };
+        slot.tell(&mut head.headers);
+        Ok(Response::from_parts(head, SlotBody::of(body, slot)))
     }
 
-    fn switch(&self, errand: &mut Errand, response: Response<PooledBody>) -> Result<Response<ResponseBody>, Failure> {
+    fn switch(
+        &self,
+        tenant: Option<&TenantId>,
+        errand: &mut Errand,
+        response: Response<PooledBody>,
+    ) -> Result<Response<ResponseBody>, Failure> {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
         let client = client.ok_or(Failure::BadAnswer)?;
         let bytes = Rc::new(TunnelBytes::default());
-        let (response, tunnel) = upgrade::tunnel(client, response, bytes, self.thread.stop.clone());
-        let open = crate::errand::Counted::new(&self.shared.metrics.tunnels_open);
+        let stop = self.thread.stop.child_token();
+        let (response, tunnel) = upgrade::tunnel(client, response, bytes, stop.clone());
+        let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take());
+        let (shared, tenant) = (Arc::clone(&self.shared), tenant.cloned());
         self.thread.tasks.spawn_local(async move {
-            tunnel.await;
+            let not_open = async {
+                match &tenant {
+                    Some(tenant) => shared.table.limits().until_not_open(tenant).await,
+                    None => std::future::pending().await,
+                }
+                // A WebSocket may write: it ends with its tenant's time of being open.
+                stop.cancel();
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = tunnel => {}
+                () = not_open => {}
+            }
             drop(open);
         });
         Ok(response)

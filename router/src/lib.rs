@@ -23,7 +23,9 @@ pub mod feed;
 mod forward;
 mod health;
 pub mod hold;
+mod limits;
 mod metrics;
+mod overload;
 mod retry;
 mod shared;
 pub mod snapshot;
@@ -35,6 +37,7 @@ pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
+pub use overload::REQUESTS_IN_FLIGHT_MAX;
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
 use admin::Admin;
@@ -66,6 +69,9 @@ pub struct RouterConfig {
     pub snapshot_path: Option<PathBuf>,
     /// How much is held, and how long.
     pub hold: HoldLimits,
+    /// How many requests may be in flight: sent or held, their answer not begun. In the upper half, tenants with more
+    /// than their part are shed.
+    pub requests_in_flight_max: u64,
     /// How much is kept of bodies that may have to be sent again.
     pub replay_max_bytes: usize,
     /// How long exchanges with cells may take.
@@ -123,6 +129,7 @@ impl RouterConfig {
             origin: None,
             snapshot_path: None,
             hold: HoldLimits::default(),
+            requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             replay_max_bytes: REPLAY_MAX_BYTES,
             time_limits: TimeLimits::default(),
             knock_every_ms: Some(KNOCK_EVERY_MS),
@@ -222,6 +229,7 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
     Ok(Shared {
         holds: Arc::new(Holds::new(Arc::clone(&table), Arc::clone(&metrics), config.hold, runtime)),
         replay: Arc::new(ReplayBudget::new(config.replay_max_bytes, metrics.replay_bytes.clone())),
+        overload: overload::Overload::new(config.requests_in_flight_max),
         table,
         metrics,
         domains: Domains { base: config.base_domains, reserved: config.reserved_labels },

@@ -35,6 +35,12 @@ pub(crate) struct Metrics {
     pub(crate) table_tenants: IntGauge,
     pub(crate) table_hosts: IntGauge,
     pub(crate) table_cells: IntGauge,
+    pub(crate) table_limits: IntGauge,
+    pub(crate) limited_rate: IntCounter,
+    pub(crate) limited_concurrency: IntCounter,
+    pub(crate) limited_paused: IntCounter,
+    pub(crate) limited_read_only: IntCounter,
+    pub(crate) limited_overload: IntCounter,
 }
 
 impl Metrics {
@@ -42,6 +48,7 @@ impl Metrics {
         let add = Add { registry };
         let requests_total = add.counters("requests_total", "Requests answered, by class of status.", "class")?;
         let verdicts = add.counters("verdicts_total", "Requests that gates did not admit, by verdict.", "verdict")?;
+        let limited = add.counters("limited_total", "Requests refused by limits, by reason.", "reason")?;
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         Ok(Self {
             requests: classes.map(|class| requests_total.with_label_values(&[class])),
@@ -73,6 +80,12 @@ impl Metrics {
             table_tenants: add.gauge("table_tenants", "Tenants in the table, gone ones included.")?,
             table_hosts: add.gauge("table_hosts", "Custom domains in the table.")?,
             table_cells: add.gauge("table_cells", "Cells in the table.")?,
+            table_limits: add.gauge("table_limits", "Tenants with limits.")?,
+            limited_rate: limited.with_label_values(&["rate"]),
+            limited_concurrency: limited.with_label_values(&["concurrency"]),
+            limited_paused: limited.with_label_values(&["paused"]),
+            limited_read_only: limited.with_label_values(&["read_only"]),
+            limited_overload: limited.with_label_values(&["overload"]),
         })
     }
 

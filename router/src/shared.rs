@@ -12,6 +12,7 @@ use crate::TimeLimits;
 use crate::health::Health;
 use crate::hold::Holds;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::retry::RetryBudget;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) holds: Arc<Holds>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: Arc<ReplayBudget>,
+    pub(crate) overload: Overload,
     pub(crate) domains: Domains,
     pub(crate) origin: Option<SocketAddr>,
     pub(crate) health: Health,

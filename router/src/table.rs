@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
+use cellway_core::limit::TenantLimits;
 use cellway_core::route::{Owner, may_follow};
 use parking_lot::Mutex;
+
+use crate::limits::Limits;
 
 /// Where a tenant is, as the feed says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,15 @@ pub enum Change {
     Cell(CellRoute),
     /// A cell's record vanished.
     CellRemoved(CellName),
+    /// What a tenant may use.
+    Limits {
+        /// Which.
+        tenant: TenantId,
+        /// All of it.
+        limits: TenantLimits,
+    },
+    /// A tenant's limits were lifted.
+    LimitsRemoved(TenantId),
 }
 
 /// What an entry is about.
@@ -97,6 +109,8 @@ pub enum Subject {
     Host(Hostname),
     /// A cell.
     Cell(CellName),
+    /// A tenant's limits.
+    Limits(TenantId),
 }
 
 impl Change {
@@ -107,6 +121,7 @@ impl Change {
             Self::Host { host, .. } | Self::HostRemoved(host) => Subject::Host(host.clone()),
             Self::Cell(cell) => Subject::Cell(cell.name.clone()),
             Self::CellRemoved(cell) => Subject::Cell(cell.clone()),
+            Self::Limits { tenant, .. } | Self::LimitsRemoved(tenant) => Subject::Limits(tenant.clone()),
         }
     }
 }
@@ -182,6 +197,7 @@ pub struct Table {
     tenants: papaya::HashMap<TenantId, Arc<TenantEntry>>,
     hosts: papaya::HashMap<Hostname, TenantId>,
     cells: papaya::HashMap<CellName, Arc<Cell>>,
+    limits: Limits,
     version: AtomicU64,
 }
 
@@ -204,6 +220,8 @@ impl Table {
             Change::HostRemoved(host) => changed_if(self.hosts.pin().remove(&host).is_some()),
             Change::Cell(route) => self.set_cell(route),
             Change::CellRemoved(cell) => changed_if(self.cells.pin().remove(&cell).is_some()),
+            Change::Limits { tenant, limits } => changed_if(self.limits.set(tenant, limits)),
+            Change::LimitsRemoved(tenant) => changed_if(self.limits.set(tenant, TenantLimits::default())),
         };
         if applied == Applied::Changed {
             self.version.fetch_add(1, Ordering::Release);
@@ -252,6 +270,8 @@ impl Table {
                 removed.push(Change::CellRemoved(cell.clone()));
             }
         }
+        let unnamed = self.limits.vanished(|tenant| named.contains(&Subject::Limits(tenant.clone())));
+        removed.extend(unnamed.into_iter().map(Change::LimitsRemoved));
         removed
     }
 
@@ -267,12 +287,19 @@ impl Table {
         }));
         let host = |(host, tenant): (&Hostname, &TenantId)| Change::Host { host: host.clone(), tenant: tenant.clone() };
         contents.extend(self.hosts.pin().iter().map(host));
+        let limits = self.limits.contents().into_iter();
+        contents.extend(limits.map(|(tenant, limits)| Change::Limits { tenant, limits }));
         contents
     }
 
     /// The endpoints of all cells.
     pub fn endpoints(&self) -> Vec<SocketAddr> {
         self.cells.pin().values().flat_map(|cell| cell.route.endpoints.iter().copied()).collect()
+    }
+
+    /// What tenants may use.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Rises with every change.

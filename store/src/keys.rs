@@ -11,6 +11,8 @@ pub const PLACEMENTS: &str = "routes/placements/";
 pub const HOSTS: &str = "routes/hosts/";
 /// Cells: endpoints, condition, version.
 pub const CELLS: &str = "routes/cells/";
+/// Limits and switches of tenants.
+pub const LIMITS: &str = "routes/limits/";
 /// The leader's clock: shows when a feed is silent but dead.
 pub const HEARTBEAT: &str = "routes/heartbeat";
 /// The registered gate instances of each cell.
@@ -56,6 +58,11 @@ pub fn host(host: &Hostname) -> String {
 /// `routes/cells/{cell}`.
 pub fn cell(cell: &CellName) -> String {
     format!("{CELLS}{cell}")
+}
+
+/// `routes/limits/{tenant}`.
+pub fn limits(tenant: &TenantId) -> String {
+    format!("{LIMITS}{tenant}")
 }
 
 /// `gates/{cell}`.

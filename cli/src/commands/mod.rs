@@ -3,6 +3,7 @@
 pub(crate) mod cell;
 pub(crate) mod finding;
 pub(crate) mod host;
+mod limits;
 pub(crate) mod lookup;
 pub(crate) mod moves;
 pub(crate) mod tenant;

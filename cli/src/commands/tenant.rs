@@ -1,5 +1,6 @@
-//! `cellway tenant`: list, create, show and move tenants.
+//! `cellway tenant`: list, create, show, move, limit and pause tenants.
 
+use super::limits::{self, LimitArgs, PauseArgs, ReadOnlyArgs, ResumeArgs};
 use super::moves::move_facts;
 use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
@@ -14,7 +15,9 @@ Examples:
   cellway tenant create acme                      the planner chooses the cell
   cellway tenant create acme --cell cell-a --tier gold --weight 4
   cellway tenant list -o json | jq '.items[].cell'
-  cellway tenant move acme --to cell-b            returns when cell-b has answered for acme")]
+  cellway tenant move acme --to cell-b            returns when cell-b has answered for acme
+  cellway tenant limit set acme --requests-per-second 100 --concurrency 20
+  cellway tenant pause acme --message 'Back at 10:00 UTC.'")]
 pub(crate) struct TenantArgs {
     #[command(flatten)]
     reach: Reach,
@@ -36,6 +39,14 @@ enum TenantCommand {
     },
     /// Move a tenant to another cell while its users keep working.
     Move(MoveToArgs),
+    /// Limit what a tenant may use: requests, concurrency, bandwidth.
+    Limit(LimitArgs),
+    /// Answer a tenant's users with a page instead of its app, until it is resumed.
+    Pause(PauseArgs),
+    /// Let a tenant's users read and not write, until it is resumed.
+    ReadOnly(ReadOnlyArgs),
+    /// Serve a tenant again that was paused or read-only. Its limits stay.
+    Resume(ResumeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +121,10 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
         }
         TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
         TenantCommand::Move(wanted) => move_tenant(&client, wanted, &args.reach).await?,
+        TenantCommand::Limit(wanted) => limits::limit(wanted, &client, &args.reach).await?,
+        TenantCommand::Pause(wanted) => limits::pause(wanted, &client, &args.reach).await?,
+        TenantCommand::ReadOnly(wanted) => limits::read_only(wanted, &client, &args.reach).await?,
+        TenantCommand::Resume(wanted) => limits::resume(wanted, &client, &args.reach).await?,
     }
     Ok(())
 }
@@ -124,7 +139,7 @@ async fn move_tenant(client: &Client, args: MoveToArgs, reach: &Reach) -> Result
 }
 
 fn list_table(tenants: &Listing<TenantView>) -> String {
-    let mut table = Table::new(&["TENANT", "CELL", ">EPOCH", "TIER", ">WEIGHT", "MOVE"]);
+    let mut table = Table::new(&["TENANT", "CELL", ">EPOCH", "TIER", ">WEIGHT", "MODE", "LIMITS", "MOVE"]);
     for tenant in &tenants.items {
         let moving = match (&tenant.moving, tenant.held) {
             (Some(id), true) => format!("{id} (held)"),
@@ -132,7 +147,9 @@ fn list_table(tenants: &Listing<TenantView>) -> String {
             (None, _) => "-".to_owned(),
         };
         let (cell, tier) = (tenant.cell.clone(), tenant.tier.clone());
-        table.row([tenant.id.clone(), cell, tenant.epoch.to_string(), tier, tenant.weight.to_string(), moving]);
+        let (epoch, weight) = (tenant.epoch.to_string(), tenant.weight.to_string());
+        let (mode, limits) = (tenant.limits.mode.mode().to_string(), limits::summary(&tenant.limits));
+        table.row([tenant.id.clone(), cell, epoch, tier, weight, mode, limits, moving]);
     }
     table.or("There are no tenants. Create one with `cellway tenant create ID`.")
 }
@@ -147,6 +164,8 @@ fn tenant_facts(tenant: &TenantView) -> String {
         ("freeze budget", format!("{} ms", tenant.freeze_budget_ms)),
         ("move", or_dash(tenant.moving.as_ref())),
         ("traffic", if tenant.held { "held" } else { "flows" }.to_owned()),
+        ("mode", tenant.limits.mode.mode().to_string()),
+        ("limits", limits::summary(&tenant.limits)),
         ("created", format!("{} ago", crate::output::ago(tenant.created_ms))),
     ])
 }

@@ -70,6 +70,10 @@ pub(crate) async fn router(args: RoleArgs) -> Result<(), Failure> {
             per_router: file.hold.per_router_requests.unwrap_or(hold.per_router),
             patience_ms: file.hold.patience_ms.unwrap_or(hold.patience_ms),
         },
+        requests_in_flight_max: file
+            .overload
+            .requests_in_flight_max
+            .map_or(defaults.requests_in_flight_max, std::num::NonZeroU64::get),
         ..defaults
     };
     let feed = match &file.feed {

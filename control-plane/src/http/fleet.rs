@@ -13,7 +13,7 @@ use serde::Deserialize;
 /// The most moves of one listing: the newest.
 const MOVES_LISTED_MAX: usize = 1_000;
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 type Created<T> = Result<(StatusCode, Json<T>), Failure>;
 
 pub(super) fn routes() -> Router<Ctx> {
@@ -31,11 +31,11 @@ pub(super) fn routes() -> Router<Ctx> {
         .route("/v1/alerts", post(alerts))
 }
 
-fn not_found(what: String) -> Failure {
+pub(super) fn not_found(what: String) -> Failure {
     Failure(NotDone::NotFound(what))
 }
 
-fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text: &str) -> Result<T, Failure> {
+pub(super) fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error: cellway_core::ids::InvalidId| Failure(error.into()))
 }
 
@@ -46,7 +46,7 @@ async fn tenants(State(ctx): State<Ctx>) -> Answer<Listing<TenantView>> {
 }
 
 /// The view, once the store was read: an empty listing must mean that there is nothing.
-fn synced(ctx: &Ctx) -> Result<parking_lot::RwLockReadGuard<'_, crate::view::View>, Failure> {
+pub(super) fn synced(ctx: &Ctx) -> Result<parking_lot::RwLockReadGuard<'_, crate::view::View>, Failure> {
     let view = ctx.replica.view.read();
     if view.synced { Ok(view) } else { Err(Failure(NotDone::Unavailable(None))) }
 }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod fleet;
+mod limits;
 mod stream;
 
 use crate::Replica;
@@ -41,6 +42,7 @@ pub(crate) async fn serve(
     let ctx = Ctx { replica, registry, shutdown: shutdown.clone() };
     let app = Router::new()
         .merge(fleet::routes())
+        .merge(limits::routes())
         .merge(agents::routes())
         .route("/healthz", axum::routing::get(|| async { "ok\n" }))
         .route("/readyz", axum::routing::get(ready))

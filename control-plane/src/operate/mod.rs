@@ -3,11 +3,13 @@
 mod agents;
 mod cells;
 mod findings;
+mod limits;
 mod lookup;
 mod moves;
 mod tenants;
 
 pub(crate) use findings::{finding_view, stuck_switch_id};
+pub(crate) use limits::limits_view;
 pub(crate) use tenants::tenant_view;
 
 use crate::Replica;

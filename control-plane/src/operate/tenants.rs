@@ -1,6 +1,6 @@
 //! Tenants and host claims.
 
-use super::{Attempt, NotDone, audited};
+use super::{Attempt, NotDone, audited, limits_view};
 use crate::view::View;
 use crate::{Replica, clock};
 use cellway_api::fleet::{ClaimHost, CreateTenant, HostView, TenantView};
@@ -147,6 +147,7 @@ pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
         epoch: placement.epoch.0,
         moving: view.moving.get(id).map(|moving| moving.value.id.to_string()),
         held: placement.hold.is_some(),
+        limits: limits_view(view, id),
         created_ms: tenant.created_ms,
     })
 }

@@ -6,13 +6,16 @@
 //! {"cell":"cell-a","endpoints":["127.0.0.1:9001"],"kind":"agent"}
 //! {"tenant":"acme","cell":"cell-a","epoch":1}
 //! {"host":"shop.example","tenant":"acme"}
+//! {"tenant":"acme","limits":{"requests":{"per_second":100,"burst":200},"mode":"read_only","message":"Until noon."}}
 //! ```
 //!
 //! - a cell: `endpoints` (addresses `ip:port`) and `kind` (`agent` or `origin`) are needed; `condition` is `open`
 //!   unless given; `uid` is its identity, if it has one;
 //! - a tenant: `cell` and `epoch` are needed; `held` is `true` while its traffic is held; `uid` is that of the cell;
 //!   `revision` is the store's. A deleted one has `"gone":true` and no cell;
-//! - a host: `tenant` owns it.
+//! - a host: `tenant` owns it;
+//! - limits, on a line of their own: `requests` (`per_second`, `burst`), `concurrency`, `bandwidth_bytes_per_second`,
+//!   `mode` (`open`, `read_only`, `paused`), `message`, `retry_after_s`, `error_text`; what is left out is not limited.
 //!
 //! An unknown field, a missing one, a bad value or a second line about the same thing makes the whole text invalid.
 
@@ -25,6 +28,9 @@ use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
 use serde::{Deserialize, Serialize};
 
 use crate::table::{CellRoute, Change, Subject, TenantRoute};
+use limits::LimitsLine;
+
+mod limits;
 
 /// Why a text is not a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +67,8 @@ struct Line {
     kind: Option<Kind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     condition: Option<Condition>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<LimitsLine>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -113,6 +121,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             endpoints: None,
             kind: None,
             condition: None,
+            limits: None,
         } => Ok(Change::Host { host: Hostname::from_text(&host).map_err(text_of)?, tenant: id(&tenant)? }),
         Line {
             host: None,
@@ -126,6 +135,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             endpoints: None,
             kind: None,
             condition: None,
+            limits: None,
         } => {
             let epoch = Epoch(epoch.ok_or("a tenant needs an epoch")?);
             let route = match (cell, gone.unwrap_or(false)) {
@@ -152,6 +162,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             endpoints: Some(endpoints),
             kind: Some(kind),
             condition,
+            limits: None,
         } => Ok(Change::Cell(CellRoute {
             name: id::<CellName>(&cell)?,
             uid: uid.as_deref().map(id).transpose()?,
@@ -162,8 +173,22 @@ fn parse_line(text: &str) -> Result<Change, String> {
                 Kind::Origin => CellKind::Origin,
             },
         })),
+        Line {
+            host: None,
+            tenant: Some(tenant),
+            cell: None,
+            uid: None,
+            epoch: None,
+            held: None,
+            gone: None,
+            revision: None,
+            endpoints: None,
+            kind: None,
+            condition: None,
+            limits: Some(limits),
+        } => Ok(Change::Limits { tenant: id(&tenant)?, limits: limits.limits().map_err(text_of)? }),
         _ => Err("neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host \
-                  (host, tenant)"
+                  (host, tenant), nor limits (tenant, limits)"
             .into()),
     }
 }
@@ -224,7 +249,10 @@ pub fn write(change: &Change, text: &mut Vec<u8>) {
             }),
             ..Line::default()
         },
-        Change::TenantRemoved(_) | Change::HostRemoved(_) | Change::CellRemoved(_) => return,
+        Change::Limits { tenant, limits } => {
+            Line { tenant: Some(tenant.to_string()), limits: Some(LimitsLine::of(limits)), ..Line::default() }
+        }
+        Change::TenantRemoved(_) | Change::HostRemoved(_) | Change::CellRemoved(_) | Change::LimitsRemoved(_) => return,
     };
     serde_json::to_writer(&mut *text, &line).expect("a line has text keys, and a vector takes every write");
     text.push(b'\n');

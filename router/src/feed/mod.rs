@@ -146,6 +146,7 @@ impl Keeper {
         metrics.table_tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
         metrics.table_hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
         metrics.table_cells.set(i64::try_from(cells).unwrap_or(i64::MAX));
+        metrics.table_limits.set(i64::try_from(self.shared.table.limits().len()).unwrap_or(i64::MAX));
     }
 
     /// Writes the snapshot if anything changed since the last one.
@@ -179,7 +180,7 @@ impl Shared {
             Applied::Changed => match subject {
                 Subject::Tenant(tenant) => self.holds.tenant_changed(&tenant),
                 Subject::Cell(_) => self.holds.cell_changed(),
-                Subject::Host(_) => {}
+                Subject::Host(_) | Subject::Limits(_) => {}
             },
             Applied::Same => {}
             Applied::LowerEpoch => {

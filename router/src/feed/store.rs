@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use cellway_core::cell::Cell;
 use cellway_core::hostname::Hostname;
-use cellway_core::ids::{CellName, Revision};
+use cellway_core::ids::{CellName, Revision, TenantId};
+use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::PlacementRecord;
 use cellway_store::records::{HostClaim, Record};
 use cellway_store::{Event, FollowEvent, FollowOptions, Follower, Store, keys};
@@ -61,6 +62,7 @@ fn change(event: &Event) -> Option<Change> {
             Subject::Tenant(tenant) => Some(Change::TenantRemoved(tenant)),
             Subject::Host(host) => Some(Change::HostRemoved(host)),
             Subject::Cell(cell) => Some(Change::CellRemoved(cell)),
+            Subject::Limits(tenant) => Some(Change::LimitsRemoved(tenant)),
         },
     }
 }
@@ -73,7 +75,7 @@ enum Put {
 }
 
 fn put(key: &str, value: &[u8], revision: Revision) -> Put {
-    if ![keys::PLACEMENTS, keys::HOSTS, keys::CELLS].iter().any(|prefix| key.starts_with(prefix)) {
+    if ![keys::PLACEMENTS, keys::HOSTS, keys::CELLS, keys::LIMITS].iter().any(|prefix| key.starts_with(prefix)) {
         return Put::NotARoute;
     }
     let subject = subject(key);
@@ -93,6 +95,9 @@ fn subject(key: &str) -> Option<Subject> {
     }
     if let Some(cell) = key.strip_prefix(keys::CELLS) {
         return CellName::new(cell).ok().map(Subject::Cell);
+    }
+    if let Some(tenant) = key.strip_prefix(keys::LIMITS) {
+        return TenantId::new(tenant).ok().map(Subject::Limits);
     }
     let tenant = keys::tenant_of_placement(key)?;
     (keys::placement(&tenant) == key).then_some(Subject::Tenant(tenant))
@@ -115,6 +120,10 @@ fn decode(subject: Subject, value: &[u8], revision: Revision) -> Result<Change, 
         Subject::Host(host) => {
             let claim = HostClaim::decode(value).map_err(|error| chain(&error))?;
             Ok(Change::Host { host, tenant: claim.tenant })
+        }
+        Subject::Limits(tenant) => {
+            let limits = TenantLimits::decode(value).map_err(|error| chain(&error))?;
+            Ok(Change::Limits { tenant, limits })
         }
         Subject::Cell(name) => {
             let cell = Cell::decode(value).map_err(|error| chain(&error))?;

@@ -6,6 +6,7 @@ mod bodies;
 mod cells;
 mod feeds;
 mod http2;
+mod limits;
 mod moves;
 mod stalls;
 mod strict;

@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// What `/bytes` of a gate answers with.
+pub(crate) const BYTES: usize = 300_000;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn config() -> RouterConfig {
@@ -242,6 +244,7 @@ async fn answer(state: Arc<GateState>, request: Request<Incoming>) -> Result<Res
             sleep(Duration::from_millis(400)).await;
             response.body("slow".into()).unwrap()
         }
+        "/bytes" => response.body(vec![b'x'; BYTES].into()).unwrap(),
         _ => response.body("ok".into()).unwrap(),
     })
 }

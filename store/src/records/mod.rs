@@ -3,6 +3,7 @@
 
 mod cell;
 mod fleet;
+mod limits;
 mod moves;
 mod placement;
 

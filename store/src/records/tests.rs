@@ -3,6 +3,7 @@
 use super::*;
 use cellway_core::cell::{CellRef, ListedGates, MoverDriver};
 use cellway_core::ids::{Epoch, Revision};
+use cellway_core::limit::{Mode, Rate, TenantLimits};
 use cellway_core::tenant::{Placement, PlacementRecord};
 use cellway_core::tenant_move::*;
 
@@ -91,5 +92,23 @@ fn a_record_of_a_newer_format_is_refused() {
     assert!(matches!(PlacementRecord::decode(newer.as_bytes()), Err(BadRecord::Format { format: 2, .. })));
     for garbage in ["", "{}", "[]", "{\"format\":1}", &text.replace("uid-a", "UID"), &text[..20]] {
         assert!(PlacementRecord::decode(garbage.as_bytes()).is_err(), "{garbage}");
+    }
+}
+
+#[test]
+fn stored_limits_read_back_and_those_out_of_range_are_refused() {
+    let limits = TenantLimits {
+        requests: Some(Rate { per_second: 10, burst: 20 }),
+        mode: Mode::ReadOnly,
+        message: Some("Back <soon>".into()),
+        ..TenantLimits::default()
+    };
+    let text = String::from_utf8(limits.encode()).expect("JSON");
+    let expected = r#"{"format":1,"requests":{"per_second":10,"burst":20},"mode":"read_only","message":"Back <soon>"}"#;
+    assert_eq!(text, expected);
+    assert_eq!(TenantLimits::decode(text.as_bytes()).expect("readable"), limits);
+    assert_eq!(TenantLimits::decode(br#"{"format":1,"mode":"open"}"#).expect("readable"), TenantLimits::default());
+    for garbage in [&text.replace(":10,", ":0,"), &text.replace("read_only", "half_open"), "{\"format\":1}"] {
+        assert!(TenantLimits::decode(garbage.as_bytes()).is_err(), "{garbage}");
     }
 }

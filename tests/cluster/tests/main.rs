@@ -5,4 +5,5 @@
 mod facts;
 mod fleet;
 mod leaders;
+mod limits;
 mod moves;

@@ -24,6 +24,8 @@ pub(crate) struct RouterFile {
     pub(crate) feed: FeedFile,
     #[serde(default)]
     pub(crate) hold: HoldFile,
+    #[serde(default)]
+    pub(crate) overload: OverloadFile,
 }
 
 /// Where a router learns routes.
@@ -43,6 +45,13 @@ pub(crate) struct HoldFile {
     pub(crate) patience_ms: Option<u64>,
     pub(crate) per_tenant_requests: Option<usize>,
     pub(crate) per_router_requests: Option<usize>,
+}
+
+/// What a router takes at once; what is left out has its default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OverloadFile {
+    pub(crate) requests_in_flight_max: Option<std::num::NonZeroU64>,
 }
 
 impl RouterFile {

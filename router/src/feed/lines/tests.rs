@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use cellway_core::limit::{Mode, Rate, TenantLimits};
 use proptest::prelude::*;
 
 #[test]
@@ -30,6 +31,10 @@ fn an_error_names_its_line() {
         "{\"cell\":\"a\",\"endpoints\":[\"localhost:1\"],\"kind\":\"agent\"}",
         "{\"cell\":\"a\",\"endpoints\":[]}",
         "{\"host\":\"127.0.0.1\",\"tenant\":\"acme\"}",
+        "{\"limits\":{}}",
+        "{\"tenant\":\"beta\",\"epoch\":1,\"limits\":{}}",
+        "{\"tenant\":\"beta\",\"limits\":{\"concurency\":1}}",
+        "{\"tenant\":\"beta\",\"limits\":{\"concurrency\":0}}",
         good,
     ] {
         let error = parse(&format!("{good}\n\n{bad}\n")).unwrap_err();
@@ -70,7 +75,21 @@ fn change() -> impl Strategy<Value = Change> {
                 kind: if agent { CellKind::Agent } else { CellKind::Origin },
             })
         });
-    prop_oneof![placed, gone, host, cell]
+    let limits =
+        (label, proptest::option::of((1u32..9, 1u32..9)), proptest::option::of(1u32..9), "[a-z<]{1,9}", any::<bool>())
+            .prop_map(|(tenant, requests, concurrency, text, paused)| Change::Limits {
+                tenant: tenant.parse().unwrap(),
+                limits: TenantLimits {
+                    requests: requests.map(|(per_second, burst)| Rate { per_second, burst }),
+                    concurrency,
+                    bandwidth_bytes_per_second: concurrency.map(|count| 100_000 * u64::from(count)),
+                    mode: if paused { Mode::Paused } else { Mode::Open },
+                    message: Some(text.clone()),
+                    retry_after_s: concurrency,
+                    error_text: Some(text),
+                },
+            });
+    prop_oneof![placed, gone, host, cell, limits]
 }
 
 proptest! {
