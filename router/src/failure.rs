@@ -2,12 +2,15 @@
 
 use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::{ResponseBody, serve::refuse, serve::refuse_stream};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::hold::{Overflow, TimedOut};
 
 /// When to come again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Beside these, any method but TRACE and CONNECT passes.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// Why there is no cell's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub(crate) enum Failure {
     Refused(BadRequest),
     /// The certificate of the connection does not stand for this host: another connection has to be made.
     Misdirected,
+    /// TRACE would show the client what cells are told.
+    Trace,
     /// Nobody is served under this host.
     UnknownHost,
     /// The router has no routes yet.
@@ -63,6 +68,7 @@ impl Failure {
         match self {
             Self::Refused(bad) => bad.status(),
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -78,6 +84,7 @@ impl Failure {
         match self {
             Self::Refused(bad) => format!("This request cannot be served: {bad}."),
             Self::Misdirected => "This connection does not lead to this address. Please try again.".into(),
+            Self::Trace => "TRACE is not served.".into(),
             Self::UnknownHost => "There is nothing at this address.".into(),
             Self::NoRoutesYet => "The service is starting. Please try again.".into(),
             Self::Overflow | Self::Patience | Self::Busy | Self::StreamRefused => {
@@ -98,7 +105,7 @@ impl Failure {
         }
         if let Self::Refused(_) = self {
             let mut response = refuse(status, &self.sentence());
-            response.headers_mut().insert(hygiene::REQUEST_ID, request_id.clone());
+            mark(response.headers_mut(), status, request_id);
             return response;
         }
         let id = request_id.to_str().unwrap_or_default();
@@ -113,11 +120,18 @@ impl Failure {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(hygiene::REQUEST_ID, request_id.clone());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
+        mark(headers, status, request_id);
         response
+    }
+}
+
+/// What every answer of the router's own has.
+fn mark(headers: &mut HeaderMap, status: StatusCode, request_id: &HeaderValue) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(hygiene::REQUEST_ID, request_id.clone());
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(header::RETRY_AFTER, RETRY_AFTER)),
+        StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(header::ALLOW, ALLOW)),
+        _ => {}
     }
 }

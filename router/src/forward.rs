@@ -12,23 +12,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellway_core::cell::CellKind;
+use cellway_core::hostname::Hostname;
 use cellway_core::ids::TenantId;
-use cellway_core::route::{HostMeaning, Owner};
+use cellway_core::route::Owner;
 use cellway_core::verdict::Verdict;
-use cellway_proxy::hygiene::{self, Authority};
+use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
     Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError,
     ThreadContext,
 };
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
 use crate::errand::{Errand, Outcome, request_id};
 use crate::failure::Failure;
 use crate::hold::Place;
+use crate::resolve;
 use crate::shared::Shared;
 use crate::table::{Cell, Target};
 use crate::upload::{Lent, Upload};
@@ -72,19 +75,23 @@ impl Forwarder {
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.two_lengths)?;
+        check_target(&head)?;
         let authority = hygiene::authority(&head)?;
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
         }
-        let tenant = self.tenant_of(&authority)?;
+        let tenant = resolve::tenant_of(&self.shared, &mut head, &authority.host, peer.address.ip())?;
+        let forwarding = &self.shared.forwarding;
+        let client = forwarding.client(&head.headers, peer.address.ip(), peer.scheme());
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
         let websocket = hygiene::asks_for_websocket(&head).then_some(client_half);
         hygiene::strip_request(&mut head.headers);
         head.headers.insert(header::HOST, authority.to_value());
         head.headers.insert(hygiene::REQUEST_ID, id.clone());
-        hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, peer.scheme());
+        client.write(&mut head.headers, &authority, forwarding.x_forwarded);
         let errand = Errand {
+            host: authority.host,
             method: head.method,
             target: origin_form(&head.uri),
             headers: head.headers,
@@ -95,24 +102,6 @@ impl Forwarder {
         match tenant {
             Some(tenant) => self.deliver(&tenant, errand, &peer).await,
             None => self.to_origin(errand).await,
-        }
-    }
-
-    /// Whose host it is; `None` for the base domain itself and its reserved labels.
-    fn tenant_of(&self, authority: &Authority) -> Result<Option<TenantId>, Failure> {
-        let shared = &self.shared;
-        let tenant = match shared.domains.meaning(&authority.host) {
-            HostMeaning::Origin => return Ok(None),
-            // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
-            HostMeaning::Tenant(label) => {
-                shared.table.tenant(label).or_else(|| shared.table.tenant_of_host(&authority.host))
-            }
-            HostMeaning::Custom => shared.table.tenant_of_host(&authority.host),
-        };
-        match tenant {
-            Some(tenant) => Ok(Some(tenant)),
-            None if shared.is_loaded() => Err(Failure::UnknownHost),
-            None => Err(Failure::NoRoutesYet),
         }
     }
 
@@ -134,10 +123,11 @@ impl Forwarder {
                 self.attempt(tenant, &target, &mut errand).await?
             };
             match outcome {
-                Outcome::Answered(response) => {
+                Outcome::Answered(mut response) => {
                     if let Some(place) = place {
                         place.admitted();
                     }
+                    self.keep_cookies(tenant, &errand, response.headers_mut());
                     return self.pass_on(&mut errand, response);
                 }
                 Outcome::Elsewhere(hint) if self.follow(&target, &hint, hops) => {
@@ -273,6 +263,16 @@ impl Forwarder {
         followed
     }
 
+    /// Keeps the cookies that the tenant's app sets within the tenant's own hosts.
+    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand, headers: &mut HeaderMap) {
+        let shared = &self.shared;
+        let is_own = |host: &Hostname| shared.table.tenant_of_host(host).as_ref() == Some(tenant);
+        let changed = shared.cookies.apply(headers, &errand.host, is_own);
+        if changed > 0 {
+            shared.metrics.cookies_changed.inc_by(changed as u64);
+        }
+    }
+
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
     async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
         let origin = self.shared.origin.ok_or(Failure::UnknownHost)?;
@@ -340,6 +340,16 @@ fn take_back_refused(errand: &mut Errand, lent: Lent) -> Result<(), Failure> {
         return Err(Failure::BadAnswer);
     }
     Ok(())
+}
+
+/// `*` is the target of OPTIONS alone, and TRACE would show the client what cells are told.
+fn check_target(head: &Parts) -> Result<(), Failure> {
+    match head.method {
+        Method::TRACE => Err(Failure::Trace),
+        Method::OPTIONS => Ok(()),
+        _ if head.uri.path() == "*" => Err(BadRequest::Target.into()),
+        _ => Ok(()),
+    }
 }
 
 fn origin_form(uri: &Uri) -> Uri {

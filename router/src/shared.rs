@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellway_core::ids::Revision;
 use cellway_core::route::Domains;
+use cellway_proxy::Forwarding;
 
+use crate::cookie_policy::CookiePolicy;
 use crate::hold::Holds;
 use crate::metrics::Metrics;
+use crate::resolve::TenantNaming;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
 
@@ -19,6 +22,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) domains: Domains,
+    pub(crate) naming: TenantNaming,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) cookies: CookiePolicy,
     pub(crate) origin: Option<SocketAddr>,
     pub(crate) stall_ms: u64,
     pub(crate) snapshot_path: Option<PathBuf>,

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bodies;
+mod clients;
 mod feeds;
 mod http2;
 mod moves;
+mod semantics;
 mod stalls;
 mod strict;
 mod support;
