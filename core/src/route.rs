@@ -47,6 +47,46 @@ impl Domains {
     }
 }
 
+/// A path below which the first segment names the tenant: below `/t/`, `/t/acme/page` is tenant acme's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPrefix(Box<str>);
+
+/// Why a text is no path prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no path prefix: it begins and ends with '/', like /t/, and its segments are of a-z, 0-9, '-' and '_'"
+)]
+pub struct InvalidPathPrefix(String);
+
+impl PathPrefix {
+    /// Checks `text` and makes it a prefix.
+    pub fn new(text: &str) -> Result<Self, InvalidPathPrefix> {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+        let is_segment = |part: &str| !part.is_empty() && part.bytes().all(legal);
+        let inner = text.strip_prefix('/').and_then(|text| text.strip_suffix('/'));
+        if text == "/" || inner.is_some_and(|inner| inner.split('/').all(is_segment)) {
+            return Ok(Self(text.into()));
+        }
+        Err(InvalidPathPrefix(text.to_owned()))
+    }
+
+    /// The label that `path` names, and the path behind it, which is empty or begins with `/`.
+    pub fn split<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = path.strip_prefix(&*self.0)?;
+        Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
+    }
+}
+
+/// Whether everyone who reads `path` comes to the same segments: none is `.` or `..`, and no dot or separator is hidden
+/// in an escape. A path that names a tenant must be like this, or the app could read another tenant's name in it.
+pub fn is_plain_path(path: &str) -> bool {
+    let hides = |escape: &str| ["2e", "2f", "5c"].iter().any(|hidden| escape.eq_ignore_ascii_case(hidden));
+    let escapes = path.match_indices('%').all(|(at, _)| path.get(at + 1..at + 3).is_some_and(|escape| !hides(escape)));
+    // Some servers take `..;x` for `..`.
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    escapes && !path.contains('\\') && !path.split('/').any(is_dots)
+}
+
 /// Where a router sends a tenant's requests, as it knows: from its feed, or from a gate's hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
@@ -87,6 +127,49 @@ mod tests {
         }
         for name in ["acme.example", "x.acme.cells.localhost"] {
             assert_eq!(domains.meaning(&host(name)), HostMeaning::Custom, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_names_the_tenant_behind_the_prefix() {
+        let prefix = PathPrefix::new("/t/").expect("legal");
+        for (path, split) in [
+            ("/t/acme/page", Some(("acme", "/page"))),
+            ("/t/acme/", Some(("acme", "/"))),
+            ("/t/acme", Some(("acme", ""))),
+            ("/t/", Some(("", ""))),
+            ("/t//acme", Some(("", "/acme"))),
+            ("/t", None),
+            ("/T/acme", None),
+            ("/x/t/acme", None),
+        ] {
+            assert_eq!(prefix.split(path), split, "{path}");
+        }
+        assert_eq!(PathPrefix::new("/").expect("legal").split("/acme/t"), Some(("acme", "/t")));
+        assert_eq!(PathPrefix::new("/a/b-1/").expect("legal").split("/a/b-1/acme"), Some(("acme", "")));
+        for bad in ["", "t", "/t", "t/", "//", "/t//", "/../", "/t%2f/", "/T/"] {
+            assert!(PathPrefix::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_not_plain() {
+        for path in ["/", "/t/acme/a.b/..c/%20%C3%A4", "/t/acme//x", "/t/acme/..."] {
+            assert!(is_plain_path(path), "{path}");
+        }
+        for path in [
+            "/t/acme/../beta",
+            "/t/acme/./x",
+            "/t/acme/..",
+            "/t/acme/..;/beta",
+            "/t/acme/%2e%2E/beta",
+            "/t/acme%2fx",
+            "/t/acme/..\\x",
+            "/t/acme/%5C",
+            "/t/acme/%",
+            "/t/acme/%2",
+        ] {
+            assert!(!is_plain_path(path), "{path}");
         }
     }
 

@@ -1,8 +1,5 @@
-//! What is checked, stripped and written on every head that passes: authority, framing, hop-by-hop fields, the
-//! reserved `x-cellway-*` fields, `forwarded`.
-
-use std::fmt::Write;
-use std::net::IpAddr;
+//! What is checked and stripped on every head that passes: authority, framing, hop-by-hop fields, the reserved
+//! `x-cellway-*` fields, what clients say of themselves ([`crate::forwarded`] writes that anew).
 
 use cellway_core::hostname::{Hostname, InvalidHostname};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -275,23 +272,6 @@ fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     for name in names {
         headers.remove(name);
     }
-}
-
-/// Writes who asked, for which host, over what (RFC 7239), in place of anything said before.
-#[expect(clippy::expect_used, reason = "addresses and normalised host names are plain ASCII")]
-pub fn write_forwarded(headers: &mut HeaderMap, client: IpAddr, authority: &Authority, protocol: &str) {
-    let mut text = String::with_capacity(96);
-    // Writing to a string does not fail.
-    let _ = match client.to_canonical() {
-        IpAddr::V4(client) => write!(text, "for={client}"),
-        IpAddr::V6(client) => write!(text, "for=\"[{client}]\""),
-    };
-    let _ = match authority.port {
-        Some(port) => write!(text, ";host=\"{}:{port}\";proto={protocol}", authority.host),
-        None => write!(text, ";host={};proto={protocol}", authority.host),
-    };
-    let value = HeaderValue::from_str(&text).expect("addresses and normalised host names are plain ASCII");
-    headers.insert(header::FORWARDED, value);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! `Send`, and nothing is shared between threads but the listeners' port.
 
 pub mod body;
+pub mod forwarded;
 pub mod held;
 pub mod hygiene;
 pub mod pool;
@@ -22,6 +23,7 @@ mod io;
 mod socket;
 
 pub use body::{BodyError, OnBreak, RequestBody, ResponseBody};
+pub use forwarded::{Client, Forwarding, TrustedField};
 pub use held::{HeldBody, HeldHandle};
 pub use http2::Hold;
 pub use incoming::IncomingBody;

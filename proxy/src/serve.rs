@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::net::TcpListener;
@@ -167,8 +168,8 @@ pub struct Peer {
 
 impl Peer {
     /// `https` or `http`.
-    pub fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// Says that the request is held, its body unread, for as long as the result lives.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use cellway_core::cell::CellKind;
+use cellway_core::hostname::Hostname;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
 use cellway_proxy::{ClientHalf, PooledBody, Protocol, RequestBody, hygiene};
@@ -18,6 +19,8 @@ pub const REQUEST_ID_MAX_BYTES: usize = 128;
 
 /// The request, cleaned.
 pub(crate) struct Errand {
+    /// The host that the client asked for.
+    pub(crate) host: Hostname,
     pub(crate) method: Method,
     pub(crate) target: Uri,
     /// Stripped of what the client may not say, with `host`, `forwarded` and `x-request-id` as the router says.

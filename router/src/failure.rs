@@ -13,6 +13,9 @@ pub(crate) mod page;
 /// When to come again, in seconds, unless something is known of it.
 const RETRY_AFTER_S: u64 = 1;
 
+/// Beside these, any method but TRACE and CONNECT passes.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 /// Why there is no cell's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -20,6 +23,8 @@ pub(crate) enum Failure {
     Refused(BadRequest),
     /// The certificate of the connection does not stand for this host: another connection has to be made.
     Misdirected,
+    /// TRACE would show the client what cells are told.
+    Trace,
     /// Nobody is served under this host.
     UnknownHost,
     /// The router has no routes yet.
@@ -83,6 +88,7 @@ impl Failure {
         match self {
             Self::Refused(bad) => bad.status(),
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::NoRoutesYet | Self::Overflow | Self::Patience | Self::Busy | Self::Overload | Self::StreamRefused => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -100,6 +106,7 @@ impl Failure {
         match self {
             Self::Refused(bad) => format!("This request cannot be served: {bad}."),
             Self::Misdirected => "This connection does not lead to this address. Please try again.".into(),
+            Self::Trace => "TRACE is not served.".into(),
             Self::UnknownHost => "There is nothing at this address.".into(),
             Self::NoRoutesYet => "The service is starting. Please try again.".into(),
             Self::Overflow | Self::Patience | Self::Busy | Self::Overload | Self::StreamRefused => {
@@ -137,6 +144,9 @@ impl Failure {
         let headers = response.headers_mut();
         if let Some(retry_after_s) = self.retry_after_s() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, ALLOW);
         }
         if let Self::OverRate(quota) | Self::OverConcurrency(Some(quota)) = self {
             quota.tell(headers);

@@ -11,18 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellway_core::cell::CellKind;
+use cellway_core::hostname::Hostname;
 use cellway_core::ids::TenantId;
-use cellway_core::route::{HostMeaning, Owner};
+use cellway_core::route::Owner;
 use cellway_core::verdict::Verdict;
-use cellway_proxy::hygiene::{self, Authority};
+use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
     Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, RequestBody, ResponseBody,
     SendError, ThreadContext,
 };
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
 use crate::TimeLimits;
@@ -31,6 +33,7 @@ use crate::failure::Failure;
 use crate::failure::page::Asker;
 use crate::hold::Place;
 use crate::limits::{Slot, SlotBody};
+use crate::resolve;
 use crate::shared::Shared;
 use crate::table::{Cell, Target};
 use crate::upload::{Lent, Upload};
@@ -77,11 +80,14 @@ impl Forwarder {
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.two_lengths)?;
+        check_target(&head)?;
         let authority = hygiene::authority(&head)?;
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
         }
-        let tenant = self.tenant_of(&authority)?;
+        let tenant = resolve::tenant_of(&self.shared, &mut head, &authority.host, peer.address.ip())?;
+        let forwarding = &self.shared.forwarding;
+        let client = forwarding.client(&head.headers, peer.address.ip(), peer.scheme());
         let opens_websocket = hygiene::asks_for_websocket(&head);
         let slot = self.slot(tenant.as_ref(), &head.method, opens_websocket, asker)?;
 
@@ -90,8 +96,9 @@ impl Forwarder {
         hygiene::strip_request(&mut head.headers);
         head.headers.insert(header::HOST, authority.to_value());
         head.headers.insert(hygiene::REQUEST_ID, asker.id.clone());
-        hygiene::write_forwarded(&mut head.headers, peer.address.ip(), &authority, peer.scheme());
+        client.write(&mut head.headers, &authority, forwarding.x_forwarded);
         let errand = Errand {
+            host: authority.host,
             method: head.method,
             target: origin_form(&head.uri),
             headers: head.headers,
@@ -112,29 +119,11 @@ impl Forwarder {
         }
     }
 
-    /// Whose host it is; `None` for the base domain itself and its reserved labels.
-    fn tenant_of(&self, authority: &Authority) -> Result<Option<TenantId>, Failure> {
-        let shared = &self.shared;
-        let tenant = match shared.domains.meaning(&authority.host) {
-            HostMeaning::Origin => return Ok(None),
-            // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
-            HostMeaning::Tenant(label) => {
-                shared.table.tenant(label).or_else(|| shared.table.tenant_of_host(&authority.host))
-            }
-            HostMeaning::Custom => shared.table.tenant_of_host(&authority.host),
-        };
-        match tenant {
-            Some(tenant) => Ok(Some(tenant)),
-            None if shared.is_loaded() => Err(Failure::UnknownHost),
-            None => Err(Failure::NoRoutesYet),
-        }
-    }
-
     /// Asks the tenant's limits, if it has any, for a slot. It is asked once per request, however often that is tried.
     fn slot(
         &self,
         tenant: Option<&TenantId>,
-        method: &http::Method,
+        method: &Method,
         opens_websocket: bool,
         asker: &mut Asker,
     ) -> Result<Option<Slot>, Failure> {
@@ -163,10 +152,11 @@ impl Forwarder {
                 self.attempt(tenant, &target, &mut errand).await?
             };
             match outcome {
-                Outcome::Answered(response) => {
+                Outcome::Answered(mut response) => {
                     if let Some(place) = place {
                         place.admitted();
                     }
+                    self.keep_cookies(tenant, &errand, response.headers_mut());
                     return self.pass_on(Some(tenant), &mut errand, response);
                 }
                 Outcome::Elsewhere(hint) if self.follow(&target, &hint, hops) => {
@@ -329,6 +319,16 @@ impl Forwarder {
         followed
     }
 
+    /// Keeps the cookies that the tenant's app sets within the tenant's own hosts.
+    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand, headers: &mut HeaderMap) {
+        let shared = &self.shared;
+        let is_own = |host: &Hostname| shared.table.tenant_of_host(host).as_ref() == Some(tenant);
+        let changed = shared.cookies.apply(headers, &errand.host, is_own);
+        if changed > 0 {
+            shared.metrics.cookies_changed.inc_by(changed as u64);
+        }
+    }
+
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
     async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
         let origin = self.shared.origin.ok_or(Failure::UnknownHost)?;
@@ -425,6 +425,16 @@ fn take_back_refused(errand: &mut Errand, lent: Lent) -> Result<(), Failure> {
         return Err(Failure::BadAnswer);
     }
     Ok(())
+}
+
+/// `*` is the target of OPTIONS alone, and TRACE would show the client what cells are told.
+fn check_target(head: &Parts) -> Result<(), Failure> {
+    match head.method {
+        Method::TRACE => Err(Failure::Trace),
+        Method::OPTIONS => Ok(()),
+        _ if head.uri.path() == "*" => Err(BadRequest::Target.into()),
+        _ => Ok(()),
+    }
 }
 
 fn origin_form(uri: &Uri) -> Uri {

@@ -17,6 +17,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 mod admin;
+mod cookie_policy;
 mod errand;
 mod failure;
 pub mod feed;
@@ -26,18 +27,22 @@ pub mod hold;
 mod limits;
 mod metrics;
 mod overload;
+mod resolve;
 mod retry;
 mod shared;
 pub mod snapshot;
 pub mod table;
 mod upload;
 
+pub use cellway_proxy::{Forwarding, TrustedField};
+pub use cookie_policy::CookiePolicy;
 pub use errand::REQUEST_ID_MAX_BYTES;
 pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use overload::REQUESTS_IN_FLIGHT_MAX;
+pub use resolve::{InvalidNamingHeader, NamingHeader, TenantNaming};
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
 use admin::Admin;
@@ -63,6 +68,12 @@ pub struct RouterConfig {
     pub base_domains: Vec<Hostname>,
     /// Labels that are never tenants.
     pub reserved_labels: BTreeSet<String>,
+    /// Who may name a tenant otherwise than by its host.
+    pub naming: TenantNaming,
+    /// Which proxies in front are believed about their clients, and how cells are told.
+    pub forwarding: Forwarding,
+    /// What becomes of cookies that go beyond a tenant's own hosts.
+    pub cookies: CookiePolicy,
     /// Where the bare base domains and the reserved labels go. Without it they are unknown hosts.
     pub origin: Option<SocketAddr>,
     /// Where the last known routes are kept. Without it, a router cannot start when its source is away.
@@ -126,6 +137,9 @@ impl RouterConfig {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             base_domains,
             reserved_labels: RESERVED_LABELS.map(str::to_owned).into(),
+            naming: TenantNaming::default(),
+            forwarding: Forwarding::default(),
+            cookies: CookiePolicy::default(),
             origin: None,
             snapshot_path: None,
             hold: HoldLimits::default(),
@@ -233,6 +247,9 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
         table,
         metrics,
         domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
+        naming: config.naming,
+        forwarding: config.forwarding,
+        cookies: config.cookies,
         origin: config.origin,
         health: Health::default(),
         retries: RetryBudget::new(config.retry_idempotent),

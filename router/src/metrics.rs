@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) endpoints_away: IntGauge,
     pub(crate) tunnels_open: IntGauge,
     pub(crate) replay_bytes: IntGauge,
+    pub(crate) cookies_changed: IntCounter,
     pub(crate) held_now: IntGauge,
     pub(crate) held: IntCounter,
     pub(crate) held_seconds: Histogram,
@@ -59,6 +60,8 @@ impl Metrics {
             endpoints_away: add.gauge("endpoints_away", "Endpoints of cells that do not open.")?,
             tunnels_open: add.gauge("tunnels_open", "WebSockets.")?,
             replay_bytes: add.gauge("replay_bytes", "Bytes of bodies kept to be sent again.")?,
+            cookies_changed: add
+                .counter("cookies_changed_total", "Cookies denied or narrowed to their tenant's host.")?,
             held_now: add.gauge("held_now", "Requests held.")?,
             held: add.counter("held_total", "Requests that were held.")?,
             held_seconds: add.histogram("held_seconds", "How long requests were held.")?,

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellway_core::ids::Revision;
 use cellway_core::route::Domains;
+use cellway_proxy::Forwarding;
 
 use crate::TimeLimits;
+use crate::cookie_policy::CookiePolicy;
 use crate::health::Health;
 use crate::hold::Holds;
 use crate::metrics::Metrics;
 use crate::overload::Overload;
+use crate::resolve::TenantNaming;
 use crate::retry::RetryBudget;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
@@ -24,6 +27,9 @@ pub(crate) struct Shared {
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) overload: Overload,
     pub(crate) domains: Domains,
+    pub(crate) naming: TenantNaming,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) cookies: CookiePolicy,
     pub(crate) origin: Option<SocketAddr>,
     pub(crate) health: Health,
     pub(crate) retries: RetryBudget,

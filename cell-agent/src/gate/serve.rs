@@ -8,6 +8,7 @@ use crate::metrics::GateMetrics;
 use cellway_core::admission::RequestKind;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::verdict::Verdict;
+use cellway_proxy::forwarded;
 use cellway_proxy::hygiene::{self, EPOCH, TENANT, VERDICT};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
@@ -212,12 +213,13 @@ impl GateHandler {
 /// What the app may know: no word of cellway's but the tenant and the epoch.
 fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> Request<RequestBody> {
     let (mut head, body) = request.into_parts();
-    let ours = [TENANT, header::FORWARDED].map(|name| head.headers.remove(&name).map(|value| (name, value)));
+    let ours = std::iter::once(TENANT).chain(forwarded::WRITTEN);
+    let ours: Vec<_> = ours.filter_map(|name| head.headers.remove(&name).map(|value| (name, value))).collect();
     hygiene::strip_request(&mut head.headers);
     if stamp.websocket {
         hygiene::write_websocket(&mut head.headers);
     }
-    head.headers.extend(ours.into_iter().flatten());
+    head.headers.extend(ours);
     head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
     // Asking for the body is what makes hyper answer `100 Continue`: it happens here, after the admission.
     let body = if body.is_end_stream() { RequestBody::empty() } else { RequestBody::streamed(body) };

@@ -1,6 +1,8 @@
 //! Starts one role from its configuration file, as a process of its own.
 
-use super::config::{self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, FeedFile, RouterFile, StoreFile};
+use super::config::{
+    self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, FeedFile, NamingFile, RouterFile, StoreFile,
+};
 use super::{logging, signals};
 use crate::output::Failure;
 use anyhow::Context;
@@ -63,6 +65,9 @@ pub(crate) async fn router(args: RoleArgs) -> Result<(), Failure> {
         admin: file.admin.0,
         threads: file.threads.map_or(defaults.threads, |threads| usize::from(threads.get())),
         reserved_labels: domains.reserved,
+        forwarding: file.forwarding(),
+        naming: file.tenant_from.map_or_else(Default::default, NamingFile::naming),
+        cookies: file.cookies.into(),
         origin: file.origin.map(|origin| origin.0),
         snapshot_path: Some(file.snapshot),
         hold: HoldLimits {

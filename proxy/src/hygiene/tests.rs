@@ -123,17 +123,6 @@ fn no_spelling_of_a_forwarding_field_passes() {
 }
 
 #[test]
-fn forwarded_says_who_asked_for_what() {
-    let mut headers = HeaderMap::new();
-    let authority = authority(&head("GET", "/", &[("host", "a.example:81")])).unwrap();
-    write_forwarded(&mut headers, "::1".parse().unwrap(), &authority, "http");
-    assert_eq!(headers["forwarded"], "for=\"[::1]\";host=\"a.example:81\";proto=http");
-    write_forwarded(&mut headers, "127.0.0.1".parse().unwrap(), &authority, "http");
-    assert_eq!(headers.get_all("forwarded").iter().count(), 1);
-    assert_eq!(headers["forwarded"], "for=127.0.0.1;host=\"a.example:81\";proto=http");
-}
-
-#[test]
 fn a_cells_answer_with_two_lengths_is_no_answer() {
     let answer = |status: u16, fields: &[(&str, &str)]| {
         let mut response = http::Response::builder().status(status);

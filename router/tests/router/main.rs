@@ -4,10 +4,12 @@
 
 mod bodies;
 mod cells;
+mod clients;
 mod feeds;
 mod http2;
 mod limits;
 mod moves;
+mod semantics;
 mod stalls;
 mod strict;
 mod support;

@@ -79,7 +79,17 @@ async fn nothing_that_only_cellway_may_say_comes_from_or_reaches_a_client() {
     assert_eq!(admitted.line, "GET /a?b=c");
     let mut fields: Vec<&str> = admitted.headers.keys().map(http::HeaderName::as_str).collect();
     fields.sort_unstable();
-    let expected = ["forwarded", "host", "x-app-field", "x-cellway-epoch", "x-cellway-tenant", "x-request-id"];
+    let expected = [
+        "forwarded",
+        "host",
+        "x-app-field",
+        "x-cellway-epoch",
+        "x-cellway-tenant",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+    ];
     assert_eq!(fields, expected);
     let said = |name: &str| {
         let values: Vec<_> = admitted.headers.get_all(name).iter().collect();
@@ -90,6 +100,7 @@ async fn nothing_that_only_cellway_may_say_comes_from_or_reaches_a_client() {
     assert_eq!(said("x-cellway-tenant"), "acme");
     assert_eq!(said("x-cellway-epoch"), "5");
     assert_eq!(said("forwarded"), "for=127.0.0.1;host=\"acme.cells.localhost:8080\";proto=http");
+    assert_eq!(said("x-forwarded-for"), "127.0.0.1");
     assert_eq!(said("x-request-id").len(), 32);
     assert_eq!(answer.header("x-request-id"), Some(said("x-request-id").as_str()));
 }

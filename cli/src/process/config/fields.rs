@@ -2,6 +2,7 @@
 
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::CellName;
+use cellway_core::network::{InvalidNetwork, Network};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -32,6 +33,18 @@ impl TryFrom<String> for HostField {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         Hostname::from_text(&text).map(Self).map_err(|error| format!("{text:?} is no host name: {error}"))
+    }
+}
+
+/// A network, or a single address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct NetworkField(pub(crate) Network);
+
+impl TryFrom<String> for NetworkField {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error: InvalidNetwork| error.to_string())
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod agent;
 mod app;
+mod clients;
 mod control_plane;
 mod fields;
 mod router;
 
 pub(crate) use agent::{AgentFile, DriverFile};
 pub(crate) use app::AppFile;
+pub(crate) use clients::NamingFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
 pub(crate) use fields::EtcdFields;
 pub(crate) use router::{FeedFile, RouterFile};

@@ -1,6 +1,7 @@
 //! The router's file.
 
-use super::fields::{DomainFields, EtcdFields, HostField, Loopback, reserved_labels};
+use super::clients::{self, CookiesFile, NamingFile, TrustedFieldFile};
+use super::fields::{DomainFields, EtcdFields, HostField, Loopback, NetworkField, reserved_labels};
 use super::{Role, RoleFile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -18,6 +19,16 @@ pub(crate) struct RouterFile {
     base_domains: Vec<HostField>,
     #[serde(default = "reserved_labels")]
     reserved_labels: BTreeSet<String>,
+    #[serde(default)]
+    pub(crate) tenant_from: Option<NamingFile>,
+    #[serde(default)]
+    trusted_proxies: Vec<NetworkField>,
+    #[serde(default)]
+    trusted_field: TrustedFieldFile,
+    #[serde(default = "yes")]
+    x_forwarded: bool,
+    #[serde(default)]
+    pub(crate) cookies: CookiesFile,
     #[serde(default)]
     pub(crate) origin: Option<Loopback>,
     pub(crate) snapshot: PathBuf,
@@ -55,9 +66,17 @@ pub(crate) struct OverloadFile {
 }
 
 impl RouterFile {
+    pub(crate) fn forwarding(&self) -> cellway_router::Forwarding {
+        clients::forwarding(&self.trusted_proxies, self.trusted_field, self.x_forwarded)
+    }
+
     pub(crate) fn domains(&self) -> cellway_core::route::Domains {
         DomainFields { base: self.base_domains.clone(), reserved: self.reserved_labels.clone() }.domains()
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl RoleFile for RouterFile {
