@@ -21,7 +21,7 @@ mod incoming;
 mod io;
 mod socket;
 
-pub use body::{BodyError, OnBreak, RequestBody, ResponseBody};
+pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
 pub use held::{HeldBody, HeldHandle};
 pub use http2::Hold;
 pub use incoming::IncomingBody;
