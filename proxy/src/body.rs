@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -28,6 +28,14 @@ pub enum OnBreak {
     HalfClose,
 }
 
+/// Slows a body down. Nothing is kept meanwhile: the source is not asked.
+pub trait Pace {
+    /// Ready once more bytes may pass. The wait must be bounded.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Bytes have passed.
+    fn passed(&mut self, bytes: usize);
+}
+
 enum Source {
     Empty,
     Kept(Option<Bytes>),
@@ -42,11 +50,12 @@ pub struct RequestBody {
     broken: bool,
     socket: Option<SocketHandle>,
     sent_bytes: Option<Rc<Cell<u64>>>,
+    pace: Option<Box<dyn Pace>>,
 }
 
 impl RequestBody {
     fn of(source: Source) -> Self {
-        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None }
+        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None, pace: None }
     }
 
     /// No body.
@@ -80,6 +89,13 @@ impl RequestBody {
     #[must_use]
     pub fn counted_by(mut self, counter: Rc<Cell<u64>>) -> Self {
         self.sent_bytes = Some(counter);
+        self
+    }
+
+    /// Passes as `pace` says.
+    #[must_use]
+    pub fn paced_by(mut self, pace: Option<Box<dyn Pace>>) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -125,10 +141,17 @@ impl Body for RequestBody {
         if self.broken {
             return Poll::Pending;
         }
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         match self.poll_source(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(counter), Some(data)) = (&self.sent_bytes, frame.data_ref()) {
-                    counter.set(counter.get() + data.len() as u64);
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(counter) = &self.sent_bytes {
+                    counter.set(counter.get() + length as u64);
+                }
+                if let Some(pace) = &mut self.pace {
+                    pace.passed(length);
                 }
                 Poll::Ready(Some(Ok(without_reserved_trailers(frame))))
             }

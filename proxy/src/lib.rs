@@ -22,7 +22,7 @@ mod incoming;
 mod io;
 mod socket;
 
-pub use body::{BodyError, OnBreak, RequestBody, ResponseBody};
+pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
 pub use forwarded::{Client, Forwarding, TrustedField};
 pub use held::{HeldBody, HeldHandle};
 pub use http2::Hold;

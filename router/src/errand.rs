@@ -7,7 +7,7 @@ use cellway_core::cell::CellKind;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
-use cellway_proxy::{ClientHalf, PooledBody, Protocol, RequestBody, hygiene};
+use cellway_proxy::{ClientHalf, Pace, PooledBody, Protocol, RequestBody, hygiene};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use prometheus::IntGauge;
 
@@ -77,7 +77,8 @@ impl Errand {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         let counter = Rc::clone(&self.sent);
-        (request.map(|body| body.counted_by(counter)), lent)
+        let pace = self.slot.as_ref().map(|slot| Box::new(slot.pace()) as Box<dyn Pace>);
+        (request.map(|body| body.counted_by(counter).paced_by(pace)), lent)
     }
 }
 

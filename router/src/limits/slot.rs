@@ -1,25 +1,33 @@
-//! The body of an answer that keeps its request's slot to its end, and passes no faster than the tenant's bandwidth.
+//! Bodies of a tenant with limits: they pass no faster than its bandwidth, and an answer's keeps the slot to its end.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cellway_proxy::{BodyError, ResponseBody};
+use cellway_proxy::{BodyError, Pace, ResponseBody};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Slot, ns_since};
+use super::{Limited, Slot, ns_since};
 
-/// Delays what comes after bytes that were too fast. Nothing is kept meanwhile: the source is not asked.
-#[derive(Default)]
-pub(crate) struct Pace {
+/// The pace of one body: what comes after bytes that were too fast is delayed.
+pub(crate) struct TenantPace {
+    limited: Arc<Limited>,
+    since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
-    /// Ready once more bytes may pass.
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+impl Slot {
+    /// The pace of one of its request's bodies.
+    pub(crate) fn pace(&self) -> TenantPace {
+        TenantPace { limited: Arc::clone(&self.limited), since: self.since, timer: None }
+    }
+}
+
+impl Pace for TenantPace {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
@@ -27,9 +35,8 @@ impl Pace {
         Poll::Ready(())
     }
 
-    /// Bytes have passed.
-    pub(crate) fn passed(&mut self, slot: &Slot, bytes: usize) {
-        let wait_ns = slot.limited.pass(bytes as u64, ns_since(slot.since));
+    fn passed(&mut self, bytes: usize) {
+        let wait_ns = self.limited.pass(bytes as u64, ns_since(self.since));
         if wait_ns > 0 {
             self.timer = Some(Box::pin(sleep_until(Instant::now() + Duration::from_nanos(wait_ns))));
         }
@@ -41,7 +48,7 @@ pub(crate) struct SlotBody {
     inner: ResponseBody,
     /// Given back at the end of the body, which may be long before it is dropped.
     slot: Option<Slot>,
-    pace: Pace,
+    pace: TenantPace,
 }
 
 impl SlotBody {
@@ -50,7 +57,8 @@ impl SlotBody {
         if inner.is_end_stream() {
             return inner;
         }
-        ResponseBody::boxed(Self { inner, slot: Some(slot), pace: Pace::default() })
+        let pace = slot.pace();
+        ResponseBody::boxed(Self { inner, slot: Some(slot), pace })
     }
 }
 
@@ -62,10 +70,8 @@ impl Body for SlotBody {
         let this = &mut *self;
         ready!(this.pace.poll_ready(cx));
         let polled = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        if let (Some(Ok(frame)), Some(slot)) = (&polled, &this.slot)
-            && let Some(data) = frame.data_ref()
-        {
-            this.pace.passed(slot, data.len());
+        if let Some(data) = polled.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            this.pace.passed(data.len());
         }
         if !matches!(polled, Some(Ok(_))) || this.inner.is_end_stream() {
             this.slot = None;

@@ -181,6 +181,16 @@ async fn limits_survive_in_the_snapshot() {
 }
 
 #[tokio::test]
+async fn uploads_pass_no_faster_than_the_bandwidth_and_arrive_whole() {
+    let (gate, router) = limited("\"bandwidth_bytes_per_second\":400000").await;
+    let begun = Instant::now();
+    assert_eq!(ask(router.address, &post("acme", &"x".repeat(BYTES))).await.status, 200);
+    let took = begun.elapsed();
+    assert_eq!(gate.admitted()[0].body.len(), BYTES);
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+}
+
+#[tokio::test]
 async fn answers_pass_no_faster_than_the_bandwidth() {
     let (_gate, router) = limited("\"bandwidth_bytes_per_second\":400000").await;
     let begun = Instant::now();

@@ -133,3 +133,24 @@ async fn events_arrive_as_they_are_sent() {
     drop(client);
     timeout(Duration::from_secs(5), app).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_websocket_counts_while_it_is_open_and_ends_when_its_tenant_is_paused() {
+    let router = router(echo(SWITCH).await).await;
+    router.change("{\"tenant\":\"acme\",\"limits\":{\"concurrency\":1}}\n").await;
+    let mut client = Client::connect(router.address).await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.head().await.unwrap().status, 101);
+    let mut second = Client::connect(router.address).await;
+    second.send(UPGRADE).await;
+    assert_eq!(second.head().await.unwrap().status, 429);
+    router.change("{\"tenant\":\"beta\",\"limits\":{\"mode\":\"paused\"}}\n").await;
+    assert_eq!(router.metric("tunnels_open"), 1.0, "another tenant's pause closes nothing");
+    router.change("{\"tenant\":\"acme\",\"limits\":{\"concurrency\":1,\"mode\":\"read_only\"}}\n").await;
+    router.until("tunnels_open", |open| open == 0.0).await;
+    assert!(client.is_closed().await);
+    router.change("{\"tenant\":\"acme\",\"limits\":{\"concurrency\":1}}\n").await;
+    let mut third = Client::connect(router.address).await;
+    third.send(UPGRADE).await;
+    assert_eq!(third.head().await.unwrap().status, 101, "the place was given back");
+}
