@@ -167,7 +167,9 @@ fn judge_answers(transcript: &Transcript, expect: &Expect, seen: &[Seen]) -> Res
         }
         Expect::Either(refusal) => match statuses[..] {
             [200] if seen.len() == 1 && clean => Ok(()),
-            [status] if refusal.contains(&status) && seen.is_empty() && clean && transcript.end == End::Closed => Ok(()),
+            [status] if refusal.contains(&status) && seen.is_empty() && clean && transcript.end == End::Closed => {
+                Ok(())
+            }
             _ => broken(),
         },
         Expect::Cut(refusal) => match statuses[..] {

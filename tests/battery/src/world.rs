@@ -64,16 +64,8 @@ impl World {
         let contents = lines::parse(&routes(&acme, &beta)).unwrap();
         events.send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1) }).await.unwrap();
         let bystander = tokio::sync::Mutex::new(Client::connect(address).await);
-        let world = Self {
-            address,
-            acme,
-            beta,
-            bystander,
-            asked: Mutex::new(0),
-            shutdown,
-            _task: task,
-            _events: events,
-        };
+        let world =
+            Self { address, acme, beta, bystander, asked: Mutex::new(0), shutdown, _task: task, _events: events };
         world.until_served().await;
         world
     }

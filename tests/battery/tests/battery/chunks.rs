@@ -94,10 +94,27 @@ async fn chunks_arrive_as_they_were_sent_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trailers_say_nothing_that_belongs_into_a_head() {
     let mut family = Family::start("h1 trailers").await;
-    for name in ["Content-Length", "Transfer-Encoding", "Host", "Authorization", "Cookie", "X-Cellway-Tenant", "x_cellway_epoch",
-        "X-Forwarded-For", "Forwarded", "Connection", "TE", "Content-Type", "Content-Encoding", "Content-Range", "Trailer",
-        "Upgrade", "Keep-Alive", "Expect", "Set-Cookie"]
-    {
+    for name in [
+        "Content-Length",
+        "Transfer-Encoding",
+        "Host",
+        "Authorization",
+        "Cookie",
+        "X-Cellway-Tenant",
+        "x_cellway_epoch",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Connection",
+        "TE",
+        "Content-Type",
+        "Content-Encoding",
+        "Content-Range",
+        "Trailer",
+        "Upgrade",
+        "Keep-Alive",
+        "Expect",
+        "Set-Cookie",
+    ] {
         let body = format!("2\r\nhi\r\n0\r\nX-Sum: 1\r\n{name}: beta.cells.localhost\r\n\r\n");
         let bytes = format!(
             "POST /c HTTP/1.1\r\nHost: acme.cells.localhost\r\nTransfer-Encoding: chunked\r\n\

@@ -47,7 +47,8 @@ async fn a_length_stated_twice_is_refused() {
 async fn only_the_one_transfer_coding_is_served() {
     let mut family = Family::start("h1 TE forms").await;
     let coded = |value: &str| format!("Transfer-Encoding:{value}\r\n");
-    for good in [" chunked", "chunked", " Chunked", " CHUNKED", "\tchunked", "  chunked ", " chunked\t", " chunked \t "] {
+    for good in [" chunked", "chunked", " Chunked", " CHUNKED", "\tchunked", "  chunked ", " chunked\t", " chunked \t "]
+    {
         let expect = Expect::served_with("POST /p", "hi");
         family.case(good, post(&coded(good), "2\r\nhi\r\n0\r\n\r\n"), expect).await;
     }
@@ -91,7 +92,9 @@ async fn only_the_one_transfer_coding_is_served() {
     ] {
         family.case(bad, post(&coded(bad), &format!("0\r\n\r\n{SMUGGLED}")), Expect::refused(&[400, 501])).await;
     }
-    for value in [b" \xa0chunked".as_slice(), b" chunked\xa0", b" \xc2\xa0chunked", b" \xef\xbb\xbfchunked", b" \x85chunked"] {
+    for value in
+        [b" \xa0chunked".as_slice(), b" chunked\xa0", b" \xc2\xa0chunked", b" \xef\xbb\xbfchunked", b" \x85chunked"]
+    {
         let mut bytes = format!("POST /p HTTP/1.1\r\n{HOST}Transfer-Encoding:").into_bytes();
         bytes.extend_from_slice(value);
         bytes.extend_from_slice(format!("\r\n\r\n0\r\n\r\n{SMUGGLED}").as_bytes());
@@ -122,7 +125,8 @@ async fn only_the_one_transfer_coding_is_served() {
     }
     let old = format!("POST /p HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}");
     family.case("HTTP/1.0", old, Expect::refused(&[400])).await;
-    let old = format!("POST /p HTTP/1.0\r\n{HOST}Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let old =
+        format!("POST /p HTTP/1.0\r\n{HOST}Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     family.case("HTTP/1.0 that stays", old, Expect::refused(&[400])).await;
     for twin in ["Transfer_Encoding: chunked\r\n", "Content_Length: 5\r\n", "transfer_encoding: chunked\r\n"] {
         family.case(twin, post(twin, ""), Expect::served("POST /p")).await;
@@ -139,10 +143,38 @@ async fn a_content_length_is_one_plain_number() {
     }
     family.case("zero", post(&length(" 0"), ""), Expect::served("POST /p")).await;
     for bad in [
-        " +5", " -5", " -0", " 0x5", " 5,", " ,5", " 5, 5", " 5,5", " 5, 6", " 5;", " 5 5", " 5.0", " 5e0", " 1_0",
-        "", " ", " five", " 0b1", " 5\0", " \x0b5", " 5\x0b", " 5\r\n 6", " 5\r\n ", " 9223372036854775808",
-        " 18446744073709551615", " 18446744073709551616", " 99999999999999999999999", " 5\n", " \"5\"", " '5'",
-        " -9223372036854775808", " 4294967296000000000",
+        " +5",
+        " -5",
+        " -0",
+        " 0x5",
+        " 5,",
+        " ,5",
+        " 5, 5",
+        " 5,5",
+        " 5, 6",
+        " 5;",
+        " 5 5",
+        " 5.0",
+        " 5e0",
+        " 1_0",
+        "",
+        " ",
+        " five",
+        " 0b1",
+        " 5\0",
+        " \x0b5",
+        " 5\x0b",
+        " 5\r\n 6",
+        " 5\r\n ",
+        " 9223372036854775808",
+        " 18446744073709551615",
+        " 18446744073709551616",
+        " 99999999999999999999999",
+        " 5\n",
+        " \"5\"",
+        " '5'",
+        " -9223372036854775808",
+        " 4294967296000000000",
     ] {
         let bytes = post(&length(bad), &format!("hello{SMUGGLED}"));
         family.case(bad, bytes, Expect::refused(&[400, 413])).await;

@@ -78,7 +78,9 @@ async fn fields_are_written_in_one_way() {
     let mut bytes = format!("{START}{HOST}X").into_bytes();
     bytes.extend_from_slice(b"\xe9: y\r\n\r\n");
     family.case("a name that is no text", bytes, Expect::refused(&[400])).await;
-    for good in ["X:y\r\n", "X:  y  \r\n", "X:\ty\t\r\n", "X:\r\n", "X: a\tb\r\n", "!#$%&'*+-.^_`|~0: y\r\n", "X: \"\r\n"] {
+    for good in
+        ["X:y\r\n", "X:  y  \r\n", "X:\ty\t\r\n", "X:\r\n", "X: a\tb\r\n", "!#$%&'*+-.^_`|~0: y\r\n", "X: \"\r\n"]
+    {
         family.case(good, format!("{START}{HOST}{good}\r\n"), Expect::served("GET /h")).await;
     }
     family.case("an empty line before", format!("\r\n{START}{HOST}\r\n"), Expect::served("GET /h")).await;
@@ -112,7 +114,11 @@ async fn a_head_has_a_size() {
         ("a target of 1 MiB", request(&format!("GET /{} HTTP/1.1\r\n", long(1 << 20)), ""), Expect::refused(&[414])),
         ("a query of 17 KiB", request(&format!("GET /?{} HTTP/1.1\r\n", long(17 << 10)), ""), Expect::refused(&[414])),
         ("a method of 1 KiB", request(&format!("{} / HTTP/1.1\r\n", long(1 << 10)), ""), Expect::refused(&[400, 501])),
-        ("a method of 64 KiB", request(&format!("{} / HTTP/1.1\r\n", long(64 << 10)), ""), Expect::refused(&[400, 501])),
+        (
+            "a method of 64 KiB",
+            request(&format!("{} / HTTP/1.1\r\n", long(64 << 10)), ""),
+            Expect::refused(&[400, 501]),
+        ),
         ("no line end at all", long(200 << 10), Expect::refused(&[400, 431, 414, 501])),
     ] {
         family.case(name, bytes, expect).await;

@@ -113,9 +113,18 @@ async fn a_request_has_one_readable_host() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_nobody_has_reaches_nobody() {
     let mut family = Family::start("h1 unknown hosts").await;
-    for host in ["nobody.cells.localhost", "a.acme.cells.localhost", "cells.localhost", "acmecells.localhost", "example.com",
-        "acme.cells.localhost.example.com", "acme_.cells.localhost", "_acme.cells.localhost", "localhost", "www.cells.localhost"]
-    {
+    for host in [
+        "nobody.cells.localhost",
+        "a.acme.cells.localhost",
+        "cells.localhost",
+        "acmecells.localhost",
+        "example.com",
+        "acme.cells.localhost.example.com",
+        "acme_.cells.localhost",
+        "_acme.cells.localhost",
+        "localhost",
+        "www.cells.localhost",
+    ] {
         let mut client = cellway_battery::Client::connect(family.world.address).await;
         client.send(format!("GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
         let transcript = client.read(1, &[]).await;
