@@ -85,12 +85,26 @@ pub enum BadRequest {
     /// `CONNECT` makes no sense to a reverse proxy.
     #[error("CONNECT is not served")]
     Connect,
+    /// `TRACE` would tell the client what is added to its request.
+    #[error("TRACE is not served")]
+    Trace,
+    /// The target is too long.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// The fields are, one or all.
+    #[error("the request's fields are too large")]
+    HeadTooLarge,
 }
 
 impl BadRequest {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
-        if self == Self::Connect { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::BAD_REQUEST }
+        match self {
+            Self::Connect | Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
     }
 }
 
@@ -149,13 +163,23 @@ pub fn authority(head: &Parts) -> Result<Authority, BadRequest> {
     }
 }
 
-/// Whether the request's length can be understood in one way only. `two_lengths` is what [`crate::Peer`] says of it.
-pub fn check_framing(head: &Parts, two_lengths: bool) -> Result<(), BadRequest> {
+/// Whether the request's length and target can be understood in one way only. `malformed` is what [`crate::Peer`] says
+/// of it.
+pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), BadRequest> {
+    if let Some(fault) = malformed {
+        return Err(fault);
+    }
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
+    if head.method == Method::TRACE {
+        return Err(BadRequest::Trace);
+    }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(BadRequest::Target);
+    }
     let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
-    if two_lengths || (coded && head.headers.contains_key(header::CONTENT_LENGTH)) {
+    if coded && head.headers.contains_key(header::CONTENT_LENGTH) {
         return Err(BadRequest::TwoLengths);
     }
     if coded && (head.version < Version::HTTP_11 || !only_chunked(&head.headers)) {
@@ -168,13 +192,20 @@ pub fn check_framing(head: &Parts, two_lengths: bool) -> Result<(), BadRequest> 
 pub fn check_response(head: &response::Parts) -> bool {
     let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
     let unclear = coded && (head.headers.contains_key(header::CONTENT_LENGTH) || !only_chunked(&head.headers));
-    !unclear && head.status.as_u16() <= 599
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let plain = lengths.next().is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+    !unclear && plain && lengths.next().is_none() && head.status.as_u16() <= 599
 }
 
 fn only_chunked(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
     chunked && values.next().is_none()
+}
+
+/// Whether hyper may switch the connection to another protocol after this request.
+pub(crate) fn asks_to_switch(headers: &HeaderMap) -> bool {
+    headers.get_all(header::UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Whether the head asks for a WebSocket: the one upgrade that is forwarded.
@@ -221,7 +252,7 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 /// it speak in another client's name. `Expect` goes too: whoever answers the client answers that.
 pub fn strip_request(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    remove_all(headers, |name| is_reserved(name) || is_forwarding(name));
+    remove_all(headers, |name| is_reserved(name) || is_forwarding(name) || is_twin(name));
 }
 
 /// Takes from a request what concerns one connection alone, and leaves the fields of cellway: between router and app.
@@ -259,6 +290,12 @@ fn is_forwarding(name: &str) -> bool {
     name == header::FORWARDED.as_str()
         || begins_like(name, "x-forwarded-")
         || (name.len() == REAL_IP.len() && begins_like(name, REAL_IP))
+}
+
+/// What many apps take for a field that frames or names the request, and that was checked under its real name only.
+fn is_twin(name: &str) -> bool {
+    let real = ["content-length", "transfer-encoding", "x-request-id"];
+    name.contains('_') && real.iter().any(|real| name.len() == real.len() && begins_like(name, real))
 }
 
 /// Whether the name begins with `prefix`, `_` standing for `-` anywhere.

@@ -32,6 +32,7 @@ mod dial;
 mod http2;
 mod limits;
 mod pooled_body;
+mod send_error;
 mod share;
 
 use breaker::Breaker;
@@ -47,43 +48,13 @@ pub use limits::{
 };
 use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
+pub use send_error::{NotSent, SendError};
 use share::{Share, Shares};
 
 /// The longest head of an answer.
 const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of an answer read ahead of who takes them.
 const READ_AHEAD_MAX_BYTES: usize = 128 * 1024;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// No byte of the request was written: it can be sent elsewhere, whatever its method.
-    #[error("the request was not sent")]
-    NotSent {
-        /// The request, its body untouched.
-        request: Box<Request<RequestBody>>,
-        /// What was in the way.
-        #[source]
-        cause: NotSent,
-    },
-    /// The request may have been received, and acted on.
-    #[error("the connection failed after the request was sent")]
-    Failed(#[source] BodyError),
-}
-
-/// What kept a request from being sent.
-#[derive(Debug, thiserror::Error)]
-pub enum NotSent {
-    /// The endpoint cannot be reached.
-    #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    /// All connections that are allowed, altogether or to one tenant, were in use for too long.
-    #[error("all {0} connections that are allowed are in use")]
-    Exhausted(usize),
-    /// The connection closed before the request was written.
-    #[error("the connection closed before the request was written")]
-    Closed(#[source] BodyError),
-}
 
 /// The pool. Clones share it. It must be made and used inside a `LocalSet`.
 #[derive(Clone)]

@@ -21,6 +21,7 @@ use crate::addresses::Addresses;
 use crate::body::ResponseBody;
 use crate::connection::{Accepted, drive};
 use crate::http2::{Hold, HoldSlot};
+use crate::hygiene::BadRequest;
 use crate::incoming::IncomingBody;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{PeerTls, ServerTls};
@@ -161,8 +162,8 @@ pub struct Peer {
     pub protocol: Protocol,
     /// What the TLS handshake told; `None` in clear.
     pub tls: Option<Rc<PeerTls>>,
-    /// Whether the request states its length twice, which hyper hides: for [`crate::hygiene::check_framing`].
-    pub two_lengths: bool,
+    /// What is wrong with the request's bytes, which hyper hides: for [`crate::hygiene::check_framing`].
+    pub malformed: Option<BadRequest>,
     pub(crate) hold: Option<HoldSlot>,
 }
 
@@ -320,5 +321,8 @@ pub fn refuse(status: StatusCode, text: &str) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
     response
 }

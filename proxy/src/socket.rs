@@ -11,6 +11,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+/// How long a connection that was closed here is heard, and how much is read of it meanwhile.
+const LINGER_MS: u64 = 1_000;
+const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
+
 struct Shared {
     tcp: TcpStream,
     half_closed: AtomicBool,
@@ -46,6 +50,26 @@ impl SocketHandle {
             // An error means that the peer is gone already, which reading will show.
             let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
         }
+    }
+
+    /// After the write side was shut: throws away what the peer still sends, until it closes too. To close a socket
+    /// with bytes unread breaks the connection, and may take the last answer with it.
+    pub(crate) async fn linger(&self) {
+        if !self.0.half_closed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut scrap = vec![0; 16 * 1024];
+        let discard = async {
+            let mut left = LINGER_MAX_BYTES;
+            while self.0.tcp.readable().await.is_ok() {
+                match self.0.tcp.try_read(&mut scrap) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Ok(count) if count > 0 && count < left => left -= count,
+                    _ => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS), discard).await;
     }
 
     /// Lets the kernel break the connection when the peer takes nothing of what waits for it for this long, or is not

@@ -79,7 +79,7 @@ impl Forwarder {
     ) -> Result<Response<ResponseBody>, Failure> {
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
-        hygiene::check_framing(&head, peer.two_lengths)?;
+        hygiene::check_framing(&head, peer.malformed)?;
         check_target(&head)?;
         let authority = hygiene::authority(&head)?;
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
@@ -282,6 +282,7 @@ impl Forwarder {
                     tracing::debug!(endpoint = %shown, %cause, "an endpoint was not reached");
                     Ok(None)
                 }
+                Err(error) if error.is_of_request_body() => Err(Failure::BodyBroken),
                 Err(SendError::Failed(error)) => {
                     tracing::debug!(endpoint = %shown, %error, "a cell failed after the request was sent");
                     Err(Failure::CellFailed)

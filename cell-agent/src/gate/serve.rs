@@ -95,7 +95,7 @@ impl Stamp {
 impl Handler for GateHandler {
     async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
-        if let Err(bad) = hygiene::check_framing(&head, peer.two_lengths) {
+        if let Err(bad) = hygiene::check_framing(&head, peer.malformed) {
             self.parts.metrics.malformed.inc();
             return refuse(bad.status(), &bad.to_string());
         }

@@ -4,21 +4,18 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::sleep;
 
-use super::{Served, Tap, Tapped};
-use crate::addresses::Counted;
+use super::Served;
 use crate::body::ResponseBody;
-use crate::head_tap::HeadTap;
+use crate::head_tap::CheckedIo;
 use crate::hygiene;
 use crate::io::Io;
 use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, ServeOptions, ThreadContext};
@@ -31,23 +28,31 @@ const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let peer = served.peer();
     let Served { handler, options, context, socket, counted, .. } = served;
-    let first_unclear = Arc::new(AtomicU64::new(u64::MAX));
-    let tap = HeadWatch { tap: HeadTap::new(), first_unclear: Arc::clone(&first_unclear), _counted: counted };
+    let (io, faults) = CheckedIo::new(io, counted);
     let limit = options.unread_ms.map(Duration::from_millis);
     let patience = Rc::new(Patience { socket: socket.clone(), limit, set: Cell::new(false) });
     let number = Cell::new(0);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let two_lengths = number.replace(number.get() + 1) >= first_unclear.load(Ordering::Relaxed);
-        let answer = Rc::clone(&handler).handle(request.map(Into::into), Peer { two_lengths, ..peer.clone() });
+        let malformed = faults.of(number.replace(number.get() + 1));
+        let asks_to_switch = hygiene::asks_to_switch(request.headers());
+        let answer = Rc::clone(&handler).handle(request.map(Into::into), Peer { malformed, ..peer.clone() });
         let patience = Rc::clone(&patience);
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            if asks_to_switch && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // The bytes behind the request were not checked: they may have been a tunnel's.
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             patience.fit(&answer);
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = builder(&options).serve_connection(TokioIo::new(Tapped { io, tap }), service).with_upgrades();
+    let connection = builder(&options).serve_connection(TokioIo::new(io), service).with_upgrades();
     run(pin!(connection), &socket, &context, Duration::from_millis(options.age_ms)).await;
+    tokio::select! {
+        () = socket.linger() => {}
+        () = context.stop.cancelled() => {}
+    }
 }
 
 fn builder(options: &ServeOptions) -> http1::Builder {
@@ -97,21 +102,6 @@ impl Patience {
         let wanted = self.limit.filter(|_| !lasting);
         if self.set.replace(wanted.is_some()) != wanted.is_some() {
             self.socket.give_up_after(wanted);
-        }
-    }
-}
-
-struct HeadWatch {
-    tap: HeadTap,
-    first_unclear: Arc<AtomicU64>,
-    /// Goes with the connection into a tunnel.
-    _counted: Counted,
-}
-
-impl Tap for HeadWatch {
-    fn take(&mut self, bytes: &[u8]) {
-        if let Some(number) = self.tap.feed(bytes) {
-            self.first_unclear.fetch_min(number, Ordering::Relaxed);
         }
     }
 }

@@ -1,0 +1,251 @@
+//! A cell that records every byte it receives and answers as a case wants.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::wire;
+
+/// One act of an answer.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Send these bytes.
+    Send(Vec<u8>),
+    /// Send these bytes so many times.
+    Flood(Vec<u8>, usize),
+    /// Wait.
+    Pause(Duration),
+    /// Read what comes and throw nothing away: the bytes are recorded.
+    ReadOn(Duration),
+    /// End the connection.
+    Close,
+    /// Break the connection.
+    Reset,
+}
+
+impl Step {
+    /// Send this text.
+    pub fn say(text: &str) -> Self {
+        Self::Send(text.as_bytes().to_vec())
+    }
+}
+
+/// How a connection to a cell ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It did not.
+    Not,
+    /// The peer closed it.
+    ByPeer,
+    /// This cell closed it.
+    Here,
+}
+
+/// What came over one connection.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// All bytes.
+    pub bytes: Vec<u8>,
+    /// Of these, the ones that an earlier case accounts for.
+    pub seen: usize,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// A part of a script: how requests of one target are answered.
+struct Play {
+    target: String,
+    at_head: bool,
+    steps: Vec<Step>,
+}
+
+#[derive(Default)]
+struct State {
+    recordings: Mutex<Vec<Recording>>,
+    plays: Mutex<Vec<Play>>,
+}
+
+/// A cell's only endpoint.
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it calls itself in its answers.
+    pub name: &'static str,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Backend {
+    /// Opens it.
+    pub async fn open(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let serving = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                connections.spawn(serve(name, tcp, Arc::clone(&serving)));
+            }
+        });
+        Self { address, name, state, task }
+    }
+
+    /// Answers requests of this target with these steps, once they are complete; all others with an echo.
+    pub fn answer(&self, target: &str, steps: Vec<Step>) {
+        self.play(target, false, steps);
+    }
+
+    /// Answers requests of this target as soon as their head is there.
+    pub fn answer_early(&self, target: &str, steps: Vec<Step>) {
+        self.play(target, true, steps);
+    }
+
+    fn play(&self, target: &str, at_head: bool, steps: Vec<Step>) {
+        self.state.plays.lock().push(Play { target: target.into(), at_head, steps });
+    }
+
+    /// What came since the last call, connection by connection.
+    pub fn take(&self) -> Vec<Recording> {
+        let mut recordings = self.state.recordings.lock();
+        let fresh = |recording: &&mut Recording| recording.bytes.len() > recording.seen;
+        recordings
+            .iter_mut()
+            .filter(fresh)
+            .map(|recording| {
+                let bytes = recording.bytes[recording.seen..].to_vec();
+                recording.seen = recording.bytes.len();
+                Recording { bytes, ..recording.clone() }
+            })
+            .collect()
+    }
+
+    /// Connections that were ever opened.
+    pub fn connections(&self) -> usize {
+        self.state.recordings.lock().len()
+    }
+}
+
+/// The connection of a cell, and the place of its recording.
+struct Connection<'a> {
+    tcp: TcpStream,
+    number: usize,
+    pending: Vec<u8>,
+    state: &'a State,
+}
+
+impl Connection<'_> {
+    /// Whether more bytes came.
+    async fn more(&mut self) -> bool {
+        let mut buffer = vec![0; 64 * 1024];
+        let length = self.tcp.read(&mut buffer).await.unwrap_or(0);
+        self.pending.extend_from_slice(&buffer[..length]);
+        let mut recordings = self.state.recordings.lock();
+        let recording = &mut recordings[self.number];
+        recording.bytes.extend_from_slice(&buffer[..length]);
+        if length == 0 {
+            recording.ended = Ended::ByPeer;
+        }
+        length > 0
+    }
+
+    /// The steps for the request that is first, if it is time for them.
+    fn play(&self, target: &str, whole: bool) -> Option<Vec<Step>> {
+        let plays = self.state.plays.lock();
+        let play = plays.iter().find(|play| play.target == target)?;
+        (whole || play.at_head).then(|| play.steps.clone())
+    }
+
+    /// Whether the connection is still open afterwards.
+    async fn perform(&mut self, steps: Vec<Step>) -> bool {
+        for step in steps {
+            let sent = match step {
+                Step::Send(bytes) => self.tcp.write_all(&bytes).await.is_ok(),
+                Step::Flood(bytes, times) => self.flood(&bytes, times).await,
+                Step::Pause(time) => {
+                    sleep(time).await;
+                    true
+                }
+                Step::ReadOn(time) => {
+                    let until = tokio::time::Instant::now() + time;
+                    while let Ok(true) = tokio::time::timeout_at(until, self.more()).await {}
+                    true
+                }
+                Step::Close => false,
+                Step::Reset => {
+                    let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+                    false
+                }
+            };
+            if !sent {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
+        for _ in 0..times {
+            if self.tcp.write_all(bytes).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
+    let number = {
+        let mut recordings = state.recordings.lock();
+        recordings.push(Recording { bytes: Vec::new(), seen: 0, ended: Ended::Not });
+        recordings.len() - 1
+    };
+    let mut connection = Connection { tcp, number, pending: Vec::new(), state: &state };
+    let mut open = true;
+    while open {
+        // What makes no sense ends the connection, and stays in the recording for the case to find.
+        let (Ok(target), Ok(whole)) = (wire::first_target(&connection.pending), wire::first(&connection.pending))
+        else {
+            break;
+        };
+        let steps = target.as_deref().and_then(|target| connection.play(target, whole.is_some()));
+        open = match (steps, whole) {
+            (Some(steps), whole) => {
+                let used = whole.map_or(connection.pending.len(), |(_, used)| used);
+                connection.pending.drain(..used);
+                connection.perform(steps).await
+            }
+            (None, Some((request, used))) => {
+                connection.pending.drain(..used);
+                connection.tcp.write_all(&echo(name, &request)).await.is_ok()
+            }
+            (None, None) => connection.more().await,
+        };
+    }
+    let mut recordings = state.recordings.lock();
+    if recordings[number].ended == Ended::Not {
+        recordings[number].ended = Ended::Here;
+    }
+}
+
+fn echo(name: &str, request: &wire::Request) -> Vec<u8> {
+    let length = request.body.len();
+    let tenant = request.values("x-cellway-tenant").join(",");
+    let body = format!("{name}|{tenant}|{}|{length}", request.line);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-cell: {name}\r\n\r\n", body.len());
+    let body = if request.line.starts_with("HEAD ") { String::new() } else { body };
+    (head + &body).into_bytes()
+}

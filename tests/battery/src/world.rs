@@ -1,0 +1,159 @@
+//! A router between two tenants, each alone in a cell that records every byte.
+
+use std::net::SocketAddr;
+
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::Revision;
+use cellway_router::feed::lines;
+use cellway_router::{FeedEvent, FeedSource, Router, RouterConfig};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{Backend, Recording};
+use crate::client::{Client, PATIENCE};
+use crate::wire;
+
+/// The base domain of all tenants.
+pub const BASE: &str = "cells.localhost";
+
+/// The router, the cell of `acme` and the cell of `beta`.
+pub struct World {
+    /// Where clients reach the router.
+    pub address: SocketAddr,
+    /// Where `acme` lives.
+    pub acme: Backend,
+    /// Where `beta` lives.
+    pub beta: Backend,
+    /// A connection on which `beta` asks now and then, and which nothing may disturb.
+    bystander: tokio::sync::Mutex<Client>,
+    asked: Mutex<usize>,
+    shutdown: CancellationToken,
+    _task: JoinHandle<()>,
+    _events: mpsc::Sender<FeedEvent>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl World {
+    /// Starts a router with one thread, so that all connections to a cell are in one pool.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with a configuration of one's own.
+    pub async fn start_with(adapt: impl FnOnce(&mut RouterConfig)) -> Self {
+        let (acme, beta) = (Backend::open("a").await, Backend::open("b").await);
+        let mut config = RouterConfig::new(vec![Hostname::from_text(BASE).unwrap()]);
+        config.threads = 1;
+        config.serve.drain_ms = 200;
+        adapt(&mut config);
+        let router = Router::bind(config).unwrap();
+        let address = router.local_addr();
+        let (events, told) = mpsc::channel(4);
+        let shutdown = CancellationToken::new();
+        let run = router.run(FeedSource::Events(told), Registry::new(), shutdown.clone());
+        let task = tokio::spawn(async move { run.await.unwrap() });
+        let contents = lines::parse(&routes(&acme, &beta)).unwrap();
+        events.send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1) }).await.unwrap();
+        let bystander = tokio::sync::Mutex::new(Client::connect(address).await);
+        let world =
+            Self { address, acme, beta, bystander, asked: Mutex::new(0), shutdown, _task: task, _events: events };
+        world.until_served().await;
+        world
+    }
+
+    async fn until_served(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut client = Client::connect(self.address).await;
+            client.send(get("beta", "/ready").as_bytes()).await;
+            if client.read(1, &[]).await.statuses() == [200] {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the router does not serve");
+            sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.beta.take();
+    }
+
+    /// What the cells received since the last call: `acme`'s and `beta`'s requests, each strictly read.
+    pub fn received(&self) -> Result<(Vec<Received>, Vec<Received>), String> {
+        Ok((received(&self.acme)?, received(&self.beta)?))
+    }
+
+    /// Asks as both tenants, `beta` on its long-lived connection: says what was disturbed.
+    pub async fn check_bystanders(&self) -> Result<(), String> {
+        let number = {
+            let mut asked = self.asked.lock();
+            *asked += 1;
+            *asked
+        };
+        let path = format!("/canary-{number}");
+        let mut fresh = Client::connect(self.address).await;
+        fresh.send(get("acme", &path).as_bytes()).await;
+        let answer = fresh.read(1, &[]).await;
+        let text: Vec<String> = answer.answers.iter().map(|answer| answer.text()).collect();
+        if text != [format!("a|acme|GET {path}|0")] {
+            return Err(format!("acme's next request was answered {answer:?}"));
+        }
+        let mut bystander = self.bystander.lock().await;
+        bystander.send(get("beta", &path).as_bytes()).await;
+        let answer = bystander.read(number, &[]).await;
+        let text = answer.answers.last().map(|answer| answer.text());
+        if answer.answers.len() != number || text != Some(format!("b|beta|GET {path}|0")) {
+            return Err(format!("beta's next request was answered {:?}, {:?}", answer.answers.last(), answer.end));
+        }
+        let (acme, beta) = self.received()?;
+        for (seen, who) in [(acme, "acme"), (beta, "beta")] {
+            let lines: Vec<&str> = seen.iter().flat_map(|one| one.requests.iter().map(|r| r.line.as_str())).collect();
+            if lines != [format!("GET {path}")] || seen.iter().any(|one| one.unfinished > 0) {
+                return Err(format!("with its next request the cell of {who} received {lines:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What came over one connection to a cell.
+#[derive(Debug)]
+pub struct Received {
+    /// Whole requests.
+    pub requests: Vec<wire::Request>,
+    /// Bytes of one that is not whole.
+    pub unfinished: usize,
+    /// The bytes as they came.
+    pub recording: Recording,
+}
+
+fn received(backend: &Backend) -> Result<Vec<Received>, String> {
+    let read = |recording: Recording| {
+        let (requests, unfinished) = wire::all(&recording.bytes).map_err(|why| {
+            let text = String::from_utf8_lossy(&recording.bytes);
+            format!("cell {} received {why}: {:?}", backend.name, text.chars().take(400).collect::<String>())
+        })?;
+        Ok(Received { requests, unfinished, recording })
+    };
+    backend.take().into_iter().map(read).collect()
+}
+
+fn routes(acme: &Backend, beta: &Backend) -> String {
+    let cell = |backend: &Backend| {
+        let (name, address) = (backend.name, backend.address);
+        format!("{{\"cell\":\"{name}\",\"endpoints\":[\"{address}\"],\"kind\":\"origin\"}}\n")
+    };
+    let placed = |tenant: &str, cell: &str| format!("{{\"tenant\":\"{tenant}\",\"cell\":\"{cell}\",\"epoch\":1}}\n");
+    cell(acme) + &cell(beta) + &placed("acme", "a") + &placed("beta", "b")
+}
+
+/// A plain GET.
+pub fn get(tenant: &str, target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {tenant}.{BASE}\r\n\r\n")
+}
