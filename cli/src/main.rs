@@ -40,8 +40,8 @@ enum Command {
     Explain(commands::lookup::ExplainArgs),
     /// Drive a running system with traffic while tenants move, and check every promise.
     Soak(soak::SoakArgs),
-    /// Run a router: the reverse proxy that browsers reach.
-    Router(process::roles::RoleArgs),
+    /// Run a router, the reverse proxy that browsers reach, or ask one how it is.
+    Router(process::router::RouterArgs),
     /// Run a replica of the control plane.
     ControlPlane(process::roles::RoleArgs),
     /// Run a cell's agent, or let one leave its cell.
@@ -68,7 +68,7 @@ fn run(command: Command) -> Result<(), output::Failure> {
         Command::Explain(args) => block_on(commands::lookup::explain(args)),
         Command::Soak(args) => block_on(soak::run(args)),
         Command::Dev(args) => block_on(process::dev::run(args)),
-        Command::Router(args) => block_on(process::roles::router(args)),
+        Command::Router(args) => block_on(process::router::run(args)),
         Command::ControlPlane(args) => block_on(process::roles::control_plane(args)),
         Command::Agent(args) => block_on(process::roles::agent(args)),
         Command::App(args) => block_on(process::roles::app(args)),

@@ -115,6 +115,10 @@ text_id!(
     HomeId, TOKEN_MAX_BYTES
 );
 text_id!(
+    /// A store, which its revisions belong to: those of another one say nothing.
+    ClusterId, TOKEN_MAX_BYTES
+);
+text_id!(
     /// One agent process with its disk. Made at random at its first start; never used again after it left.
     InstanceId, TOKEN_MAX_BYTES
 );

@@ -11,6 +11,7 @@ use cellway_proxy::{ClientHalf, Pace, PooledBody, Protocol, RequestBody, hygiene
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use prometheus::IntGauge;
 
+use crate::journey::Journey;
 use crate::limits::Slot;
 use crate::upload::{Lent, Upload};
 
@@ -18,7 +19,7 @@ use crate::upload::{Lent, Upload};
 pub const REQUEST_ID_MAX_BYTES: usize = 128;
 
 /// The request, cleaned.
-pub(crate) struct Errand {
+pub(crate) struct Errand<'j> {
     /// The host that the client asked for.
     pub(crate) host: Hostname,
     pub(crate) method: Method,
@@ -32,6 +33,8 @@ pub(crate) struct Errand {
     pub(crate) slot: Option<Slot>,
     /// Bytes of the body that the last attempt has sent.
     pub(crate) sent: Rc<Cell<u64>>,
+    /// What is told of it.
+    pub(crate) journey: &'j mut Journey,
 }
 
 /// What came of an attempt.
@@ -45,7 +48,7 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-impl Errand {
+impl Errand<'_> {
     /// What is spoken to the cell. Gates speak both; HTTP/1.1 costs less, and gRPC cannot be carried by it.
     pub(crate) fn protocol(&self) -> Protocol {
         if hygiene::is_grpc(&self.headers) { Protocol::Http2 } else { Protocol::Http1 }

@@ -84,6 +84,31 @@ impl From<TimedOut> for Failure {
 }
 
 impl Failure {
+    /// What it is called in the access log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Misdirected => "misdirected",
+            Self::Trace => "trace",
+            Self::UnknownHost => "unknown_host",
+            Self::NoRoutesYet => "no_routes_yet",
+            Self::Overflow => "hold_overflow",
+            Self::Patience => "hold_timeout",
+            Self::StreamRefused => "stream_refused",
+            Self::Busy => "busy",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyBroken => "body_broken",
+            Self::CellFailed => "cell_failed",
+            Self::BadAnswer => "bad_answer",
+            Self::CellTimeout => "cell_timeout",
+            Self::Paused { .. } => "paused",
+            Self::ReadOnly { .. } => "read_only",
+            Self::OverRate(_) => "over_rate",
+            Self::OverConcurrency(_) => "over_concurrency",
+            Self::Overload => "overload",
+        }
+    }
+
     fn status(self) -> StatusCode {
         match self {
             Self::Refused(bad) => bad.status(),

@@ -24,7 +24,7 @@ use cellway_proxy::{
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
 use crate::TimeLimits;
@@ -32,6 +32,7 @@ use crate::errand::{Errand, Outcome, request_id};
 use crate::failure::Failure;
 use crate::failure::page::Asker;
 use crate::hold::Place;
+use crate::journey::Journey;
 use crate::limits::{Slot, SlotBody};
 use crate::resolve;
 use crate::shared::Shared;
@@ -47,6 +48,8 @@ pub const STALL_MS: u64 = 60_000;
 /// How long an ordinary exchange may take altogether.
 pub const TOTAL_MS: u64 = 3_600_000;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// Forwards the requests of one thread.
 pub(crate) struct Forwarder {
     pub(crate) shared: Arc<Shared>,
@@ -58,15 +61,22 @@ impl Handler for Forwarder {
     async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let metrics = &self.shared.metrics;
         let _open = crate::errand::Counted::new(&metrics.requests_open);
-        let began = Instant::now();
         let mut asker = Asker::of(request.headers(), request_id(request.headers()));
-        let response = match self.route(request, peer, &mut asker).await {
+        let mut journey = Journey::begin(self.shared.settings.load_full(), &request, &peer, &asker.id);
+        let mut response = match self.route(request, peer, &mut asker, &mut journey).await {
             Ok(response) => response,
-            Err(failure) => failure.answer(&asker),
+            Err(failure) => {
+                journey.failed(failure.name());
+                failure.answer(&asker)
+            }
         };
+        if self.shared.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // HTTP/2 knows no such field: it is left out there.
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
         metrics.answered(response.status());
-        metrics.request_seconds.observe(began.elapsed().as_secs_f64());
-        response
+        metrics.request_seconds.observe(journey.elapsed().as_secs_f64());
+        journey.answer(response)
     }
 }
 
@@ -76,7 +86,9 @@ impl Forwarder {
         mut request: Request<IncomingBody>,
         peer: Peer,
         asker: &mut Asker,
+        journey: &mut Journey,
     ) -> Result<Response<ResponseBody>, Failure> {
+        let settings = Arc::clone(&journey.settings);
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.malformed)?;
@@ -85,8 +97,8 @@ impl Forwarder {
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
         }
-        let tenant = resolve::tenant_of(&self.shared, &mut head, &authority.host, peer.address.ip())?;
-        let forwarding = &self.shared.forwarding;
+        let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
+        let forwarding = &settings.forwarding;
         let client = forwarding.client(&head.headers, peer.address.ip(), peer.scheme());
         let opens_websocket = hygiene::asks_for_websocket(&head);
         let slot = self.slot(tenant.as_ref(), &head.method, opens_websocket, asker)?;
@@ -106,9 +118,11 @@ impl Forwarder {
             websocket,
             slot,
             sent: Rc::default(),
+            journey,
         };
         match tenant {
             Some(tenant) => {
+                errand.journey.belongs_to(&tenant);
                 let _in_flight = self.shared.overload.enter(&tenant).ok_or_else(|| {
                     self.shared.metrics.limited_overload.inc();
                     Failure::Overload
@@ -176,11 +190,14 @@ impl Forwarder {
                 place.feed_has_changed();
             }
             let hold = peer.hold();
-            tokio::select! {
+            let waiting = Instant::now();
+            let turn = tokio::select! {
                 biased;
-                turn = place.turn() => turn?,
-                () = hold.refused() => return Err(Failure::StreamRefused),
-            }
+                turn = place.turn() => turn.map_err(Failure::from),
+                () = hold.refused() => Err(Failure::StreamRefused),
+            };
+            errand.journey.held(waiting.elapsed());
+            turn?;
             #[cfg(feature = "test-faults")]
             if self.shared.faults.lose_replay && errand.method == http::Method::POST {
                 return Ok(Response::new(ResponseBody::Empty));
@@ -197,6 +214,7 @@ impl Forwarder {
         }
         for destination in self.in_order(cell, errand.protocol()) {
             let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
+            errand.journey.attempt(Some(&target.owner), &errand.sent);
             let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
             let response = match self.exchange(destination, request, underway).await {
                 Ok(Some(response)) => response,
@@ -324,7 +342,7 @@ impl Forwarder {
     fn keep_cookies(&self, tenant: &TenantId, errand: &Errand, headers: &mut HeaderMap) {
         let shared = &self.shared;
         let is_own = |host: &Hostname| shared.table.tenant_of_host(host).as_ref() == Some(tenant);
-        let changed = shared.cookies.apply(headers, &errand.host, is_own);
+        let changed = errand.journey.settings.cookies.apply(headers, &errand.host, is_own);
         if changed > 0 {
             shared.metrics.cookies_changed.inc_by(changed as u64);
         }
@@ -332,8 +350,9 @@ impl Forwarder {
 
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
     async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
-        let origin = self.shared.origin.ok_or(Failure::UnknownHost)?;
+        let origin = errand.journey.settings.origin.ok_or(Failure::UnknownHost)?;
         let (request, lent) = errand.request(CellKind::Origin, None);
+        errand.journey.attempt(None, &errand.sent);
         let underway = Underway { tenant: None, lent: &lent, sent: &errand.sent };
         let destination = Destination::from(origin).over(errand.protocol());
         let response = self.exchange(destination, request, underway).await?.ok_or(Failure::CellFailed)?;
@@ -378,8 +397,9 @@ impl Forwarder {
         let client = client.ok_or(Failure::BadAnswer)?;
         let bytes = Rc::new(TunnelBytes::default());
         let stop = self.thread.stop.child_token();
-        let (response, tunnel) = upgrade::tunnel(client, response, bytes, stop.clone());
-        let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take());
+        let (response, tunnel) = upgrade::tunnel(client, response, Rc::clone(&bytes), stop.clone());
+        let told = errand.journey.through(&response, &bytes);
+        let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take(), told);
         let (shared, tenant) = (Arc::clone(&self.shared), tenant.cloned());
         self.thread.tasks.spawn_local(async move {
             let not_open = async {

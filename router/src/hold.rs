@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cellway_core::ids::TenantId;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 use crate::table::Table;
 use queue::{Queue, Step};
 
@@ -63,7 +65,7 @@ pub(crate) struct TimedOut;
 pub(crate) struct Holds {
     table: Arc<Table>,
     metrics: Arc<Metrics>,
-    limits: HoldLimits,
+    settings: Arc<ArcSwap<Settings>>,
     runtime: Handle,
     queues: papaya::HashMap<TenantId, Arc<Shared>>,
     /// Taken to add a queue, a member to a queue, or to remove a queue.
@@ -87,11 +89,16 @@ pub(crate) struct Place {
 
 impl Holds {
     /// `runtime` is where queues are driven.
-    pub(crate) fn new(table: Arc<Table>, metrics: Arc<Metrics>, limits: HoldLimits, runtime: Handle) -> Self {
+    pub(crate) fn new(
+        table: Arc<Table>,
+        metrics: Arc<Metrics>,
+        settings: Arc<ArcSwap<Settings>>,
+        runtime: Handle,
+    ) -> Self {
         Self {
             table,
             metrics,
-            limits,
+            settings,
             runtime,
             queues: papaya::HashMap::new(),
             membership: Mutex::new(()),
@@ -110,10 +117,11 @@ impl Holds {
     /// Takes a place at the end of the tenant's queue.
     pub(crate) fn enter(self: &Arc<Self>, tenant: &TenantId) -> Result<Place, Overflow> {
         let now = Instant::now();
+        let limits = self.settings.load().hold;
         let _membership = self.membership.lock();
         let existing = self.queues.pin().get(tenant).cloned();
         let members = existing.as_ref().map_or(0, |shared| shared.queue.lock().members());
-        if members >= self.limits.per_tenant || self.held.load(Ordering::Relaxed) >= self.limits.per_router {
+        if members >= limits.per_tenant || self.held.load(Ordering::Relaxed) >= limits.per_router {
             self.metrics.hold_overflows.inc();
             return Err(Overflow);
         }
@@ -127,7 +135,7 @@ impl Holds {
         self.held.fetch_add(1, Ordering::Relaxed);
         self.metrics.held.inc();
         self.metrics.held_now.inc();
-        let deadline = now + Duration::from_millis(self.limits.patience_ms);
+        let deadline = now + Duration::from_millis(limits.patience_ms);
         Ok(Place { holds: Arc::clone(self), shared, ticket, entered: now, deadline })
     }
 

@@ -8,14 +8,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
 use cellway_core::hostname::Hostname;
-use cellway_core::route::{Domains, RESERVED_LABELS};
+use cellway_core::route::RESERVED_LABELS;
 use cellway_proxy::{Listeners, Pool, PoolLimits, ServeOptions, serve};
+use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub mod access_log;
 mod admin;
 mod cookie_policy;
 mod errand;
@@ -24,25 +30,34 @@ pub mod feed;
 mod forward;
 mod health;
 pub mod hold;
+mod journey;
 mod limits;
 mod metrics;
 mod overload;
+mod reload;
 mod resolve;
 mod retry;
+mod settings;
 mod shared;
 pub mod snapshot;
+mod status;
 pub mod table;
 mod upload;
 
+pub use access_log::{AccessLogConfig, LogTarget};
 pub use cellway_proxy::{Forwarding, TrustedField};
 pub use cookie_policy::CookiePolicy;
 pub use errand::REQUEST_ID_MAX_BYTES;
+pub use feed::guard::MassDropLimits;
 pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use overload::REQUESTS_IN_FLIGHT_MAX;
+pub use reload::Reload;
 pub use resolve::{InvalidNamingHeader, NamingHeader, TenantNaming};
+pub use settings::ReloadError;
+pub use status::Status;
 pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
 use admin::Admin;
@@ -51,6 +66,7 @@ use health::Health;
 use hold::Holds;
 use metrics::Metrics;
 use retry::RetryBudget;
+use settings::Settings;
 use shared::Shared;
 use table::Table;
 use upload::ReplayBudget;
@@ -96,6 +112,13 @@ pub struct RouterConfig {
     pub pool: PoolLimits,
     /// Bounds of connections of clients.
     pub serve: ServeOptions,
+    /// How long new connections are taken after the shutdown began, while `/readyz` tells load balancers to stop
+    /// sending any. After that, connections have [`ServeOptions::drain_ms`] to end.
+    pub drain_delay_ms: u64,
+    /// How many tenants a listing of routes may drop without an operator's word.
+    pub mass_drop: MassDropLimits,
+    /// What is logged of requests; nothing, unless asked for.
+    pub access_log: Option<AccessLogConfig>,
     /// What to do wrong.
     #[cfg(feature = "test-faults")]
     pub faults: Faults,
@@ -151,6 +174,9 @@ impl RouterConfig {
             pool: PoolLimits::default(),
             // Not bounded per address: on loopback, behind a TLS terminator, all clients have the same one.
             serve: ServeOptions::default(),
+            drain_delay_ms: 0,
+            mass_drop: MassDropLimits::default(),
+            access_log: None,
             #[cfg(feature = "test-faults")]
             faults: Faults::default(),
         }
@@ -204,13 +230,26 @@ impl Router {
     /// Serves until `shutdown` fires and the connections are drained. Metrics are registered with `registry`, which
     /// the admin listener shows.
     pub async fn run(self, feed: FeedSource, registry: Registry, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let (_, nothing) = mpsc::channel(1);
+        self.run_with(feed, registry, nothing, shutdown).await
+    }
+
+    /// As [`Router::run`], and takes over the configurations that come by `reloads`.
+    pub async fn run_with(
+        self,
+        feed: FeedSource,
+        registry: Registry,
+        reloads: mpsc::Receiver<Reload>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let Self { config, data, admin } = self;
         let (limits, knock_every_ms) = (config.pool, config.knock_every_ms);
         let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve.clone() };
         let for_admins = ServeOptions { tls: None, ..options.clone() };
+        let fixed = settings::Fixed::of(&config);
         let shared = Arc::new(share(config, &registry)?);
-        let path = shared.snapshot_path.clone();
-        if let Some(path) = path {
+        let reloads = tokio::spawn(reload::follow(reloads, Arc::clone(&shared), fixed));
+        if let Some(path) = shared.snapshot_path.clone() {
             let loading = Arc::clone(&shared);
             tokio::task::spawn_blocking(move || load_snapshot(&loading, &path))
                 .await
@@ -223,14 +262,31 @@ impl Router {
         if let Some(every_ms) = knock_every_ms {
             tokio::spawn(health::watch(Arc::clone(&shared), every_ms, stop_feed.clone()));
         }
+        // It tells how the drain goes, so it ends after it.
+        let stop_admin = CancellationToken::new();
         let for_admin = Arc::clone(&shared);
-        let admin = serve(admin, for_admins, shutdown.clone(), move |_| {
+        let admin = serve(admin, for_admins, stop_admin.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
         });
-        let data = serve(data, options, shutdown, move |thread| {
-            Rc::new(Forwarder { shared: Arc::clone(&shared), pool: Pool::new(limits), thread })
+        let stop_data = CancellationToken::new();
+        let for_data = Arc::clone(&shared);
+        let data = serve(data, options, stop_data.clone(), move |thread| {
+            for_data.threads.lock().push(thread.tasks.clone());
+            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool: Pool::new(limits), thread })
         });
-        tokio::try_join!(data, admin)?;
+        let serving = async {
+            let served = tokio::select! {
+                served = data => served,
+                never = drain(&shared, &shutdown, &stop_data) => match never {},
+            };
+            stop_admin.cancel();
+            served
+        };
+        tokio::try_join!(serving, admin)?;
+        reloads.abort();
+        if let Some(log) = &shared.settings.load_full().access_log {
+            log.finish().await;
+        }
         stop_feed.cancel();
         feed.await.context("the task that follows the feed has died")
     }
@@ -240,17 +296,15 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
     let table = Arc::new(Table::default());
     let runtime = tokio::runtime::Handle::current();
+    let settings = Settings::of(config.clone(), None, &metrics.access_log)?;
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
     Ok(Shared {
-        holds: Arc::new(Holds::new(Arc::clone(&table), Arc::clone(&metrics), config.hold, runtime)),
+        holds: Arc::new(Holds::new(Arc::clone(&table), Arc::clone(&metrics), Arc::clone(&settings), runtime)),
         replay: Arc::new(ReplayBudget::new(config.replay_max_bytes, metrics.replay_bytes.clone())),
         overload: overload::Overload::new(config.requests_in_flight_max),
         table,
         metrics,
-        domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
-        naming: config.naming,
-        forwarding: config.forwarding,
-        cookies: config.cookies,
-        origin: config.origin,
+        settings,
         health: Health::default(),
         retries: RetryBudget::new(config.retry_idempotent),
         limits: config.time_limits,
@@ -258,7 +312,21 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
         #[cfg(feature = "test-faults")]
         faults: config.faults,
         state: shared::FeedState::default(),
+        refused: feed::refused::Refused::default(),
+        draining: AtomicBool::new(false),
+        threads: Mutex::default(),
     })
+}
+
+/// Begins the drain when `shutdown` fires: says so at once, and stops to take connections after the delay.
+async fn drain(shared: &Shared, shutdown: &CancellationToken, stop: &CancellationToken) -> std::convert::Infallible {
+    shutdown.cancelled().await;
+    let delay_ms = shared.settings.load().drain_delay_ms;
+    shared.draining.store(true, Ordering::Release);
+    tracing::info!(delay_ms, "draining");
+    tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    stop.cancel();
+    std::future::pending().await
 }
 
 fn load_snapshot(shared: &Shared, path: &std::path::Path) {
@@ -272,6 +340,7 @@ fn load_snapshot(shared: &Shared, path: &std::path::Path) {
             shared.table.apply(change);
         }
         shared.set_revision(snapshot.revision);
+        shared.set_cluster(snapshot.cluster);
         shared.set_loaded_from_snapshot();
         tracing::info!(entries, revision = snapshot.revision.0, "serving from the snapshot until the source answers");
     }

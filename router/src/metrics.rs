@@ -1,6 +1,11 @@
 //! What a router counts. Handles are resolved once, at the start: no request looks a label up.
 
+use std::time::SystemTime;
+
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::access_log::LogCounters;
+use crate::feed::guard::Reason;
 
 /// Upper bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -42,6 +47,13 @@ pub(crate) struct Metrics {
     pub(crate) limited_paused: IntCounter,
     pub(crate) limited_read_only: IntCounter,
     pub(crate) limited_overload: IntCounter,
+    pub(crate) access_log: LogCounters,
+    pub(crate) reloads_done: IntCounter,
+    pub(crate) reloads_refused: IntCounter,
+    pub(crate) last_reload_success: IntGauge,
+    pub(crate) feed_refusing: IntGauge,
+    feed_refused: [IntCounter; 3],
+    snapshot_saved_seconds: Gauge,
 }
 
 impl Metrics {
@@ -50,6 +62,10 @@ impl Metrics {
         let requests_total = add.counters("requests_total", "Requests answered, by class of status.", "class")?;
         let verdicts = add.counters("verdicts_total", "Requests that gates did not admit, by verdict.", "verdict")?;
         let limited = add.counters("limited_total", "Requests refused by limits, by reason.", "reason")?;
+        let refused = add.counters("feed_refused_total", "Routes that the guard refused, by reason.", "reason")?;
+        let reasons = [Reason::LowerRevision, Reason::OtherCluster, Reason::MassDrop];
+        let dropped = add.counters("access_log_dropped_total", "Lines that were not written, by reason.", "reason")?;
+        let reloads = add.counters("config_reload_total", "Configurations read while running, by result.", "result")?;
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         Ok(Self {
             requests: classes.map(|class| requests_total.with_label_values(&[class])),
@@ -89,7 +105,29 @@ impl Metrics {
             limited_paused: limited.with_label_values(&["paused"]),
             limited_read_only: limited.with_label_values(&["read_only"]),
             limited_overload: limited.with_label_values(&["overload"]),
+            access_log: LogCounters {
+                written: add.counter("access_log_lines_total", "Lines of the access log that were written.")?,
+                dropped_by_queue: dropped.with_label_values(&["queue"]),
+                dropped_by_disk: dropped.with_label_values(&["disk"]),
+            },
+            reloads_done: reloads.with_label_values(&["done"]),
+            reloads_refused: reloads.with_label_values(&["refused"]),
+            last_reload_success: add.gauge("config_last_reload_success", "0 after a configuration was refused.")?,
+            feed_refusing: add.gauge("feed_refusing", "1 while the routes of the feed are refused.")?,
+            feed_refused: reasons.map(|reason| refused.with_label_values(&[reason.name()])),
+            snapshot_saved_seconds: add
+                .float("snapshot_saved_seconds", "When the snapshot was written last, since 1970; 0 before the first.")?,
         })
+    }
+
+    pub(crate) fn feed_refused(&self, reason: Reason) {
+        self.feed_refused[reason as usize].inc();
+        self.feed_refusing.set(1);
+    }
+
+    pub(crate) fn snapshot_saved(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.snapshot_saved_seconds.set(now.as_secs_f64());
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode) {

@@ -14,6 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
 use crate::failure::Failure;
+use crate::settings::Settings;
 use crate::shared::Shared;
 
 /// Names that have a meaning of their own, with `-` for `_`: what begins like this cannot name a tenant.
@@ -62,13 +63,14 @@ pub struct TenantNaming {
 /// Whose request it is; `None` for the base domain itself and its reserved labels.
 pub(crate) fn tenant_of(
     shared: &Shared,
+    settings: &Settings,
     head: &mut Parts,
     host: &Hostname,
     peer: IpAddr,
 ) -> Result<Option<TenantId>, Failure> {
-    let tenant = match shared.naming.named(head, peer)? {
+    let tenant = match settings.naming.named(head, peer)? {
         Some(label) => shared.table.tenant(&label),
-        None => match shared.domains.meaning(host) {
+        None => match settings.domains.meaning(host) {
             HostMeaning::Origin => return Ok(None),
             // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
             HostMeaning::Tenant(label) => shared.table.tenant(label).or_else(|| shared.table.tenant_of_host(host)),

@@ -1,22 +1,22 @@
 //! What all threads of a router share.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cellway_core::ids::Revision;
-use cellway_core::route::Domains;
-use cellway_proxy::Forwarding;
+use arc_swap::ArcSwap;
+use cellway_core::ids::{ClusterId, Revision};
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use crate::TimeLimits;
-use crate::cookie_policy::CookiePolicy;
+use crate::feed::refused::Refused;
 use crate::health::Health;
 use crate::hold::Holds;
 use crate::metrics::Metrics;
 use crate::overload::Overload;
-use crate::resolve::TenantNaming;
 use crate::retry::RetryBudget;
+use crate::settings::Settings;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
 
@@ -26,11 +26,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) overload: Overload,
-    pub(crate) domains: Domains,
-    pub(crate) naming: TenantNaming,
-    pub(crate) forwarding: Forwarding,
-    pub(crate) cookies: CookiePolicy,
-    pub(crate) origin: Option<SocketAddr>,
+    pub(crate) settings: Arc<ArcSwap<Settings>>,
     pub(crate) health: Health,
     pub(crate) retries: RetryBudget,
     pub(crate) limits: TimeLimits,
@@ -38,6 +34,10 @@ pub(crate) struct Shared {
     #[cfg(feature = "test-faults")]
     pub(crate) faults: crate::Faults,
     pub(crate) state: FeedState,
+    pub(crate) refused: Refused,
+    pub(crate) draining: AtomicBool,
+    /// The connections and tunnels of each thread.
+    pub(crate) threads: Mutex<Vec<TaskTracker>>,
 }
 
 /// How far the table can be trusted.
@@ -46,6 +46,7 @@ pub(crate) struct FeedState {
     loaded: AtomicBool,
     synced: AtomicBool,
     revision: AtomicU64,
+    cluster: Mutex<Option<ClusterId>>,
 }
 
 impl Shared {
@@ -62,6 +63,20 @@ impl Shared {
     /// The revision that the table has reached.
     pub(crate) fn revision(&self) -> Revision {
         Revision(self.state.revision.load(Ordering::Acquire))
+    }
+
+    /// The cluster that the table is of, once that is known.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.state.cluster.lock().clone()
+    }
+
+    pub(crate) fn set_cluster(&self, cluster: Option<ClusterId>) {
+        *self.state.cluster.lock() = cluster;
+    }
+
+    /// Whether the router is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_revision(&self, revision: Revision) {

@@ -1,6 +1,6 @@
 //! The table on the router's own disk: what it starts from when the feed is away.
 //!
-//! A first line `cellway-routes 1 <crc32>`, the applied revision, and the table's lines ([`crate::feed::lines`]). The
+//! A first line `cellway-routes 2 <crc32>`, the applied revision, and the listing ([`crate::feed::lines`]). The
 //! checksum covers everything after it. A file that is torn, edited or of a newer format is refused with the reason,
 //! and the one before it is used.
 
@@ -8,24 +8,26 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 
 use crate::feed::lines;
 use crate::table::Change;
 
 /// How many snapshots are kept, the newest included.
-pub const KEPT: usize = 2;
+pub const KEPT: usize = 3;
 /// The largest snapshot that is read.
 pub const SIZE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 const MAGIC: &str = "cellway-routes ";
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What a snapshot holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The revision that the feed had reached.
     pub revision: Revision,
+    /// The cluster that it is a revision of, where that is known.
+    pub cluster: Option<ClusterId>,
     /// The table.
     pub contents: Vec<Change>,
 }
@@ -46,7 +48,10 @@ pub enum BadSnapshot {
     #[error("not a snapshot of routes")]
     Magic,
     /// Of another version.
-    #[error("of format {0:?}, this version reads format {FORMAT:?}")]
+    #[error(
+        "of format {0:?}, this version reads format {FORMAT:?}: run the version that wrote it, or remove the file \
+         and start while the source of the routes is there"
+    )]
     Format(String),
     /// Torn or edited.
     #[error("damaged: its checksum is not that of its content")]
@@ -59,6 +64,9 @@ pub enum BadSnapshot {
 /// The bytes of a snapshot.
 pub fn encode(snapshot: &Snapshot) -> Vec<u8> {
     let mut body = format!("{}\n", snapshot.revision).into_bytes();
+    if let Some(cluster) = &snapshot.cluster {
+        lines::write_cluster(cluster, &mut body);
+    }
     for change in &snapshot.contents {
         lines::write(change, &mut body);
     }
@@ -83,8 +91,9 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, BadSnapshot> {
     let body = std::str::from_utf8(body).map_err(|error| BadSnapshot::Content(error.to_string()))?;
     let (revision, table) = body.split_once('\n').ok_or_else(|| BadSnapshot::Content("it has no revision".into()))?;
     let revision = revision.parse().map_err(|_| BadSnapshot::Content("its revision is no number".into()))?;
-    let contents = lines::parse(table).map_err(|error| BadSnapshot::Content(error.to_string()))?;
-    Ok(Snapshot { revision: Revision(revision), contents })
+    let (cluster, contents) =
+        lines::parse_listing(table).map_err(|error| BadSnapshot::Content(error.to_string()))?;
+    Ok(Snapshot { revision: Revision(revision), cluster, contents })
 }
 
 /// The newest good snapshot at `path`, and why newer ones were not used. No file at all is no snapshot and no reason.

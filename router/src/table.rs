@@ -312,6 +312,11 @@ impl Table {
         (self.tenants.len(), self.hosts.len(), self.cells.len())
     }
 
+    /// How many tenants are placed.
+    pub fn placed(&self) -> usize {
+        self.tenants.pin().values().filter(|entry| matches!(entry.route, TenantRoute::Placed { .. })).count()
+    }
+
     /// The tenant that a custom domain belongs to.
     pub fn tenant_of_host(&self, host: &Hostname) -> Option<TenantId> {
         self.hosts.pin().get(host).cloned()

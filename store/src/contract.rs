@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 
 use crate::error::StoreError;
 use crate::watch::WatchStream;
@@ -210,6 +210,12 @@ impl Txn {
     }
 }
 
+/// The id of the store with this number, as etcd's tools show it.
+#[expect(clippy::expect_used, reason = "hexadecimal digits are a legal id")]
+pub(crate) fn cluster_id(number: u64) -> ClusterId {
+    ClusterId::new(&format!("{number:x}")).expect("hexadecimal digits are a legal id")
+}
+
 /// Refuses a key that no store takes.
 pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() {
@@ -231,6 +237,10 @@ pub(crate) fn check_ttl(ttl_ms: u64) -> Result<(), StoreError> {
 /// that was acknowledged before they began.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Which store this is: two answers are the same if and only if their revisions belong together. It outlives the
+    /// process; a copy of the data, such as a restored backup, has the id of what it is a copy of.
+    async fn cluster(&self) -> Result<ClusterId, StoreError>;
+
     /// Reads one record, and tells the store's revision that it was read at.
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError>;
 

@@ -48,6 +48,7 @@ async fn etcd_store() -> (cellway_store::EtcdStore, support::Etcd) {
 }
 
 every_store!(
+    a_store_keeps_its_id,
     a_read_tells_the_record_and_the_revision_it_was_read_at,
     a_commit_at_the_expected_revision_succeeds_and_a_stale_one_conflicts,
     an_absent_key_counts_as_written_at_revision_zero,

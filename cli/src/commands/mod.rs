@@ -6,5 +6,6 @@ pub(crate) mod host;
 mod limits;
 pub(crate) mod lookup;
 pub(crate) mod moves;
+pub(crate) mod router;
 pub(crate) mod tenant;
 mod watch;

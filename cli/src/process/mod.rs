@@ -4,4 +4,5 @@ pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod logging;
 pub(crate) mod roles;
+pub(crate) mod router;
 mod signals;

@@ -54,42 +54,6 @@ fn prepare<T: config::RoleFile>(file: &Path) -> Result<(T, CancellationToken), F
     Ok((loaded, shutdown))
 }
 
-/// Runs `cellway router`.
-pub(crate) async fn router(args: RoleArgs) -> Result<(), Failure> {
-    let (file, shutdown) = prepare::<RouterFile>(&args.config)?;
-    let domains = file.domains();
-    let defaults = RouterConfig::new(domains.base);
-    let hold = HoldLimits::default();
-    let config = RouterConfig {
-        listen: file.listen.0,
-        admin: file.admin.0,
-        threads: file.threads.map_or(defaults.threads, |threads| usize::from(threads.get())),
-        reserved_labels: domains.reserved,
-        forwarding: file.forwarding(),
-        naming: file.tenant_from.map_or_else(Default::default, NamingFile::naming),
-        cookies: file.cookies.into(),
-        origin: file.origin.map(|origin| origin.0),
-        snapshot_path: Some(file.snapshot),
-        hold: HoldLimits {
-            per_tenant: file.hold.per_tenant_requests.unwrap_or(hold.per_tenant),
-            per_router: file.hold.per_router_requests.unwrap_or(hold.per_router),
-            patience_ms: file.hold.patience_ms.unwrap_or(hold.patience_ms),
-        },
-        requests_in_flight_max: file
-            .overload
-            .requests_in_flight_max
-            .map_or(defaults.requests_in_flight_max, std::num::NonZeroU64::get),
-        ..defaults
-    };
-    let feed = match &file.feed {
-        FeedFile::File(path) => FeedSource::File(path.clone()),
-        FeedFile::Etcd(fields) => FeedSource::Store(etcd(fields).await.map_err(Failure::start_up)?),
-    };
-    let router = Router::bind(config).map_err(Failure::start_up)?;
-    tracing::info!(address = %router.local_addr(), "the router listens");
-    router.run(feed, prometheus::Registry::new(), shutdown).await.map_err(Failure::Command)
-}
-
 /// Runs `cellway control-plane`.
 pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
     let (file, shutdown) = prepare::<ControlPlaneFile>(&args.config)?;

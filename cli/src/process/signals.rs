@@ -1,7 +1,7 @@
 //! The first SIGINT or SIGTERM asks for an orderly end, the second one gets an abrupt one.
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The exit code of an abrupt end, as shells have it for SIGINT.
@@ -21,4 +21,9 @@ pub(super) fn shutdown() -> anyhow::Result<CancellationToken> {
         std::process::exit(INTERRUPTED);
     });
     Ok(token)
+}
+
+/// SIGHUPs: the configuration is to be read again.
+pub(super) fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot listen for SIGHUP")
 }

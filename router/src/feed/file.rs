@@ -38,11 +38,12 @@ impl Mark {
 
 /// Tells what stands in the file, at first and after each change. A file that is bad or away keeps the routes as
 /// they are, and is told of once.
-pub(super) async fn tell(path: PathBuf, events: Sender<FeedEvent>) {
+///
+/// A file has no revisions of its own: they are counted on from `revision`, the table's.
+pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events: Sender<FeedEvent>) {
     let mut read: Option<Mark> = None;
     let mut content: Option<String> = None;
     let mut complaint: Option<String> = None;
-    let mut revision = 0;
     loop {
         match look(&path, read).await {
             Ok(None) => {}
@@ -50,10 +51,13 @@ pub(super) async fn tell(path: PathBuf, events: Sender<FeedEvent>) {
                 read = mark.is_settled().then_some(mark);
                 if content.as_ref() != Some(&text) {
                     revision += 1;
-                    let event = match lines::parse(&text) {
-                        Ok(contents) => {
-                            FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(revision) }
-                        }
+                    let event = match lines::parse_listing(&text) {
+                        Ok((cluster, contents)) => FeedEvent::Snapshot {
+                            contents,
+                            unreadable: Vec::new(),
+                            revision: Revision(revision),
+                            cluster,
+                        },
                         Err(error) => FeedEvent::Lost { reason: format!("{}: {error}", path.display()) },
                     };
                     if events.send(event).await.is_err() {

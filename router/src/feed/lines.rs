@@ -17,6 +17,9 @@
 //! - limits, on a line of their own: `requests` (`per_second`, `burst`), `concurrency`, `bandwidth_bytes_per_second`,
 //!   `mode` (`open`, `read_only`, `paused`), `message`, `retry_after_s`, `error_text`; what is left out is not limited.
 //!
+//! The first line may name the cluster that the table is of, which guards a router against those of another one:
+//! `{"cluster":"eu-1"}`.
+//!
 //! An unknown field, a missing one, a bad value or a second line about the same thing makes the whole text invalid.
 
 use std::collections::HashMap;
@@ -24,7 +27,7 @@ use std::net::SocketAddr;
 
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::hostname::Hostname;
-use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
+use cellway_core::ids::{CellName, CellUid, ClusterId, Epoch, Revision};
 use serde::{Deserialize, Serialize};
 
 use crate::table::{CellRoute, Change, Subject, TenantRoute};
@@ -86,6 +89,28 @@ enum Condition {
     Draining,
     Lost,
     Retired,
+}
+
+/// The first line of a listing that names its cluster.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct First {
+    cluster: String,
+}
+
+/// Reads a whole listing: a table, whose first line may name the cluster that it is of.
+pub fn parse_listing(text: &str) -> Result<(Option<ClusterId>, Vec<Change>), BadLine> {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let Ok(First { cluster }) = serde_json::from_str(first) else { return Ok((None, parse(text)?)) };
+    let cluster = id(&cluster).map_err(|reason| BadLine { line: 1, reason })?;
+    let table = parse(rest).map_err(|bad| BadLine { line: bad.line + 1, ..bad })?;
+    Ok((Some(cluster), table))
+}
+
+/// Appends the line that names a listing's cluster, as its first.
+pub fn write_cluster(cluster: &ClusterId, text: &mut Vec<u8>) {
+    // An id has nothing that JSON would escape.
+    text.extend_from_slice(format!("{{\"cluster\":\"{cluster}\"}}\n").as_bytes());
 }
 
 /// Reads a table.

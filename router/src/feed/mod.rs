@@ -6,19 +6,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 use cellway_store::Store;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::shared::Shared;
 use crate::snapshot::{self, Snapshot};
 use crate::table::{Applied, Change, Subject};
 
 mod file;
+pub mod guard;
 pub mod lines;
+pub(crate) mod refused;
 mod store;
+
+use guard::Mark;
 
 pub use file::POLL_MS as FILE_POLL_MS;
 pub use store::SILENCE_MS as STORE_SILENCE_MS;
@@ -27,6 +31,8 @@ pub use store::SILENCE_MS as STORE_SILENCE_MS;
 const EVENTS_WAITING_MAX: usize = 64;
 /// At most this often the snapshot is written, after changes.
 pub const SNAPSHOT_EVERY_MS: u64 = 1_000;
+/// How often a source whose routes are refused is asked for all of them again: it may have come right by itself.
+pub const RELIST_MS: u64 = 30_000;
 
 /// Where a router's knowledge comes from.
 pub enum FeedSource {
@@ -49,6 +55,8 @@ pub enum FeedEvent {
         unreadable: Vec<Subject>,
         /// The revision of the listing.
         revision: Revision,
+        /// Whose revision it is, where the source knows.
+        cluster: Option<ClusterId>,
     },
     /// The next changes.
     Changes {
@@ -66,74 +74,156 @@ pub enum FeedEvent {
 
 /// Follows `source` until `stop` fires, then writes the last snapshot.
 pub(crate) async fn follow(source: FeedSource, shared: Arc<Shared>, stop: CancellationToken) {
-    let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-    let teller = stop.child_token();
-    let _teller_ends_with_us = teller.clone().drop_guard();
-    let receiver = match source {
-        FeedSource::Events(events) => events,
+    let saved_version = Some(shared.table.version());
+    let mut keeper = Keeper { saved_version, last_event: None, refused_at: None, shared };
+    keeper.run(source, &stop).await;
+    keeper.save().await;
+}
+
+/// A source at work. It stops when this is dropped.
+struct Telling {
+    events: mpsc::Receiver<FeedEvent>,
+    _stop: Option<DropGuard>,
+}
+
+/// Has the source tell what there is, and every change from then on. `None`: it does so by itself.
+fn listen(source: &FeedSource, revision: Revision) -> Option<Telling> {
+    let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+    let stop = CancellationToken::new();
+    match source {
+        FeedSource::Events(_) => return None,
         FeedSource::Store(store) => {
-            tokio::spawn(teller.run_until_cancelled_owned(store::tell(store, sender)));
-            receiver
+            let told = store::tell(Arc::clone(store), sender);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(told));
         }
         FeedSource::File(path) => {
-            tokio::spawn(teller.run_until_cancelled_owned(file::tell(path, sender)));
-            receiver
+            let told = file::tell(path.clone(), revision, sender);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(told));
         }
-    };
-    let mut keeper = Keeper { saved_version: shared.table.version(), last_event: None, shared };
-    keeper.run(receiver, &stop).await;
-    keeper.save().await;
+    }
+    Some(Telling { events, _stop: Some(stop.drop_guard()) })
 }
 
 struct Keeper {
     shared: Arc<Shared>,
-    saved_version: u64,
+    /// The table's version in the last snapshot; none if it has to be written whatever the version.
+    saved_version: Option<u64>,
     last_event: Option<Instant>,
+    refused_at: Option<Instant>,
 }
 
 impl Keeper {
-    async fn run(&mut self, mut events: mpsc::Receiver<FeedEvent>, stop: &CancellationToken) {
+    async fn run(&mut self, mut source: FeedSource, stop: &CancellationToken) {
         let mut tick = interval(Duration::from_millis(SNAPSHOT_EVERY_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shared = Arc::clone(&self.shared);
+        let mut telling = match &mut source {
+            FeedSource::Events(events) => {
+                let (_, none) = mpsc::channel(1);
+                Telling { events: std::mem::replace(events, none), _stop: None }
+            }
+            other => match listen(other, self.shared.revision()) {
+                Some(telling) => telling,
+                None => return,
+            },
+        };
         let mut told = true;
         loop {
+            let mut again = false;
             tokio::select! {
                 () = stop.cancelled() => return,
-                event = events.recv(), if told => match event {
+                event = telling.events.recv(), if told => match event {
                     Some(event) => self.take(event),
                     None => told = false,
                 },
+                () = shared.refused.word() => again = true,
                 _ = tick.tick() => {
                     self.save().await;
+                    again = self.refused_at.is_some_and(|at| at.elapsed() >= Duration::from_millis(RELIST_MS));
                     let silence = self.last_event.map_or(-1.0, |at| at.elapsed().as_secs_f64());
                     self.shared.metrics.feed_silence_seconds.set(silence);
                 }
+            }
+            if again && let Some(anew) = listen(&source, self.shared.revision()) {
+                self.refused_at = None;
+                (telling, told) = (anew, true);
             }
         }
     }
 
     fn take(&mut self, event: FeedEvent) {
-        let metrics = &self.shared.metrics;
         match event {
-            FeedEvent::Snapshot { contents, unreadable, revision } => {
+            FeedEvent::Snapshot { contents, unreadable, revision, cluster } => {
                 let mut named: HashSet<Subject> = unreadable.into_iter().collect();
                 named.extend(contents.iter().map(Change::subject));
                 let vanished = self.shared.table.vanished(&named);
+                if !self.may_apply(cluster.as_ref(), revision, &vanished) {
+                    return;
+                }
                 contents.into_iter().chain(vanished).for_each(|change| self.shared.apply(change));
+                self.belongs_to(cluster);
                 self.reached(revision);
                 if !self.shared.set_synced(true) {
                     tracing::info!(revision = revision.0, "the routes are in step with their source");
                 }
             }
+            // What follows refused routes is not applied either: it would tell half of a story.
+            FeedEvent::Changes { .. } if self.shared.refused.is_refusing() => self.last_event = Some(Instant::now()),
             FeedEvent::Changes { changes, revision } => {
-                changes.into_iter().for_each(|change| self.shared.apply(change));
-                self.reached(revision);
+                if self.may_apply(None, revision, &changes) {
+                    changes.into_iter().for_each(|change| self.shared.apply(change));
+                    self.reached(revision);
+                }
             }
             FeedEvent::Lost { reason } => {
-                metrics.feed_lost.inc();
+                self.shared.metrics.feed_lost.inc();
                 self.shared.set_synced(false);
                 tracing::warn!(reason, "the source of the routes is lost; serving what is known");
             }
+        }
+    }
+
+    /// Asks the guard, and an operator's word where there is one. `changes` are those that remove.
+    fn may_apply(&mut self, cluster: Option<&ClusterId>, revision: Revision, changes: &[Change]) -> bool {
+        let (shared, metrics) = (&self.shared, &self.shared.metrics);
+        let removed = |change: &&Change| matches!(change, Change::TenantRemoved(_));
+        let drops = changes.iter().filter(removed).count();
+        let table = Mark::new(shared.cluster().as_ref(), shared.revision(), shared.table.placed());
+        let limits = shared.settings.load().mass_drop;
+        let judged = guard::judge(table, Mark::new(cluster, revision, drops), limits);
+        let Err(refusal) = judged else {
+            self.accepted();
+            return true;
+        };
+        if shared.refused.is_allowed(&refusal) {
+            tracing::warn!(%refusal, "routes that were refused are applied on an operator's word");
+            self.accepted();
+            return true;
+        }
+        refusal.reasons.iter().for_each(|reason| metrics.feed_refused(*reason));
+        shared.set_synced(false);
+        if shared.refused.set(refusal.clone()) {
+            tracing::error!(
+                %refusal,
+                "routes are refused; serving what is known. If this is meant: `cellway router accept-routes`"
+            );
+        }
+        self.last_event = Some(Instant::now());
+        self.refused_at = Some(Instant::now());
+        false
+    }
+
+    fn accepted(&mut self) {
+        self.shared.refused.clear();
+        self.shared.metrics.feed_refusing.set(0);
+        self.refused_at = None;
+    }
+
+    /// The table is of this cluster. A feed that does not know leaves it as it was.
+    fn belongs_to(&mut self, cluster: Option<ClusterId>) {
+        if cluster.is_some() && cluster != self.shared.cluster() {
+            self.shared.set_cluster(cluster);
+            self.saved_version = None;
         }
     }
 
@@ -153,17 +243,21 @@ impl Keeper {
     async fn save(&mut self) {
         let version = self.shared.table.version();
         let Some(path) = self.shared.snapshot_path.clone() else { return };
-        if version == self.saved_version || !self.shared.is_loaded() {
+        if self.saved_version == Some(version) || !self.shared.is_loaded() {
             return;
         }
         let shared = Arc::clone(&self.shared);
         let saved = tokio::task::spawn_blocking(move || {
             // The revision first: what is applied meanwhile is then newer than the snapshot claims, never older.
             let revision = shared.revision();
-            snapshot::save(&path, &Snapshot { revision, contents: shared.table.contents() })
+            let cluster = shared.cluster();
+            snapshot::save(&path, &Snapshot { revision, cluster, contents: shared.table.contents() })
         });
         match saved.await {
-            Ok(Ok(())) => self.saved_version = version,
+            Ok(Ok(())) => {
+                self.saved_version = Some(version);
+                self.shared.metrics.snapshot_saved();
+            }
             Ok(Err(error)) => {
                 self.shared.metrics.snapshot_failures.inc();
                 tracing::warn!(%error, "cannot write the snapshot of the routes");

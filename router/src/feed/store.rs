@@ -2,21 +2,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cellway_core::cell::Cell;
 use cellway_core::hostname::Hostname;
-use cellway_core::ids::{CellName, Revision, TenantId};
+use cellway_core::ids::{CellName, ClusterId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::PlacementRecord;
 use cellway_store::records::{HostClaim, Record};
 use cellway_store::{Event, FollowEvent, FollowOptions, Follower, Store, keys};
 use tokio::sync::mpsc::Sender;
+use tokio::time::sleep;
 
 use super::FeedEvent;
 use crate::table::{CellRoute, Change, Subject, TenantRoute};
 
 /// How long nothing may come before the watch is doubted. The leader's heartbeat comes more often.
 pub const SILENCE_MS: u64 = 5_000;
+/// Between two questions for the store's id.
+const CLUSTER_RETRY_MS: u64 = 1_000;
 
 /// Tells what the store says, for ever.
 pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
@@ -25,7 +29,7 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
         silence_limit_ms: Some(SILENCE_MS),
         ..FollowOptions::default()
     };
-    let mut follower = Follower::new(store, keys::ROUTES, options);
+    let mut follower = Follower::new(Arc::clone(&store), keys::ROUTES, options);
     loop {
         let event = match follower.next().await {
             FollowEvent::Snapshot { entries, revision } => {
@@ -38,7 +42,7 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
                         Put::NotARoute => {}
                     }
                 }
-                FeedEvent::Snapshot { contents, unreadable, revision }
+                FeedEvent::Snapshot { contents, unreadable, revision, cluster: Some(cluster_of(&*store).await) }
             }
             FollowEvent::Batch(batch) => {
                 let changes = batch.events.iter().filter_map(change).collect();
@@ -49,6 +53,17 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+/// Asks until there is an answer: without it, a listing cannot be told from one of another cluster.
+async fn cluster_of(store: &dyn Store) -> ClusterId {
+    loop {
+        match store.cluster().await {
+            Ok(cluster) => return cluster,
+            Err(error) => tracing::warn!(error = chain(&error), "the store does not say which it is"),
+        }
+        sleep(Duration::from_millis(CLUSTER_RETRY_MS)).await;
     }
 }
 

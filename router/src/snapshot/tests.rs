@@ -9,7 +9,8 @@ fn snapshot(revision: u64) -> Snapshot {
     let text = "{\"cell\":\"a\",\"endpoints\":[\"127.0.0.1:1\"],\"kind\":\"agent\"}\n\
                 {\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":7,\"held\":true,\"revision\":9}\n\
                 {\"tenant\":\"old\",\"epoch\":3,\"gone\":true}\n{\"host\":\"shop.example\",\"tenant\":\"acme\"}\n";
-    Snapshot { revision: Revision(revision), contents: lines::parse(text).unwrap() }
+    let cluster = Some("eu-1".parse().unwrap());
+    Snapshot { revision: Revision(revision), cluster, contents: lines::parse(text).unwrap() }
 }
 
 #[test]
@@ -21,11 +22,16 @@ fn a_flipped_bit_anywhere_is_noticed_and_the_older_snapshot_is_used() {
     assert_eq!(load(&path).0, Some(snapshot(2)));
     let good = fs::read(&path).unwrap();
     for at in 0..good.len() {
-        let mut bad = good.clone();
-        bad[at] ^= 1 << (at % 8);
-        fs::write(&path, &bad).unwrap();
-        let (used, refused) = load(&path);
-        assert_eq!((used, refused.len()), (Some(snapshot(1)), 1), "byte {at}");
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            assert!(decode(&bad).is_err(), "bit {bit} of byte {at}");
+            if bit == at % 8 {
+                fs::write(&path, &bad).unwrap();
+                let (used, refused) = load(&path);
+                assert_eq!((used, refused.len()), (Some(snapshot(1)), 1), "byte {at}");
+            }
+        }
     }
 }
 
@@ -49,10 +55,26 @@ fn a_crash_between_the_renames_leaves_the_older_one() {
 }
 
 #[test]
+fn the_last_good_snapshots_are_kept_and_used_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes");
+    (1..=5).for_each(|revision| save(&path, &snapshot(revision)).unwrap());
+    for age in 0..KEPT {
+        let newest = 5 - age as u64;
+        assert_eq!(load(&path).0, Some(snapshot(newest)));
+        assert_eq!(load(&path).1.len(), age);
+        fs::write(aged(&path, age), "edited").unwrap();
+    }
+    assert_eq!((load(&path).0, load(&path).1.len()), (None, KEPT));
+}
+
+#[test]
 fn a_newer_format_is_not_guessed() {
     let text = String::from_utf8(encode(&snapshot(1))).unwrap();
-    let newer = text.replacen("cellway-routes 1", "cellway-routes 2", 1);
-    assert!(matches!(decode(newer.as_bytes()), Err(BadSnapshot::Format(format)) if format == "2"));
+    let newer = text.replacen("cellway-routes 2", "cellway-routes 3", 1);
+    let refused = decode(newer.as_bytes()).unwrap_err();
+    assert!(matches!(&refused, BadSnapshot::Format(format) if format == "3"));
+    assert!(refused.to_string().contains("remove the file"), "{refused}");
 }
 
 proptest! {

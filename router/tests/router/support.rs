@@ -83,7 +83,7 @@ impl TestRouter {
     /// Tells a whole listing, and waits until it is applied.
     pub(crate) async fn list(&self, text: &str) {
         let contents = lines::parse(text).unwrap();
-        self.tell(|revision| FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision }).await;
+        self.tell(|revision| FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision, cluster: None }).await;
     }
 
     /// Tells changes, and waits until they are applied.

@@ -23,6 +23,7 @@ const LEASES: TableDefinition<'_, u64, u64> = TableDefinition::new("leases");
 const META_FORMAT: &str = "format";
 const META_REVISION: &str = "revision";
 const META_NEXT_LEASE: &str = "next_lease";
+const META_CLUSTER: &str = "cluster";
 
 const LOCK_FILE: &str = "store.lock";
 const DATABASE_FILE: &str = "store.redb";
@@ -80,12 +81,20 @@ pub(crate) struct Loaded {
     /// Each with its time to live, in ms.
     pub(crate) leases: Vec<(LeaseId, u64)>,
     pub(crate) next_lease: u64,
+    /// Its own number, made at random.
+    pub(crate) cluster: u64,
 }
 
 impl Loaded {
     /// What a store begins with.
     pub(crate) fn nothing() -> Self {
-        Self { revision: FIRST_REVISION, records: BTreeMap::new(), leases: Vec::new(), next_lease: 1 }
+        Self {
+            revision: FIRST_REVISION,
+            records: BTreeMap::new(),
+            leases: Vec::new(),
+            next_lease: 1,
+            cluster: rand::random(),
+        }
     }
 }
 
@@ -276,6 +285,10 @@ fn open_database(path: &Path) -> Result<(Database, Loaded, LogExtent), Trouble> 
     }
     let revision = Revision(number(META_REVISION)?);
     let next_lease = number(META_NEXT_LEASE)?;
+    let cluster = match meta.get(META_CLUSTER)?.map(|value| value.value()) {
+        Some(cluster) => cluster,
+        None => name_cluster(&database)?,
+    };
 
     let mut records = BTreeMap::new();
     for row in transaction.open_table(RECORDS)?.iter()? {
@@ -290,7 +303,16 @@ fn open_database(path: &Path) -> Result<(Database, Loaded, LogExtent), Trouble> 
         leases.push((LeaseId(id.value()), ttl_ms.value()));
     }
     let extent = measure_log(&transaction, revision)?;
-    Ok((database, Loaded { revision, records, leases, next_lease }, extent))
+    Ok((database, Loaded { revision, records, leases, next_lease, cluster }, extent))
+}
+
+/// Gives a store that has no id one for good.
+fn name_cluster(database: &Database) -> Result<u64, Trouble> {
+    let cluster = rand::random();
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(META_CLUSTER, cluster)?;
+    transaction.commit()?;
+    Ok(cluster)
 }
 
 fn measure_log(transaction: &ReadTransaction, end: Revision) -> Result<LogExtent, Trouble> {

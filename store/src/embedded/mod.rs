@@ -17,11 +17,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::contract::{Entry, LeaseId, Page, Store, Txn, check_ttl};
+use crate::contract::{Entry, LeaseId, Page, Store, Txn, check_ttl, cluster_id};
 use crate::embedded::disk::{Batch, Disk, Loaded, LogLimits, LogRead};
 use crate::embedded::state::{RingLimits, State};
 use crate::embedded::writer::{Command, Queued, Reply, Writer};
@@ -108,6 +108,7 @@ fn closed() -> StoreError {
 /// A store in this process. Dropping it finishes what is queued and lets go of the directory.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
+    cluster: ClusterId,
     published: watch::Receiver<Revision>,
     queue: Option<mpsc::Sender<Queued>>,
     places: Arc<Semaphore>,
@@ -152,6 +153,7 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::unavailable("start the store's writer", error))?;
         Ok(Self {
             shared,
+            cluster: cluster_id(loaded.cluster),
             published,
             queue: Some(queue),
             places: Arc::new(Semaphore::new(QUEUE_MAX)),
@@ -189,6 +191,10 @@ impl fmt::Debug for EmbeddedStore {
 
 #[async_trait]
 impl Store for EmbeddedStore {
+    async fn cluster(&self) -> Result<ClusterId, StoreError> {
+        Ok(self.cluster.clone())
+    }
+
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError> {
         let state = self.shared.state.read();
         Ok((state.records.get(key).map(|record| record.entry(key)), state.revision))

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 use etcd_client::{GetOptions, GetResponse};
 
-use crate::contract::{Entry, Key, LeaseId, PAGE_ENTRIES_MAX, Page, Store, Txn, check_key, check_ttl};
+use crate::contract::{Entry, Key, LeaseId, PAGE_ENTRIES_MAX, Page, Store, Txn, check_key, check_ttl, cluster_id};
 use crate::error::StoreError;
 use crate::etcd::links::Links;
 use crate::etcd::translate::{KeySpace, is_too_large, lease_number, number, revision};
@@ -28,7 +28,7 @@ pub use links::REQUEST_ATTEMPTS_MAX;
 /// Requests that one page may take at split points; the page is short then.
 const REQUESTS_PER_PAGE_MAX: usize = 64;
 
-/// Any key: read for the store's revision that comes with the answer.
+/// Any key: read for what comes with the answer, the revision and the cluster.
 const REVISION_PROBE: &str = "-";
 
 /// A store kept by an etcd cluster.
@@ -117,6 +117,19 @@ impl fmt::Debug for EtcdStore {
 
 #[async_trait]
 impl Store for EtcdStore {
+    async fn cluster(&self) -> Result<ClusterId, StoreError> {
+        let probe = &self.keys.full(REVISION_PROBE);
+        let read = self
+            .links
+            .retried("read from etcd", |mut clients| async move { clients.kv.get(probe.as_str(), None).await });
+        let answer = read.await?;
+        let number = answer.header().map(etcd_client::ResponseHeader::cluster_id);
+        number.map(cluster_id).ok_or_else(|| StoreError::Corrupt {
+            place: "etcd".to_owned(),
+            detail: "its answer does not name its cluster".to_owned(),
+        })
+    }
+
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError> {
         check_key(key)?;
         let full = &self.keys.full(key);

@@ -21,6 +21,12 @@ pub(crate) async fn a_read_tells_the_record_and_the_revision_it_was_read_at(stor
     assert_eq!((entry.create_revision, entry.mod_revision), (first, second));
 }
 
+pub(crate) async fn a_store_keeps_its_id(store: Arc<dyn Store>) {
+    let id = store.cluster().await.unwrap();
+    put(&*store, "a", "1").await;
+    assert_eq!(store.cluster().await.unwrap(), id);
+}
+
 pub(crate) async fn a_commit_at_the_expected_revision_succeeds_and_a_stale_one_conflicts(store: Arc<dyn Store>) {
     let first = put(&*store, "a", "1").await;
     let swap = Txn::new().require_revision("a", first).put("a", *b"2");

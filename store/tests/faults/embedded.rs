@@ -50,6 +50,15 @@ async fn a_second_open_of_a_directory_is_refused_with_its_path() {
 }
 
 #[tokio::test]
+async fn a_store_has_its_id_for_good_and_another_one_has_another() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = EmbeddedStore::open(dir.path()).unwrap().cluster().await.unwrap();
+    assert_eq!(EmbeddedStore::open(dir.path()).unwrap().cluster().await.unwrap(), id);
+    assert_ne!(EmbeddedStore::open(other.path()).unwrap().cluster().await.unwrap(), id);
+    assert_ne!(EmbeddedStore::in_memory().unwrap().cluster().await.unwrap(), id);
+}
+
+#[tokio::test]
 async fn a_watcher_of_a_closed_store_is_told() {
     let store = EmbeddedStore::in_memory().unwrap();
     let mut stream = store.watch("", Revision(1)).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cellway_core::ids::Revision;
+use cellway_core::ids::{ClusterId, Revision};
 use cellway_store::{
     EmbeddedStore, Entry, FollowEvent, FollowOptions, Follower, History, LeaseId, Page, Store, StoreError, Txn,
     WatchBatch, WatchStream,
@@ -56,6 +56,10 @@ impl Faulty {
 
 #[async_trait]
 impl Store for Faulty {
+    async fn cluster(&self) -> Result<ClusterId, StoreError> {
+        self.check_up()?;
+        self.inner.cluster().await
+    }
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError> {
         self.check_up()?;
         self.inner.get(key).await

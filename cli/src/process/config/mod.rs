@@ -6,6 +6,7 @@ mod app;
 mod clients;
 mod control_plane;
 mod fields;
+mod operation;
 mod router;
 
 pub(crate) use agent::{AgentFile, DriverFile};

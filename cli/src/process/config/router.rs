@@ -2,6 +2,7 @@
 
 use super::clients::{self, CookiesFile, NamingFile, TrustedFieldFile};
 use super::fields::{DomainFields, EtcdFields, HostField, Loopback, NetworkField, reserved_labels};
+use super::operation::{AccessLogFile, LogField, MassDropFile};
 use super::{Role, RoleFile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -37,6 +38,16 @@ pub(crate) struct RouterFile {
     pub(crate) hold: HoldFile,
     #[serde(default)]
     pub(crate) overload: OverloadFile,
+    #[serde(default)]
+    pub(crate) drain_ms: Option<u64>,
+    #[serde(default)]
+    pub(crate) drain_delay_ms: Option<u64>,
+    #[serde(default)]
+    pub(crate) access_log: Option<AccessLogFile>,
+    #[serde(default)]
+    pub(crate) mass_drop: MassDropFile,
+    #[serde(default)]
+    pub(crate) log: Option<LogField>,
 }
 
 /// Where a router learns routes.

@@ -16,6 +16,23 @@ fn the_documented_example_is_read() {
 }
 
 #[test]
+fn only_the_first_line_names_the_cluster() {
+    let acme = "{\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":1}";
+    let (cluster, table) = parse_listing(&format!("{{\"cluster\":\"eu-1\"}}\n{acme}\n")).unwrap();
+    assert_eq!((cluster.unwrap().as_str(), table.len()), ("eu-1", 1));
+    assert_eq!(parse_listing(acme).unwrap(), (None, parse(acme).unwrap()));
+    assert_eq!(parse_listing("").unwrap(), (None, Vec::new()));
+    let cases = [
+        (format!("{acme}\n{{\"cluster\":\"eu-1\"}}"), 2),
+        ("{\"cluster\":\"EU 1\"}".to_owned(), 1),
+        (format!("{{\"cluster\":\"eu-1\"}}\n\n{acme}\n{acme}"), 4),
+    ];
+    for (bad, line) in cases {
+        assert_eq!(parse_listing(&bad).unwrap_err().line, line, "{bad}");
+    }
+}
+
+#[test]
 fn an_error_names_its_line() {
     let good = "{\"tenant\":\"acme\",\"cell\":\"a\",\"epoch\":1}";
     for bad in [
