@@ -12,8 +12,10 @@ use crate::gate::table::GateTable;
 use crate::health::Health;
 use crate::metrics::{self, GateMetrics};
 use crate::orders::{Means, Orders, Orphans};
+use crate::transfer::TransferClient;
 use crate::{admin, listener, load, transfer};
 use anyhow::Context;
+use cellway_api::identity::Callers;
 use cellway_proxy::serve::DRAIN_MS;
 use cellway_proxy::{Listeners, ServeOptions};
 use prometheus::Registry;
@@ -21,6 +23,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// The drain of a stopping gate is as long as the app's longest request, but no longer than this.
@@ -89,8 +92,13 @@ impl Agent {
         let _shut_on_drop = ShutOnDrop(Arc::clone(&parts.table));
         let mut chores = JoinSet::new();
         let pages = admin::pages(registry.clone(), Arc::clone(&parts.health));
-        spawn_listener(&mut chores, admin, pages);
-        spawn_listener(&mut chores, transfer, parts.transfers());
+        let cells = config.identity.as_ref().map(|identity| Arc::new(identity.server_config(Callers::Cells)).into());
+        spawn_listener(&mut chores, admin, None, pages);
+        spawn_listener(&mut chores, transfer, cells, parts.transfers());
+        if let Some(identity) = config.identity.clone() {
+            let fresh = metrics::watch_identity(&registry, identity)?;
+            chores.spawn(async move { Ok(fresh.await) });
+        }
         parts.spawn_feed(&mut chores, &config, addresses);
         parts.spawn_reports(&mut chores, &registry)?;
         let ended = serve_gate(gate, parts.gate.clone(), &mut chores, shutdown).await;
@@ -130,7 +138,9 @@ impl Parts {
         let identity = disk.start(&config.cell)?;
         tracing::info!(cell = %config.cell, instance = %identity.instance, run = identity.run, "agent starts");
         let faults = config.faults();
-        let driver = Driver::open(&config.driver, Arc::clone(&disk), faults).await?;
+        let driver =
+            Driver::open(&config.driver, Arc::clone(&disk), TransferClient::new(config.identity.as_ref())?, faults)
+                .await?;
         let table = Arc::new(GateTable::new(config.cell.clone(), disk.fences()?, faults));
         let facts = Arc::new(Facts::default());
         let means = Means {
@@ -149,7 +159,8 @@ impl Parts {
             metrics: GateMetrics::new(registry)?,
             cut: Arc::new(AtomicBool::new(false)),
         };
-        let control_plane = Arc::new(ControlPlane::new(config.cell.clone(), &config.control_plane)?);
+        let control_plane =
+            Arc::new(ControlPlane::new(config.cell.clone(), &config.control_plane, config.identity.clone())?);
         let health = Arc::new(Health::default());
         Ok(Self { disk, identity, driver, table, health, facts, control_plane, means, gate })
     }
@@ -194,9 +205,14 @@ impl Parts {
     }
 }
 
-fn spawn_listener(chores: &mut JoinSet<anyhow::Result<()>>, listener: TcpListener, answer: listener::Answer) {
+fn spawn_listener(
+    chores: &mut JoinSet<anyhow::Result<()>>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answer: listener::Answer,
+) {
     chores.spawn(async move {
-        let never = listener::serve(listener, answer).await.context("a listener failed")?;
+        let never = listener::serve(listener, tls, answer).await.context("a listener failed")?;
         match never {}
     });
 }

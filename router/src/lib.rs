@@ -26,6 +26,7 @@ mod metrics;
 mod shared;
 pub mod snapshot;
 pub mod table;
+pub mod tls;
 mod upload;
 
 pub use errand::REQUEST_ID_MAX_BYTES;

@@ -47,7 +47,7 @@ async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> anyhow::Result<b
 
 /// Waits for `GET /readyz` at an address to be answered 200.
 pub(super) async fn wait_ready_at(address: SocketAddr) -> anyhow::Result<()> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = cellway_api::http::client_builder(None).build()?;
     let url = format!("http://{address}/readyz");
     wait_until(&url, async || Ok(http.get(&url).send().await?.status().is_success())).await
 }
