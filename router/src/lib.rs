@@ -22,6 +22,7 @@ mod failure;
 pub mod feed;
 mod forward;
 pub mod hold;
+pub mod https_policy;
 mod metrics;
 mod shared;
 pub mod snapshot;

@@ -38,6 +38,8 @@ pub struct CertificateStore {
     absent: Cache<Box<str>, u64>,
     began: Instant,
     metrics: TlsMetrics,
+    #[cfg(test)]
+    passed_ms: AtomicU64,
 }
 
 /// A certificate that the configuration names.
@@ -108,11 +110,16 @@ impl CertificateStore {
             absent: Cache::new(ABSENT_MAX),
             began: Instant::now(),
             metrics,
+            #[cfg(test)]
+            passed_ms: AtomicU64::new(0),
         })
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        #[cfg(test)]
+        let now_ms = now_ms + self.passed_ms.load(Ordering::Relaxed);
+        now_ms
     }
 
     /// The certificate for a server name; the default one for a name that has none, and for no name.
@@ -226,6 +233,22 @@ impl CertificateStore {
             self.metrics.expiry_seconds.set(first.saturating_sub(now_s()));
         }
         self.metrics.cached.set(i64::try_from(self.present.len()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+impl CertificateStore {
+    pub(super) fn refused_count(&self) -> u64 {
+        self.metrics.refused.get()
+    }
+
+    pub(super) fn cached_count(&self) -> usize {
+        self.present.len()
+    }
+
+    /// As if [`RECHECK_MS`] and [`ABSENT_MS`] were over.
+    pub(super) fn let_time_pass(&self) {
+        self.passed_ms.fetch_add(RECHECK_MS, Ordering::Relaxed);
     }
 }
 
