@@ -10,6 +10,7 @@ mod verify;
 
 pub use files::{IdentityError, IdentityFiles};
 pub use live::{EXPIRY_WARNING_S, LiveIdentity, RELOAD_EVERY_MS, trusting};
+pub use rustls::ClientConfig;
 pub use verify::{Callers, Servers, WrongIdentity};
 
 use crate::certificate::CertificateFacts;

@@ -15,9 +15,10 @@ use crate::orders::{Means, Orders, Orphans};
 use crate::transfer::TransferClient;
 use crate::{admin, listener, load, transfer};
 use anyhow::Context;
-use cellway_api::identity::Callers;
+use cellway_api::identity::{Callers, LiveIdentity};
+use cellway_core::hostname::Hostname;
 use cellway_proxy::serve::DRAIN_MS;
-use cellway_proxy::{Listeners, ServeOptions};
+use cellway_proxy::{Covers, Listeners, Protocol, ServeOptions, ServerTls};
 use prometheus::Registry;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Agent {
         let _shut_on_drop = ShutOnDrop(Arc::clone(&parts.table));
         let mut chores = JoinSet::new();
         let pages = admin::pages(registry.clone(), Arc::clone(&parts.health));
+        let routers = config.identity.as_ref().map(for_routers);
         let cells = config.identity.as_ref().map(|identity| Arc::new(identity.server_config(Callers::Cells)).into());
         spawn_listener(&mut chores, admin, None, pages);
         spawn_listener(&mut chores, transfer, cells, parts.transfers());
@@ -101,7 +103,7 @@ impl Agent {
         }
         parts.spawn_feed(&mut chores, &config, addresses);
         parts.spawn_reports(&mut chores, &registry)?;
-        let ended = serve_gate(gate, parts.gate.clone(), &mut chores, shutdown).await;
+        let ended = serve_gate(gate, parts.gate.clone(), &mut chores, routers, shutdown).await;
         parts.table.shut();
         chores.shutdown().await;
         ended?;
@@ -217,16 +219,32 @@ fn spawn_listener(
     });
 }
 
+/// A gate's side of TLS: routers alone get in, and what they ask for is theirs to say.
+fn for_routers(identity: &Arc<LiveIdentity>) -> ServerTls {
+    let mut config = identity.server_config(Callers::Routers);
+    config.alpn_protocols = [Protocol::Http2, Protocol::Http1].map(|protocol| protocol.alpn().to_vec()).into();
+    ServerTls { config: Arc::new(config), covers: Arc::new(AnyHost) }
+}
+
+struct AnyHost;
+
+impl Covers for AnyHost {
+    fn covers(&self, _: Option<&str>, _: &Hostname) -> bool {
+        true
+    }
+}
+
 /// Serves until `shutdown` and the end of the drain, or until one of the `chores` fails.
 async fn serve_gate(
     listeners: Listeners,
     parts: GateParts,
     chores: &mut JoinSet<anyhow::Result<()>>,
+    routers: Option<ServerTls>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
     let drain_ms = parts.longest_request_ms.saturating_add(1_000).clamp(DRAIN_MS, DRAIN_MAX_MS);
-    let options = ServeOptions { drain_ms, ..ServeOptions::default() };
+    let options = ServeOptions { drain_ms, tls: routers, ..ServeOptions::default() };
     let table = Arc::clone(&parts.table);
     let make = move |context| GateHandler::new(parts.clone(), context);
     let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);

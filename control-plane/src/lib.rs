@@ -97,7 +97,9 @@ impl ControlPlane {
         tasks.spawn(loops::janitor::run(replica.clone(), shutdown.clone()));
         if let Some(identity) = identity.clone() {
             let fresh = shutdown.clone().run_until_cancelled_owned(metrics::watch_identity(&registry, identity)?);
-            tasks.spawn(async move { drop(fresh.await) });
+            tasks.spawn(async move {
+                let _ = fresh.await;
+            });
         }
         let served = http::serve(replica, registry, self.listener, identity, shutdown.clone()).await;
         shutdown.cancel();

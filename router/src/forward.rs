@@ -5,7 +5,6 @@
 //! method; what may have been admitted is never sent again.
 
 use std::cell::Cell as Counter;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,8 +18,8 @@ use cellway_proxy::hygiene::{self, Authority};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes};
 use cellway_proxy::{
-    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, RequestBody, ResponseBody, SendError,
-    ThreadContext,
+    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, RequestBody, ResponseBody,
+    SendError, ThreadContext,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
@@ -52,10 +51,14 @@ impl Handler for Forwarder {
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let began = Instant::now();
         let id = request_id(request.headers());
-        let response = match self.route(request, peer, &id).await {
+        let has_tls = peer.tls.is_some();
+        let mut response = match self.route(request, peer, &id).await {
             Ok(response) => response,
             Err(failure) => failure.page(&id),
         };
+        if has_tls {
+            self.shared.https.mark(response.headers_mut());
+        }
         metrics.answered(response.status());
         metrics.request_seconds.observe(began.elapsed().as_secs_f64());
         response
@@ -75,6 +78,11 @@ impl Forwarder {
         let authority = hygiene::authority(&head)?;
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
+        }
+        if peer.tls.is_none()
+            && let Some(elsewhere) = self.shared.https.redirected(&authority.host, &head.uri)
+        {
+            return Ok(elsewhere);
         }
         let tenant = self.tenant_of(&authority)?;
 
@@ -176,10 +184,9 @@ impl Forwarder {
         if !target.held {
             errand.upload.settle(&self.shared.replay).await?;
         }
-        for endpoint in self.in_order(cell) {
+        for destination in self.in_order(cell, errand.protocol()) {
             let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
             let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
-            let destination = Destination::from(endpoint).over(errand.protocol());
             let response = match self.exchange(destination, request, underway).await? {
                 Some(response) => response,
                 None if errand.upload.take_back(lent) => continue,
@@ -199,10 +206,13 @@ impl Forwarder {
     }
 
     /// The cell's endpoints, those last that could not be reached a moment ago.
-    fn in_order(&self, cell: &Cell) -> Vec<SocketAddr> {
-        let mut endpoints: Vec<SocketAddr> = cell.endpoints_in_turn().collect();
+    fn in_order(&self, cell: &Cell, protocol: Protocol) -> Vec<Destination> {
+        let named = self.shared.gates_have_tls && cell.route.kind == CellKind::Agent;
+        let server_name = named.then(|| cell.server_name());
+        let to = |address| Destination { address, protocol, server_name: server_name.clone() };
+        let mut endpoints: Vec<Destination> = cell.endpoints_in_turn().map(to).collect();
         if endpoints.len() > 1 {
-            endpoints.sort_by_key(|endpoint| self.pool.is_shunned(*endpoint));
+            endpoints.sort_by_key(|endpoint| self.pool.is_shunned(endpoint.clone()));
         }
         endpoints
     }

@@ -1,8 +1,9 @@
 //! What a router says about HTTPS: where a request in clear is sent, and what browsers are told to remember.
 
 use cellway_core::hostname::Hostname;
-use http::HeaderValue;
+use cellway_proxy::ResponseBody;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 
 /// Certificate authorities fetch their challenges in clear, and may follow no redirect to a name that has no
 /// certificate yet.
@@ -20,6 +21,35 @@ pub struct Hsts {
     pub include_subdomains: bool,
     /// Whether browsers may ship it.
     pub preload: bool,
+}
+
+/// The policy of one router.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HttpsPolicy {
+    redirect_port: Option<u16>,
+    hsts: Option<HeaderValue>,
+}
+
+impl HttpsPolicy {
+    pub(crate) fn new(redirect_port: Option<u16>, hsts: Option<Hsts>) -> Self {
+        Self { redirect_port, hsts: hsts.map(|hsts| hsts.value()) }
+    }
+
+    /// The answer to a request in clear that is not served in clear.
+    pub(crate) fn redirected(&self, host: &Hostname, uri: &Uri) -> Option<Response<ResponseBody>> {
+        let location = redirect(host, uri.path_and_query(), self.redirect_port?)?;
+        let mut response = Response::new(ResponseBody::Empty);
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(header::LOCATION, location);
+        Some(response)
+    }
+
+    /// Adds the policy to an answer over TLS, unless the app has its own.
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
+        if let Some(hsts) = &self.hsts {
+            headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        }
+    }
 }
 
 impl Hsts {

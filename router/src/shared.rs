@@ -9,6 +9,7 @@ use cellway_core::ids::Revision;
 use cellway_core::route::Domains;
 
 use crate::hold::Holds;
+use crate::https_policy::HttpsPolicy;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::upload::ReplayBudget;
@@ -20,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) domains: Domains,
     pub(crate) origin: Option<SocketAddr>,
+    pub(crate) https: HttpsPolicy,
+    /// Gates are reached over TLS.
+    pub(crate) gates_have_tls: bool,
     pub(crate) stall_ms: u64,
     pub(crate) snapshot_path: Option<PathBuf>,
     #[cfg(feature = "test-faults")]

@@ -10,7 +10,7 @@ pub use certificates::{ABSENT_MS, CACHED_CERTIFICATES, CertificateStore, RECHECK
 pub use tickets::{SECRET_MIN_BYTES, TICKET_KEY_S, TicketError};
 
 use cellway_api::certificate::{self, BadCertificate, CertificateError};
-use cellway_proxy::ServerTls;
+use cellway_proxy::{Protocol, ServerTls};
 use folder::Folder;
 use metrics::TlsMetrics;
 use prometheus::Registry;
@@ -28,7 +28,7 @@ use tickets::Tickets;
 const REFRESH_MS: u64 = 2_000;
 
 /// What is offered, the better one first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [Protocol; 2] = [Protocol::Http2, Protocol::Http1];
 
 /// How a router serves TLS.
 #[derive(Debug, Clone)]
@@ -119,8 +119,8 @@ pub enum TlsError {
     /// The tickets' secret.
     #[error(transparent)]
     Tickets(#[from] TicketError),
-    /// The metrics cannot be registered.
-    #[error("the metrics of TLS cannot be registered")]
+    /// The metrics cannot be made.
+    #[error("the metrics of TLS cannot be made")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -146,8 +146,8 @@ pub struct FrontTls {
 }
 
 impl FrontTls {
-    /// Reads what `config` names. Metrics are registered with `registry`.
-    pub fn open(config: &TlsConfig, registry: &Registry) -> Result<Self, TlsError> {
+    /// Reads what `config` names.
+    pub fn open(config: &TlsConfig) -> Result<Self, TlsError> {
         if config.certificates.is_empty() && config.folder.is_none() && config.default.is_none() {
             return Err(TlsError::NoCertificates);
         }
@@ -156,7 +156,7 @@ impl FrontTls {
             config.default.as_ref(),
             config.folder.clone().map(Folder),
             config.cached_certificates,
-            TlsMetrics::new(registry)?,
+            TlsMetrics::new()?,
         )?);
         let tickets = Arc::new(Tickets::open(config.ticket_secret.clone())?);
         let versions: &[_] = match config.min_version {
@@ -172,7 +172,7 @@ impl FrontTls {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let mut made = builder.with_cert_resolver(Arc::clone(&store) as _);
-        made.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        made.alpn_protocols = PROTOCOLS.map(|protocol| protocol.alpn().to_vec()).into();
         made.ticketer = Arc::clone(&tickets) as _;
         Ok(Self { store, tickets, config: Arc::new(made) })
     }
@@ -180,6 +180,11 @@ impl FrontTls {
     /// What a listener needs.
     pub fn server(&self) -> ServerTls {
         ServerTls { config: Arc::clone(&self.config), covers: Arc::clone(&self.store) as _ }
+    }
+
+    /// Shows what is counted.
+    pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.store.register(registry)
     }
 
     /// Looks at the files that the configuration names, again and again, for ever. What has become bad is logged, and

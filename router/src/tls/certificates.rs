@@ -115,6 +115,10 @@ impl CertificateStore {
         })
     }
 
+    pub(crate) fn register(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
+        self.metrics.register(registry)
+    }
+
     fn now_ms(&self) -> u64 {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         #[cfg(test)]

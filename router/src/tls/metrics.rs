@@ -12,17 +12,9 @@ pub(crate) struct TlsMetrics {
 }
 
 impl TlsMetrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("cellway_router_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(format!("cellway_router_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| IntCounter::new(format!("cellway_router_{name}"), help);
+        let gauge = |name: &str, help: &str| IntGauge::new(format!("cellway_router_{name}"), help);
         Ok(Self {
             unknown_names: counter("tls_unknown_names_total", "Handshakes for a name without a certificate.")?,
             refused: counter("certificates_refused_total", "Certificate files that could not be used.")?,
@@ -32,5 +24,12 @@ impl TlsMetrics {
                 "How long the first of the certificates in use is still good for.",
             )?,
         })
+    }
+
+    pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.unknown_names.clone()))?;
+        registry.register(Box::new(self.refused.clone()))?;
+        registry.register(Box::new(self.cached.clone()))?;
+        registry.register(Box::new(self.expiry_seconds.clone()))
     }
 }

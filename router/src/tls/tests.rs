@@ -71,7 +71,7 @@ fn write_key(path: &Path, text: &str) {
 }
 
 fn open(config: &TlsConfig) -> FrontTls {
-    FrontTls::open(config, &Registry::new()).expect("usable TLS")
+    FrontTls::open(config).expect("usable TLS")
 }
 
 /// Two ends that have shaken hands.
@@ -304,7 +304,7 @@ fn two_thousand_certificates_are_read_one_by_one_and_kept_within_bounds() {
 #[test]
 fn what_cannot_be_served_is_refused_at_the_start() {
     let stage = Stage::new();
-    let complaint = |config: &TlsConfig| FrontTls::open(config, &Registry::new()).err().expect("bad").to_string();
+    let complaint = |config: &TlsConfig| FrontTls::open(config).err().expect("bad").to_string();
     assert!(complaint(&TlsConfig::default()).contains("needs certificates"));
     let nowhere = TlsConfig { folder: Some(stage.path("nowhere")), ..TlsConfig::default() };
     assert!(complaint(&nowhere).contains("nowhere"));

@@ -6,12 +6,14 @@ mod app;
 mod control_plane;
 mod fields;
 mod router;
+mod tls;
 
 pub(crate) use agent::{AgentFile, DriverFile};
 pub(crate) use app::AppFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
 pub(crate) use fields::EtcdFields;
 pub(crate) use router::{FeedFile, RouterFile};
+pub(crate) use tls::TlsFile;
 
 use crate::output::{self, Failure};
 use anyhow::Context;
@@ -78,6 +80,10 @@ pub(crate) trait RoleFile: DeserializeOwned {
     const ROLE: Role;
     /// The role that the file names.
     fn role(&self) -> Role;
+    /// What is wrong with keys that are good one by one.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Runs `cellway config …`.
@@ -111,6 +117,7 @@ pub(crate) fn load<T: RoleFile>(file: &Path) -> anyhow::Result<T> {
         loaded.role(),
         T::ROLE
     );
+    loaded.check().map_err(|problem| anyhow::anyhow!("{}: {problem}", file.display()))?;
     Ok(loaded)
 }
 

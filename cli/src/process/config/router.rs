@@ -1,7 +1,7 @@
 //! The router's file.
 
-use super::fields::{DomainFields, EtcdFields, HostField, Loopback, reserved_labels};
-use super::{Role, RoleFile};
+use super::fields::{Address, DomainFields, EtcdFields, HostField, IdentityFields, Loopback, reserved_labels};
+use super::{Role, RoleFile, TlsFile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +11,15 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouterFile {
     role: Role,
-    pub(crate) listen: Loopback,
+    pub(crate) listen: Address,
+    #[serde(default)]
+    pub(crate) allow_clear: bool,
+    #[serde(default)]
+    pub(crate) listen_tls: Option<Address>,
+    #[serde(default)]
+    pub(crate) tls: Option<TlsFile>,
+    #[serde(default)]
+    pub(crate) identity: Option<IdentityFields>,
     pub(crate) admin: Loopback,
     #[serde(default)]
     pub(crate) threads: Option<std::num::NonZeroU16>,
@@ -55,5 +63,16 @@ impl RoleFile for RouterFile {
     const ROLE: Role = Role::Router;
     fn role(&self) -> Role {
         self.role
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let redirects = self.tls.as_ref().is_some_and(|tls| tls.redirect);
+        if self.listen_tls.is_some() != self.tls.is_some() {
+            return Err("`listen_tls` and `tls` belong together: where HTTPS is served, and with what".into());
+        }
+        if self.allow_clear || redirects {
+            return Ok(());
+        }
+        self.listen.need_loopback("listen", "`tls` with `redirect: true`, or `allow_clear: true`,")
     }
 }

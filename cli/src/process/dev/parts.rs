@@ -95,6 +95,7 @@ fn bind_cell(args: &DevArgs, layout: &Layout, index: usize, name: &CellName) -> 
         longest_request_ms: LONGEST_REQUEST_MS,
         advertise_gate: None,
         advertise_transfer: None,
+        identity: None,
         #[cfg(feature = "test-faults")]
         faults,
     })?;
