@@ -33,7 +33,7 @@ pub struct Certificate {
     /// What a handshake needs.
     pub key: Arc<CertifiedKey>,
     /// What the first of the chain says about itself.
-    pub facts: CertificateFacts,
+    pub facts: Arc<CertificateFacts>,
 }
 
 /// What a certificate says about itself.
@@ -131,7 +131,7 @@ impl Certificate {
         })?;
         let facts = CertificateFacts::of(&chain[0])?;
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(BadCertificate::Key)?;
-        Ok(Self { key: Arc::new(key), facts })
+        Ok(Self { key: Arc::new(key), facts: Arc::new(facts) })
     }
 }
 

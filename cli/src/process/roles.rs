@@ -143,8 +143,8 @@ fn agent_config(file: AgentFile) -> anyhow::Result<AgentConfig> {
             config::DriverFile::Sqlite(fields) => DriverConfig::Sqlite { live_dir: fields.live_dir },
         },
         longest_request_ms: file.app.longest_request_ms,
-        advertise_gate: file.advertise_gate,
-        advertise_transfer: file.advertise_transfer,
+        advertise_gate: file.advertise_gate.map(|address| address.0.to_string()),
+        advertise_transfer: file.advertise_transfer.map(|address| address.0.to_string()),
         identity,
         #[cfg(feature = "test-faults")]
         faults: cellway_cell_agent::Faults::default(),

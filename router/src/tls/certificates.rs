@@ -132,23 +132,37 @@ impl CertificateStore {
         named.or_else(|| self.default.as_ref().map(|pair| pair.0.load().certificate.clone()))
     }
 
-    /// A certificate that covers `host`: one that is named in the configuration, then one filed under the host
-    /// itself, under the wildcard above it, under its parent's name or under the wildcard below it.
+    /// A certificate that covers `host`. Its own name goes before a wildcard, and what the configuration names before
+    /// the folder. There a host may also be covered by what is filed under its parent, or under the wildcard below it.
     fn named(&self, host: &str) -> Option<Certificate> {
-        let pairs = self.pairs.iter().map(|pair| pair.0.load());
-        if let Some(pair) = pairs.into_iter().find(|filed| filed.certificate.facts.covers(host)) {
-            return Some(pair.certificate.clone());
-        }
+        let own = |filed: &Filed| filed.certificate.facts.names.iter().any(|name| **name == *host);
+        let covers = |filed: &Filed| filed.certificate.facts.covers(host);
+        self.pair(own)
+            .or_else(|| self.in_folder(host, [host]))
+            .or_else(|| self.pair(covers))
+            .or_else(|| self.near_in_folder(host))
+    }
+
+    fn pair(&self, is_right: impl Fn(&Filed) -> bool) -> Option<Certificate> {
+        let mut pairs = self.pairs.iter().map(|pair| pair.0.load());
+        pairs.find(|filed| is_right(filed)).map(|filed| filed.certificate.clone())
+    }
+
+    fn near_in_folder(&self, host: &str) -> Option<Certificate> {
+        self.folder.as_ref()?;
+        let below = format!("{WILDCARD_LABEL}{host}");
+        let Some((_, parent)) = host.split_once('.') else { return self.in_folder(host, [below.as_str()]) };
+        let above = format!("{WILDCARD_LABEL}{parent}");
+        self.in_folder(host, [above.as_str(), parent, below.as_str()])
+    }
+
+    fn in_folder<const N: usize>(&self, host: &str, names: [&str; N]) -> Option<Certificate> {
         self.folder.as_ref()?;
         // rustls lets only DNS names through; nothing else may become a path.
         if host.starts_with('.') || host.contains('/') {
             return None;
         }
-        let below = format!("{WILDCARD_LABEL}{host}");
-        let parent = host.split_once('.').map(|(_, parent)| (format!("{WILDCARD_LABEL}{parent}"), parent));
-        let above = parent.iter().flat_map(|(wildcard, parent)| [wildcard.as_str(), parent]);
-        let names = std::iter::once(host).chain(above).chain([below.as_str()]);
-        let mut found = names.filter_map(|name| self.filed(name));
+        let mut found = names.into_iter().filter_map(|name| self.filed(name));
         found.find(|filed| filed.certificate.facts.covers(host)).map(|filed| filed.certificate.clone())
     }
 

@@ -23,9 +23,9 @@ pub(crate) struct AgentFile {
     #[serde(default)]
     pub(crate) identity: Option<IdentityFields>,
     #[serde(default)]
-    pub(crate) advertise_gate: Option<String>,
+    pub(crate) advertise_gate: Option<Address>,
     #[serde(default)]
-    pub(crate) advertise_transfer: Option<String>,
+    pub(crate) advertise_transfer: Option<Address>,
 }
 
 /// The app behind the gate.
@@ -60,6 +60,13 @@ impl RoleFile for AgentFile {
     }
 
     fn check(&self) -> Result<(), String> {
+        for (key, address, advertised) in
+            [("gate", self.gate, &self.advertise_gate), ("transfer", self.transfer, &self.advertise_transfer)]
+        {
+            if address.0.ip().is_unspecified() && advertised.is_none() {
+                return Err(format!("{key}: {}: say in `advertise_{key}` how it is reached", address.0));
+            }
+        }
         if self.identity.is_some() {
             let in_clear = self.control_plane.iter().find(|api| !api.0.starts_with("https://"));
             return in_clear.map_or(Ok(()), |api| {
