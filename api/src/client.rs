@@ -6,6 +6,7 @@ use crate::limits::{LimitsView, SetLimits};
 use crate::problem::Problem;
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -52,12 +53,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the API at `base`, as in `http://127.0.0.1:8082`.
+    /// A client of the API at `base`, as in `http://127.0.0.1:8082`, without TLS.
     pub fn new(base: &str) -> Result<Self, ApiError> {
+        Self::build(base, None)
+    }
+
+    /// A client of the API at `base`, as in `https://10.0.0.1:8082`: see
+    /// [`LiveIdentity::client_config`](crate::identity::LiveIdentity::client_config).
+    pub fn with_tls(base: &str, tls: ClientConfig) -> Result<Self, ApiError> {
+        Self::build(base, Some(tls))
+    }
+
+    fn build(base: &str, tls: Option<ClientConfig>) -> Result<Self, ApiError> {
         let base = base.trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder()
+        let http = crate::http::client_builder(tls)
             .connect_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
-            .no_proxy()
             .build()
             .map_err(|source| ApiError::Unreachable { base: base.clone(), source })?;
         Ok(Self { base, http })

@@ -2,9 +2,15 @@
 //! each other. JSON throughout; conversions from and to the types of the decisions are here and nowhere else.
 
 pub mod agent;
+#[cfg(feature = "tls")]
+pub mod certificate;
 #[cfg(feature = "client")]
 mod client;
 pub mod fleet;
+#[cfg(feature = "client")]
+pub mod http;
+#[cfg(feature = "tls")]
+pub mod identity;
 pub mod limits;
 mod orders;
 pub mod problem;

@@ -12,15 +12,19 @@ use crate::gate::table::GateTable;
 use crate::health::Health;
 use crate::metrics::{self, GateMetrics};
 use crate::orders::{Means, Orders, Orphans};
+use crate::transfer::TransferClient;
 use crate::{admin, listener, load, transfer};
 use anyhow::Context;
+use cellway_api::identity::{Callers, LiveIdentity};
+use cellway_core::hostname::Hostname;
 use cellway_proxy::serve::DRAIN_MS;
-use cellway_proxy::{Listeners, ServeOptions};
+use cellway_proxy::{Covers, Listeners, Protocol, ServeOptions, ServerTls};
 use prometheus::Registry;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// The drain of a stopping gate is as long as the app's longest request, but no longer than this.
@@ -89,11 +93,17 @@ impl Agent {
         let _shut_on_drop = ShutOnDrop(Arc::clone(&parts.table));
         let mut chores = JoinSet::new();
         let pages = admin::pages(registry.clone(), Arc::clone(&parts.health));
-        spawn_listener(&mut chores, admin, pages);
-        spawn_listener(&mut chores, transfer, parts.transfers());
+        let routers = config.identity.as_ref().map(for_routers);
+        let cells = config.identity.as_ref().map(|identity| Arc::new(identity.server_config(Callers::Cells)).into());
+        spawn_listener(&mut chores, admin, None, pages);
+        spawn_listener(&mut chores, transfer, cells, parts.transfers());
+        if let Some(identity) = config.identity.clone() {
+            let fresh = metrics::watch_identity(&registry, identity)?;
+            chores.spawn(async move { Ok(fresh.await) });
+        }
         parts.spawn_feed(&mut chores, &config, addresses);
         parts.spawn_reports(&mut chores, &registry)?;
-        let ended = serve_gate(gate, parts.gate.clone(), &mut chores, shutdown).await;
+        let ended = serve_gate(gate, parts.gate.clone(), &mut chores, routers, shutdown).await;
         parts.table.shut();
         chores.shutdown().await;
         ended?;
@@ -130,7 +140,9 @@ impl Parts {
         let identity = disk.start(&config.cell)?;
         tracing::info!(cell = %config.cell, instance = %identity.instance, run = identity.run, "agent starts");
         let faults = config.faults();
-        let driver = Driver::open(&config.driver, Arc::clone(&disk), faults).await?;
+        let driver =
+            Driver::open(&config.driver, Arc::clone(&disk), TransferClient::new(config.identity.as_ref())?, faults)
+                .await?;
         let table = Arc::new(GateTable::new(config.cell.clone(), disk.fences()?, faults));
         let facts = Arc::new(Facts::default());
         let means = Means {
@@ -149,7 +161,8 @@ impl Parts {
             metrics: GateMetrics::new(registry)?,
             cut: Arc::new(AtomicBool::new(false)),
         };
-        let control_plane = Arc::new(ControlPlane::new(config.cell.clone(), &config.control_plane)?);
+        let control_plane =
+            Arc::new(ControlPlane::new(config.cell.clone(), &config.control_plane, config.identity.clone())?);
         let health = Arc::new(Health::default());
         Ok(Self { disk, identity, driver, table, health, facts, control_plane, means, gate })
     }
@@ -194,11 +207,31 @@ impl Parts {
     }
 }
 
-fn spawn_listener(chores: &mut JoinSet<anyhow::Result<()>>, listener: TcpListener, answer: listener::Answer) {
+fn spawn_listener(
+    chores: &mut JoinSet<anyhow::Result<()>>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answer: listener::Answer,
+) {
     chores.spawn(async move {
-        let never = listener::serve(listener, answer).await.context("a listener failed")?;
+        let never = listener::serve(listener, tls, answer).await.context("a listener failed")?;
         match never {}
     });
+}
+
+/// A gate's side of TLS: routers alone get in, and what they ask for is theirs to say.
+fn for_routers(identity: &Arc<LiveIdentity>) -> ServerTls {
+    let mut config = identity.server_config(Callers::Routers);
+    config.alpn_protocols = [Protocol::Http2, Protocol::Http1].map(|protocol| protocol.alpn().to_vec()).into();
+    ServerTls { config: Arc::new(config), covers: Arc::new(AnyHost) }
+}
+
+struct AnyHost;
+
+impl Covers for AnyHost {
+    fn covers(&self, _: Option<&str>, _: &Hostname) -> bool {
+        true
+    }
 }
 
 /// Serves until `shutdown` and the end of the drain, or until one of the `chores` fails.
@@ -206,11 +239,12 @@ async fn serve_gate(
     listeners: Listeners,
     parts: GateParts,
     chores: &mut JoinSet<anyhow::Result<()>>,
+    routers: Option<ServerTls>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
     let drain_ms = parts.longest_request_ms.saturating_add(1_000).clamp(DRAIN_MS, DRAIN_MAX_MS);
-    let options = ServeOptions { drain_ms, ..ServeOptions::default() };
+    let options = ServeOptions { drain_ms, tls: routers, ..ServeOptions::default() };
     let table = Arc::clone(&parts.table);
     let make = move |context| GateHandler::new(parts.clone(), context);
     let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);

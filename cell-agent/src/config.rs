@@ -1,9 +1,11 @@
 //! What an agent has to know before it starts.
 
+use cellway_api::identity::{Identity, LiveIdentity};
 use cellway_core::cell::MoverDriver;
 use cellway_core::ids::CellName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where the agent is, whom it talks to, and what stands behind it.
 #[derive(Debug, Clone)]
@@ -32,6 +34,9 @@ pub struct AgentConfig {
     pub advertise_gate: Option<String>,
     /// What to call the transfer endpoint towards other agents, where it is not the address it listens on.
     pub advertise_transfer: Option<String>,
+    /// Who the agent is: with it, gate, transfers and control plane are reached over TLS by identities of the same CA;
+    /// without it in clear, and only on this machine.
+    pub identity: Option<Arc<LiveIdentity>>,
     /// What is broken on purpose.
     #[cfg(feature = "test-faults")]
     pub faults: Faults,
@@ -81,15 +86,13 @@ impl AgentConfig {
         Faults::default()
     }
 
-    /// Without TLS nothing may be reached from, or reach, another machine.
+    /// Without an identity nothing may be reached from, or reach, another machine.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let listeners = [
-            ("gate_listen", self.gate_listen),
-            ("transfer_listen", self.transfer_listen),
-            ("admin_listen", self.admin_listen),
-            ("app", self.app),
-        ];
-        for (name, address) in listeners {
+        // These have no TLS in any case: the app is behind the gate, the admin pages are this machine's.
+        let in_clear = [("admin_listen", self.admin_listen), ("app", self.app)];
+        let by_identity = [("gate_listen", self.gate_listen), ("transfer_listen", self.transfer_listen)];
+        let by_identity = by_identity.iter().filter(|_| self.identity.is_none());
+        for (name, address) in in_clear.iter().chain(by_identity) {
             if !address.ip().is_loopback() {
                 return Err(ConfigError::NotLoopback { name, address: address.to_string() });
             }
@@ -100,17 +103,28 @@ impl AgentConfig {
         if !(1..=LONGEST_REQUEST_MAX_MS).contains(&self.longest_request_ms) {
             return Err(ConfigError::LongestRequest { longest_request_ms: self.longest_request_ms });
         }
-        for base in &self.control_plane {
-            if !is_loopback_url(base) {
-                return Err(ConfigError::NotLoopback { name: "control_plane", address: base.clone() });
-            }
+        if let Some(base) = self.control_plane.iter().find(|base| !may_reach(base, self.identity.is_some())) {
+            return Err(match self.identity {
+                None => ConfigError::NotLoopback { name: "control_plane", address: base.clone() },
+                Some(_) => ConfigError::InClear { base: base.clone() },
+            });
         }
-        Ok(())
+        match self.identity.as_ref().map(|identity| identity.identity()) {
+            Some(is) if is != Identity::Cell(self.cell.clone()) => {
+                Err(ConfigError::OtherIdentity { is, cell: self.cell.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
+/// Whether the URL may be spoken to: over TLS with an identity, else in clear on this machine.
+pub(crate) fn may_reach(base: &str, has_identity: bool) -> bool {
+    if has_identity { base.starts_with("https://") } else { is_loopback_url(base) }
+}
+
 /// Whether `base` is an `http` URL of this machine.
-pub(crate) fn is_loopback_url(base: &str) -> bool {
+fn is_loopback_url(base: &str) -> bool {
     let Some(rest) = base.strip_prefix("http://") else {
         return false;
     };
@@ -129,12 +143,30 @@ pub(crate) fn is_loopback_endpoint(endpoint: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The address is not on this machine.
-    #[error("{name} is {address}, but without TLS only loopback addresses (127.0.0.1, ::1) are allowed")]
+    #[error(
+        "{name} is {address}, but without TLS only loopback addresses (127.0.0.1, ::1) are allowed: see `identity`"
+    )]
     NotLoopback {
         /// The setting.
         name: &'static str,
         /// Its value.
         address: String,
+    },
+    /// An agent with an identity shows it.
+    #[error("control_plane is {base}, but an agent with an identity speaks https")]
+    InClear {
+        /// The URL.
+        base: String,
+    },
+    /// The certificate is somebody else's.
+    #[error(
+        "the certificate is of {is}, but this is an agent of {cell}: issue one with `cellway ca issue cell {cell}`"
+    )]
+    OtherIdentity {
+        /// Who it is.
+        is: Identity,
+        /// The cell of the configuration.
+        cell: CellName,
     },
     /// The app's limit is none.
     #[error("longest_request_ms is {longest_request_ms}, allowed are 1 to {LONGEST_REQUEST_MAX_MS} (an hour)")]

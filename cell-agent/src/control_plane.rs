@@ -1,9 +1,11 @@
 //! The addresses of the control plane: the one in use, and the leader's.
 
-use crate::config::is_loopback_url;
+use crate::config::may_reach;
+use cellway_api::identity::{LiveIdentity, Servers};
 use cellway_api::{ApiError, Client};
 use cellway_core::ids::CellName;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     cell: CellName,
+    identity: Option<Arc<LiveIdentity>>,
     /// Never empty.
     clients: Vec<Client>,
     current: AtomicUsize,
@@ -19,9 +22,9 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     /// `bases` must not be empty.
-    pub(crate) fn new(cell: CellName, bases: &[String]) -> Result<Self, ApiError> {
-        let clients = bases.iter().map(|base| Client::new(base)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { cell, clients, current: AtomicUsize::new(0), leader: Mutex::default() })
+    pub(crate) fn new(cell: CellName, bases: &[String], identity: Option<Arc<LiveIdentity>>) -> Result<Self, ApiError> {
+        let clients = bases.iter().map(|base| client(base, identity.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { cell, identity, clients, current: AtomicUsize::new(0), leader: Mutex::default() })
     }
 
     pub(crate) fn cell(&self) -> &CellName {
@@ -56,7 +59,16 @@ impl ControlPlane {
         if leader.as_ref().map(Client::base) == base.as_deref() {
             return;
         }
-        *leader = base.filter(|base| is_loopback_url(base)).and_then(|base| Client::new(&base).ok());
+        let base = base.filter(|base| may_reach(base, self.identity.is_some()));
+        *leader = base.and_then(|base| client(&base, self.identity.as_ref()).ok());
+    }
+}
+
+/// A client of one replica, which has to be the control plane by its certificate where we have one ourselves.
+pub(crate) fn client(base: &str, identity: Option<&Arc<LiveIdentity>>) -> Result<Client, ApiError> {
+    match identity {
+        Some(identity) => Client::with_tls(base, identity.client_config(Servers::ControlPlane)),
+        None => Client::new(base),
     }
 }
 

@@ -5,7 +5,7 @@ pub(crate) mod sqlite;
 
 use crate::config::{DriverConfig, Faults};
 use crate::disk::{Disk, DiskError};
-use crate::transfer::TransferError;
+use crate::transfer::{TransferClient, TransferError};
 use cellway_core::ids::{Epoch, HomeId, MoveId, TenantId};
 use cellway_core::tenant_move::Position;
 use sqlite::SqliteDriver;
@@ -133,11 +133,16 @@ pub(crate) enum Driver {
 
 impl Driver {
     /// The driver as configured, with every data fence of earlier runs in force again.
-    pub(crate) async fn open(config: &DriverConfig, disk: Arc<Disk>, faults: Faults) -> Result<Self, DriverError> {
+    pub(crate) async fn open(
+        config: &DriverConfig,
+        disk: Arc<Disk>,
+        client: TransferClient,
+        faults: Faults,
+    ) -> Result<Self, DriverError> {
         match config {
             DriverConfig::None => Ok(Self::None),
             DriverConfig::Sqlite { live_dir } => {
-                let driver = SqliteDriver::open(disk, live_dir, faults)?;
+                let driver = SqliteDriver::open(disk, live_dir, client, faults)?;
                 driver.retake_fences().await?;
                 Ok(Self::Sqlite(driver))
             }

@@ -1,9 +1,10 @@
 //! Leaving for good: the instance gives up its place on its cell's list, and its id.
 
 use crate::config::AgentConfig;
+use crate::control_plane::client;
 use crate::disk::Disk;
 use anyhow::{Context, bail};
-use cellway_api::{ApiError, Client};
+use cellway_api::ApiError;
 use cellway_core::ids::{CellName, InstanceId};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub async fn leave(config: &AgentConfig) -> anyhow::Result<()> {
 async fn say(config: &AgentConfig, cell: &CellName, instance: &InstanceId) -> anyhow::Result<()> {
     let mut last = None;
     for base in &config.control_plane {
-        match Client::new(base)?.leave(cell.as_str(), instance.as_str()).await {
+        match client(base, config.identity.as_ref())?.leave(cell.as_str(), instance.as_str()).await {
             Ok(()) => return Ok(()),
             Err(ApiError::Refused(problem)) if problem.status < 500 => {
                 bail!("the control plane refuses that {instance} leaves: {problem}")

@@ -13,15 +13,20 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time; further ones wait in the kernel.
 const CONNECTIONS_MAX: usize = 256;
 
 /// How long a client may take for a head, and be idle before one.
 const HEAD_TIMEOUT_MS: u64 = 30_000;
+
+/// The longest TLS handshake.
+const HANDSHAKE_MS: u64 = 5_000;
 
 /// The longest head.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -39,8 +44,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// What answers requests.
 pub(crate) type Answer = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
 
-/// Serves until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, answer: Answer) -> io::Result<Infallible> {
+/// Serves until it is dropped, over TLS with an acceptor.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answer: Answer) -> io::Result<Infallible> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -49,10 +54,13 @@ pub(crate) async fn serve(listener: TcpListener, answer: Answer) -> io::Result<I
         // Those that have ended.
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let answer = Arc::clone(&answer);
+            Ok((stream, address)) => {
+                let (answer, tls) = (Arc::clone(&answer), tls.clone());
                 connections.spawn(async move {
-                    drive(stream, answer).await;
+                    match tls {
+                        None => drive(stream, answer).await,
+                        Some(tls) => shake_hands(tls, stream, address, answer).await,
+                    }
                     drop(place);
                 });
             }
@@ -64,7 +72,15 @@ pub(crate) async fn serve(listener: TcpListener, answer: Answer) -> io::Result<I
     }
 }
 
-async fn drive(stream: TcpStream, answer: Answer) {
+async fn shake_hands(tls: TlsAcceptor, stream: TcpStream, address: SocketAddr, answer: Answer) {
+    match tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS), tls.accept(stream)).await {
+        Ok(Ok(stream)) => drive(stream, answer).await,
+        Ok(Err(error)) => tracing::warn!(%address, %error, "a TLS handshake was refused"),
+        Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+    }
+}
+
+async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, answer: Answer) {
     let service = service_fn(move |request| {
         let answered = answer(request);
         async move { Ok::<_, Infallible>(answered.await) }

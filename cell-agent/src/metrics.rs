@@ -3,6 +3,7 @@
 use crate::facts::Facts;
 use crate::gate::table::GateTable;
 use crate::health::Health;
+use cellway_api::identity::LiveIdentity;
 use cellway_core::verdict::Verdict;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::sync::Arc;
@@ -55,6 +56,17 @@ impl GateMetrics {
             Verdict::Behind => self.behind.inc(),
         }
     }
+}
+
+/// Keeps the agent's identity fresh, for ever, and shows how long it is still good for.
+pub(crate) fn watch_identity(
+    registry: &Registry,
+    identity: Arc<LiveIdentity>,
+) -> prometheus::Result<impl Future<Output = ()> + Send + 'static> {
+    let help = "How long this process's own certificate is still good for.";
+    let left = IntGauge::new("cellway_identity_expiry_seconds", help)?;
+    registry.register(Box::new(left.clone()))?;
+    Ok(identity.keep_fresh(move |seconds| left.set(seconds)))
 }
 
 /// How things stand.

@@ -48,6 +48,8 @@ enum Command {
     Agent(process::roles::AgentArgs),
     /// Run the demo app as a process of its own.
     App(process::roles::RoleArgs),
+    /// Make a private CA and issue certificates below it.
+    Ca(commands::ca::CaArgs),
     /// Check configuration files.
     Config(process::config::ConfigArgs),
 }
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<(), output::Failure> {
         Command::ControlPlane(args) => block_on(process::roles::control_plane(args)),
         Command::Agent(args) => block_on(process::roles::agent(args)),
         Command::App(args) => block_on(process::roles::app(args)),
+        Command::Ca(args) => commands::ca::run(args),
         Command::Config(args) => process::config::run(args),
     }
 }

@@ -3,8 +3,10 @@
 use crate::output::{Failure, Format};
 use anyhow::Context;
 use cellway_api::Client;
+use cellway_api::identity::{ClientConfig, IdentityFiles, LiveIdentity, Servers, trusting};
 use cellway_core::ids::{CellName, InvalidId, MoveId, TenantId};
 use clap::Args;
+use std::path::PathBuf;
 
 /// Of the ports from the base on: where routers answer.
 const HTTP_PORT_OFFSET: u16 = 0;
@@ -13,6 +15,9 @@ const HTTP_PORT_OFFSET: u16 = 0;
 const API_PORT_OFFSET: u16 = 2;
 
 const API_VARIABLE: &str = "CELLWAY_API";
+const CA_VARIABLE: &str = "CELLWAY_CA";
+const CERTIFICATE_VARIABLE: &str = "CELLWAY_CERTIFICATE";
+const KEY_VARIABLE: &str = "CELLWAY_KEY";
 
 /// What every command that talks to a running system takes.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +29,15 @@ pub(crate) struct Reach {
     #[arg(long, global = true, value_name = "PORT", default_value_t = 8080,
           value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port_base: u16,
+    /// The fleet's CA, for an API at https://. Without it: $CELLWAY_CA.
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Your certificate, as from `cellway ca issue operator`. Without it: $CELLWAY_CERTIFICATE.
+    #[arg(long, global = true, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// The private key of your certificate. Without it: $CELLWAY_KEY.
+    #[arg(long, global = true, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// How the answer is printed.
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -37,7 +51,28 @@ impl Reach {
             let problem = anyhow::anyhow!("the API's address must begin with http:// or https://, not {base:?}");
             return Err(Failure::start_up(problem));
         }
-        Client::new(&base).context("no client can be made").map_err(Failure::start_up)
+        let client = match base.starts_with("https://") {
+            true => Client::with_tls(&base, self.tls().map_err(Failure::start_up)?),
+            false => Client::new(&base),
+        };
+        client.context("no client can be made").map_err(Failure::start_up)
+    }
+
+    /// Whom an API over TLS is checked by, and who we are to it.
+    fn tls(&self) -> anyhow::Result<ClientConfig> {
+        let of = |flag: &Option<PathBuf>, variable: &str| {
+            let named = std::env::var_os(variable).filter(|value| !value.is_empty());
+            flag.clone().or(named.map(PathBuf::from))
+        };
+        let ca = of(&self.ca, CA_VARIABLE).context("an API at https:// needs the fleet's CA: say --ca FILE")?;
+        match (of(&self.certificate, CERTIFICATE_VARIABLE), of(&self.key, KEY_VARIABLE)) {
+            (Some(certificate), Some(key)) => {
+                let identity = LiveIdentity::load(IdentityFiles { certificate, key, ca }, "an identity", |_| true)?;
+                Ok(identity.client_config(Servers::ControlPlane))
+            }
+            (None, None) => Ok(trusting(&ca, Servers::ControlPlane)?),
+            _ => anyhow::bail!("--certificate and --key belong together"),
+        }
     }
 
     fn api_base(&self, variable: Option<String>) -> String {
@@ -71,7 +106,14 @@ mod tests {
     use super::*;
 
     fn reach(api: Option<&str>) -> Reach {
-        Reach { api: api.map(str::to_owned), port_base: 9000, output: Format::Table }
+        Reach {
+            api: api.map(str::to_owned),
+            port_base: 9000,
+            ca: None,
+            certificate: None,
+            key: None,
+            output: Format::Table,
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What a replica is told at its start.
 
+use cellway_api::identity::LiveIdentity;
 use cellway_core::fleet::MoveBudgets;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::{Domains, RESERVED_LABELS};
 use cellway_core::tenant_move::MoveLimits;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The configuration of a replica.
 #[derive(Debug, Clone)]
@@ -13,6 +15,9 @@ pub struct ControlPlaneConfig {
     pub listen: SocketAddr,
     /// How others reach the API, as in `http://127.0.0.1:8082`; without it the listener's own address.
     pub advertise: Option<String>,
+    /// Who this replica is: with it the API is served over TLS, to certificates of the same CA; without it in clear,
+    /// and only on loopback.
+    pub identity: Option<Arc<LiveIdentity>>,
     /// The domains that routers serve: what a host or a tenant's id may be.
     pub domains: Domains,
     /// Deadlines and budgets of new moves. A tenant's own freeze budget goes before the one here.
@@ -47,6 +52,7 @@ impl ControlPlaneConfig {
         Self {
             listen,
             advertise: None,
+            identity: None,
             domains: Domains { base, reserved: RESERVED_LABELS.map(str::to_owned).into() },
             move_limits: MoveLimits::default(),
             move_budgets: MoveBudgets::default(),

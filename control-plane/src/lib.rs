@@ -53,12 +53,12 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Binds the API's listener. Without TLS it refuses anything but loopback.
+    /// Binds the API's listener. Without an identity it refuses anything but loopback.
     pub fn bind(config: ControlPlaneConfig) -> anyhow::Result<Self> {
         let listen = config.listen;
         anyhow::ensure!(
-            listen.ip().is_loopback(),
-            "the API listens without TLS, so only on loopback: {listen} is refused"
+            config.identity.is_some() || listen.ip().is_loopback(),
+            "without an identity the API is served in clear, so only on loopback: {listen} is refused"
         );
         let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
         listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
@@ -87,13 +87,21 @@ impl ControlPlane {
             config: self.config,
             store,
         });
-        let advertised = replica.config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+        let identity = replica.config.identity.clone();
+        let scheme = if identity.is_some() { "https" } else { "http" };
+        let advertised = replica.config.advertise.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(loops::follow::run(replica.clone(), shutdown.clone()));
         tasks.spawn(loops::leader::run(replica.clone(), advertised, shutdown.clone()));
         tasks.spawn(loops::mover::run(replica.clone(), shutdown.clone()));
         tasks.spawn(loops::janitor::run(replica.clone(), shutdown.clone()));
-        let served = http::serve(replica, registry, self.listener, shutdown.clone()).await;
+        if let Some(identity) = identity.clone() {
+            let fresh = shutdown.clone().run_until_cancelled_owned(metrics::watch_identity(&registry, identity)?);
+            tasks.spawn(async move {
+                let _ = fresh.await;
+            });
+        }
+        let served = http::serve(replica, registry, self.listener, identity, shutdown.clone()).await;
         shutdown.cancel();
         while tasks.join_next().await.is_some() {}
         served

@@ -1,6 +1,8 @@
 //! The control plane's metrics. Handles are resolved once.
 
+use cellway_api::identity::LiveIdentity;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use std::sync::Arc;
 
 /// See the module.
 pub(crate) struct Metrics {
@@ -50,4 +52,15 @@ impl Metrics {
             bad_records: counter("cellway_bad_records_total", "Stored records that could not be read.")?,
         })
     }
+}
+
+/// Keeps the replica's identity fresh, for ever, and shows how long it is still good for.
+pub(crate) fn watch_identity(
+    registry: &Registry,
+    identity: Arc<LiveIdentity>,
+) -> Result<impl Future<Output = ()> + Send + 'static, prometheus::Error> {
+    let help = "How long this process's own certificate is still good for.";
+    let left = IntGauge::new("cellway_identity_expiry_seconds", help)?;
+    registry.register(Box::new(left.clone()))?;
+    Ok(identity.keep_fresh(move |seconds| left.set(seconds)))
 }

@@ -10,7 +10,7 @@ use crate::serve::HEAD_MAX_BYTES;
 
 mod io;
 
-pub(crate) use io::{CheckedIo, Faults};
+pub(crate) use io::CheckedIo;
 
 /// The longest field with its name.
 pub(crate) const FIELD_MAX_BYTES: usize = 8 * 1024;

@@ -1,12 +1,12 @@
 //! A pool of connections to cells or apps, one pool per thread.
 //!
-//! HTTP/2 connections are shared (`pool/http2.rs`). An HTTP/1.1 connection carries one request at a time and goes back to the pool only after the whole answer was read and
-//! hyper says that both sides stand at the start of a message. Everything is bounded: connections per endpoint, how
-//! long to wait for one, how long one may lie idle, how long connecting may take.
+//! HTTP/2 connections are shared (`pool/http2.rs`). An HTTP/1.1 connection carries one request at a time and goes back to
+//! the pool only after the whole answer was read and hyper says that both sides stand at the start of a message.
+//! Everything is bounded: connections per endpoint, how long to wait for one, how long one may lie idle, how long
+//! connecting may take.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::body::{BodyError, RequestBody};
+use crate::body::RequestBody;
 use crate::io::Io;
 use crate::serve::Protocol;
 use crate::socket::{Idleness, SocketHandle};

@@ -153,6 +153,16 @@ pub enum Protocol {
     Http2,
 }
 
+impl Protocol {
+    /// Its name in a TLS handshake (ALPN).
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
 /// Who sent a request.
 #[derive(Clone)]
 pub struct Peer {

@@ -63,6 +63,7 @@ impl Handler for Forwarder {
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let mut asker = Asker::of(request.headers(), request_id(request.headers()));
         let mut journey = Journey::begin(self.shared.settings.load_full(), &request, &peer, &asker.id);
+        let has_tls = peer.tls.is_some();
         let mut response = match self.route(request, peer, &mut asker, &mut journey).await {
             Ok(response) => response,
             Err(failure) => {
@@ -70,6 +71,9 @@ impl Handler for Forwarder {
                 failure.answer(&asker)
             }
         };
+        if has_tls {
+            self.shared.https.mark(response.headers_mut());
+        }
         if self.shared.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             // HTTP/2 knows no such field: it is left out there.
             response.headers_mut().insert(header::CONNECTION, CLOSE);
@@ -96,6 +100,11 @@ impl Forwarder {
         let authority = hygiene::authority(&head)?;
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
+        }
+        if peer.tls.is_none()
+            && let Some(elsewhere) = self.shared.https.redirected(&authority.host, &head.uri)
+        {
+            return Ok(elsewhere);
         }
         let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
         let forwarding = &settings.forwarding;
@@ -151,7 +160,7 @@ impl Forwarder {
     async fn deliver(
         &self,
         tenant: &TenantId,
-        mut errand: Errand,
+        mut errand: Errand<'_>,
         peer: &Peer,
     ) -> Result<Response<ResponseBody>, Failure> {
         let holds = &self.shared.holds;
@@ -207,7 +216,7 @@ impl Forwarder {
     }
 
     /// Tries the endpoints of the tenant's cell, one after the other.
-    async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand) -> Result<Outcome, Failure> {
+    async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand<'_>) -> Result<Outcome, Failure> {
         let Some(cell) = &target.cell else { return Ok(Outcome::Refused) };
         if !target.held {
             errand.upload.settle(&self.shared.replay).await?;
@@ -243,8 +252,10 @@ impl Forwarder {
 
     /// The cell's endpoints: the less busy of two first, those last that are away or have failed a moment ago.
     fn in_order(&self, cell: &Cell, protocol: Protocol) -> Vec<Destination> {
-        let endpoints = cell.endpoints_in_turn();
-        let mut endpoints: Vec<_> = endpoints.map(|endpoint| Destination::from(endpoint).over(protocol)).collect();
+        let named = self.shared.gates_have_tls && cell.route.kind == CellKind::Agent;
+        let server_name = named.then(|| cell.server_name());
+        let to = |address| Destination { address, protocol, server_name: server_name.clone() };
+        let mut endpoints: Vec<Destination> = cell.endpoints_in_turn().map(to).collect();
         if endpoints.len() > 1 {
             let other = if endpoints.len() == 2 { 1 } else { rand::random_range(1..endpoints.len()) };
             if self.pool.in_use(&endpoints[other]) < self.pool.in_use(&endpoints[0]) {
@@ -256,7 +267,7 @@ impl Forwarder {
         endpoints
     }
 
-    fn may_repeat(&self, errand: &Errand) -> bool {
+    fn may_repeat(&self, errand: &Errand<'_>) -> bool {
         let may = self.shared.retries.spend(&errand.method);
         if may {
             self.shared.metrics.sent_again.inc();
@@ -339,7 +350,7 @@ impl Forwarder {
     }
 
     /// Keeps the cookies that the tenant's app sets within the tenant's own hosts.
-    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand, headers: &mut HeaderMap) {
+    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand<'_>, headers: &mut HeaderMap) {
         let shared = &self.shared;
         let is_own = |host: &Hostname| shared.table.tenant_of_host(host).as_ref() == Some(tenant);
         let changed = errand.journey.settings.cookies.apply(headers, &errand.host, is_own);
@@ -349,7 +360,7 @@ impl Forwarder {
     }
 
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
-    async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
+    async fn to_origin(&self, mut errand: Errand<'_>) -> Result<Response<ResponseBody>, Failure> {
         let origin = errand.journey.settings.origin.ok_or(Failure::UnknownHost)?;
         let (request, lent) = errand.request(CellKind::Origin, None);
         errand.journey.attempt(None, &errand.sent);
@@ -363,7 +374,7 @@ impl Forwarder {
     fn pass_on(
         &self,
         tenant: Option<&TenantId>,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
         response: Response<PooledBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -390,7 +401,7 @@ impl Forwarder {
     fn switch(
         &self,
         tenant: Option<&TenantId>,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
         response: Response<PooledBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
@@ -440,7 +451,7 @@ impl Underway<'_> {
 
 /// Takes the body back after a verdict. A gate that asked for the body has admitted the request, whatever it says
 /// after that.
-fn take_back_refused(errand: &mut Errand, lent: Lent) -> Result<(), Failure> {
+fn take_back_refused(errand: &mut Errand<'_>, lent: Lent) -> Result<(), Failure> {
     let asked_for = lent.as_ref().is_some_and(HeldHandle::is_released);
     if asked_for || !errand.upload.take_back(lent) {
         return Err(Failure::BadAnswer);

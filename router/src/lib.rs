@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use arc_swap::ArcSwap;
+use cellway_api::identity::LiveIdentity;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::RESERVED_LABELS;
-use cellway_proxy::{Listeners, Pool, PoolLimits, ServeOptions, serve};
+use cellway_proxy::serve::ServeError;
+use cellway_proxy::{Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, serve};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::mpsc;
@@ -28,8 +30,10 @@ mod errand;
 mod failure;
 pub mod feed;
 mod forward;
+mod front;
 mod health;
 pub mod hold;
+pub mod https_policy;
 mod journey;
 mod limits;
 mod metrics;
@@ -42,6 +46,7 @@ mod shared;
 pub mod snapshot;
 mod status;
 pub mod table;
+pub mod tls;
 mod upload;
 
 pub use access_log::{AccessLogConfig, LogTarget};
@@ -51,6 +56,7 @@ pub use errand::REQUEST_ID_MAX_BYTES;
 pub use feed::guard::MassDropLimits;
 pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
+pub use front::HttpsConfig;
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use overload::REQUESTS_IN_FLIGHT_MAX;
@@ -62,8 +68,10 @@ pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
 
 use admin::Admin;
 use forward::Forwarder;
+use front::Front;
 use health::Health;
 use hold::Holds;
+use https_policy::HttpsPolicy;
 use metrics::Metrics;
 use retry::RetryBudget;
 use settings::Settings;
@@ -74,8 +82,15 @@ use upload::ReplayBudget;
 /// How a router runs.
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
-    /// Where browsers reach it. Port 0 takes any free one. Only loopback, as long as there is no TLS.
+    /// Where browsers reach it in clear. Port 0 takes any free one. Only loopback, unless it does nothing but redirect
+    /// to HTTPS, or `allow_clear` says otherwise.
     pub listen: SocketAddr,
+    /// Tenants may be served in clear beyond this machine: a TLS terminator elsewhere is in front.
+    pub allow_clear: bool,
+    /// How browsers reach it over HTTPS.
+    pub https: Option<HttpsConfig>,
+    /// Who the router is: with it, gates are reached over TLS; without it in clear.
+    pub identity: Option<Arc<LiveIdentity>>,
     /// Where `/metrics`, `/healthz` and `/readyz` are. Only loopback.
     pub admin: SocketAddr,
     /// Threads that serve requests.
@@ -156,6 +171,9 @@ impl RouterConfig {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             listen: anywhere,
+            allow_clear: false,
+            https: None,
+            identity: None,
             admin: anywhere,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             base_domains,
@@ -187,6 +205,7 @@ impl RouterConfig {
 pub struct Router {
     config: RouterConfig,
     data: Listeners,
+    front: Option<Front>,
     admin: Listeners,
 }
 
@@ -203,23 +222,24 @@ pub async fn run(
 impl Router {
     /// Opens the ports.
     pub fn bind(config: RouterConfig) -> anyhow::Result<Self> {
+        front::check(&config)?;
         let open = |what: &str, address: SocketAddr, threads: usize| {
-            if !address.ip().is_loopback() {
-                bail!(
-                    "the router's {what} address {address} is not a loopback address: without TLS nothing else may \
-                     reach it; put a TLS terminator in front and listen on 127.0.0.1"
-                );
-            }
             cellway_proxy::bind(address, threads).with_context(|| format!("cannot listen on {address} ({what})"))
         };
         let data = open("listen", config.listen, config.threads.max(1))?;
+        let front = config.https.as_ref().map(|https| Front::bind(https, config.threads.max(1))).transpose()?;
         let admin = open("admin", config.admin, 1)?;
-        Ok(Self { config, data, admin })
+        Ok(Self { config, data, front, admin })
     }
 
     /// Where it serves.
     pub fn local_addr(&self) -> SocketAddr {
         self.data.local_addr()
+    }
+
+    /// Where it serves HTTPS.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.front.as_ref().map(|front| front.listeners.local_addr())
     }
 
     /// Where its metrics are.
@@ -242,12 +262,10 @@ impl Router {
         reloads: mpsc::Receiver<Reload>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let Self { config, data, admin } = self;
-        let (limits, knock_every_ms) = (config.pool, config.knock_every_ms);
-        let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve.clone() };
-        let for_admins = ServeOptions { tls: None, ..options.clone() };
-        let fixed = settings::Fixed::of(&config);
-        let shared = Arc::new(share(config, &registry)?);
+        let own_identity = front::watch_identity(&self.config, &registry).context("cannot register a metric")?;
+        let fixed = settings::Fixed::of(&self.config);
+        let knock_every_ms = self.config.knock_every_ms;
+        let shared = Arc::new(share(self.config.clone(), Front::policy(self.front.as_ref()), &registry)?);
         let reloads = tokio::spawn(reload::follow(reloads, Arc::clone(&shared), fixed));
         if let Some(path) = shared.snapshot_path.clone() {
             let loading = Arc::clone(&shared);
@@ -262,27 +280,8 @@ impl Router {
         if let Some(every_ms) = knock_every_ms {
             tokio::spawn(health::watch(Arc::clone(&shared), every_ms, stop_feed.clone()));
         }
-        // It tells how the drain goes, so it ends after it.
-        let stop_admin = CancellationToken::new();
-        let for_admin = Arc::clone(&shared);
-        let admin = serve(admin, for_admins, stop_admin.clone(), move |_| {
-            Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
-        });
-        let stop_data = CancellationToken::new();
-        let for_data = Arc::clone(&shared);
-        let data = serve(data, options, stop_data.clone(), move |thread| {
-            for_data.threads.lock().push(thread.tasks.clone());
-            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool: Pool::new(limits), thread })
-        });
-        let serving = async {
-            let served = tokio::select! {
-                served = data => served,
-                never = drain(&shared, &shutdown, &stop_data) => match never {},
-            };
-            stop_admin.cancel();
-            served
-        };
-        tokio::try_join!(serving, admin)?;
+        tokio::spawn(stop_feed.clone().run_until_cancelled_owned(own_identity));
+        self.serve(Arc::clone(&shared), registry, &shutdown, &stop_feed).await?;
         reloads.abort();
         if let Some(log) = &shared.settings.load_full().access_log {
             log.finish().await;
@@ -290,9 +289,81 @@ impl Router {
         stop_feed.cancel();
         feed.await.context("the task that follows the feed has died")
     }
+
+    /// Serves on all listeners until the drain is over; the admin listener tells how the drain goes, so it ends last.
+    async fn serve(
+        self,
+        shared: Arc<Shared>,
+        registry: Registry,
+        shutdown: &CancellationToken,
+        stop_chores: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Self { config, data, front, admin } = self;
+        let gates = front::towards_gates(&config);
+        let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve };
+        let for_admins = ServeOptions { tls: None, proxy_protocol: None, ..options.clone() };
+        let (stop_data, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+        let registry_of_https = registry.clone();
+        let for_admin = Arc::clone(&shared);
+        let admin = serve(admin, for_admins, stop_admin.clone(), move |_| {
+            Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
+        });
+        let (limits, for_data) = (config.pool, Arc::clone(&shared));
+        let make = move |thread: ThreadContext| {
+            for_data.threads.lock().push(thread.tasks.clone());
+            let pool = Pool::with_tls(limits, gates.clone());
+            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread })
+        };
+        let (fresh, https) = serve_https(front, options.clone(), &registry_of_https, stop_data.clone(), make.clone())?;
+        tokio::spawn(stop_chores.clone().run_until_cancelled_owned(fresh));
+        let data = serve(data, options, stop_data.clone(), make);
+        let serving = async {
+            let served = tokio::select! {
+                served = async { tokio::try_join!(data, https) } => served.map(drop),
+                never = drain(&shared, shutdown, &stop_data) => match never {},
+            };
+            stop_admin.cancel();
+            served
+        };
+        tokio::try_join!(serving, admin)?;
+        Ok(())
+    }
 }
 
-fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
+/// The HTTPS side: what keeps its certificates fresh, and what serves.
+fn serve_https<H: Handler, F: Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static>(
+    front: Option<Front>,
+    options: ServeOptions,
+    registry: &Registry,
+    shutdown: CancellationToken,
+    make: F,
+) -> anyhow::Result<(
+    impl Future<Output = ()> + Send + use<H, F>,
+    impl Future<Output = Result<(), ServeError>> + Send + use<H, F>,
+)> {
+    let (tls, served) = match front {
+        None => (None, None),
+        Some(Front { listeners, tls, .. }) => {
+            tls.register(registry).context("cannot register the metrics of TLS")?;
+            let options = ServeOptions { tls: Some(tls.server()), ..options };
+            (Some(tls), Some(serve(listeners, options, shutdown, make)))
+        }
+    };
+    let fresh = async {
+        if let Some(tls) = tls {
+            tls.keep_fresh().await;
+        }
+    };
+    let served = async {
+        match served {
+            Some(served) => served.await,
+            None => Ok(()),
+        }
+    };
+    Ok((fresh, served))
+}
+
+fn share(config: RouterConfig, https: HttpsPolicy, registry: &Registry) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
     let table = Arc::new(Table::default());
     let runtime = tokio::runtime::Handle::current();
@@ -305,6 +376,8 @@ fn share(config: RouterConfig, registry: &Registry) -> anyhow::Result<Shared> {
         table,
         metrics,
         settings,
+        https,
+        gates_have_tls: config.identity.is_some(),
         health: Health::default(),
         retries: RetryBudget::new(config.retry_idempotent),
         limits: config.time_limits,

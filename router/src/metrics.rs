@@ -115,8 +115,10 @@ impl Metrics {
             last_reload_success: add.gauge("config_last_reload_success", "0 after a configuration was refused.")?,
             feed_refusing: add.gauge("feed_refusing", "1 while the routes of the feed are refused.")?,
             feed_refused: reasons.map(|reason| refused.with_label_values(&[reason.name()])),
-            snapshot_saved_seconds: add
-                .float("snapshot_saved_seconds", "When the snapshot was written last, since 1970; 0 before the first.")?,
+            snapshot_saved_seconds: add.float(
+                "snapshot_saved_seconds",
+                "When the snapshot was written last, since 1970; 0 before the first.",
+            )?,
         })
     }
 

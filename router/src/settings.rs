@@ -58,11 +58,7 @@ pub(crate) struct Fixed(Vec<(&'static str, String)>);
 
 impl Settings {
     /// The settings of a configuration. `before` are those in force: a log whose target stays is kept.
-    pub(crate) fn of(
-        config: RouterConfig,
-        before: Option<&Self>,
-        counters: &LogCounters,
-    ) -> Result<Self, ReloadError> {
+    pub(crate) fn of(config: RouterConfig, before: Option<&Self>, counters: &LogCounters) -> Result<Self, ReloadError> {
         let open = before.and_then(|settings| settings.access_log.as_ref());
         Ok(Self {
             domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
@@ -83,6 +79,9 @@ impl Fixed {
         // Every field is named: a new one has to be put on one side or the other.
         let RouterConfig {
             listen,
+            allow_clear,
+            https,
+            identity,
             admin,
             threads,
             base_domains: _,
@@ -109,6 +108,9 @@ impl Fixed {
         let snapshot = snapshot_path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
         Self(vec![
             ("listen", listen.to_string()),
+            ("allow_clear", allow_clear.to_string()),
+            ("tls", format!("{https:?}")),
+            ("identity", if identity.is_some() { "given" } else { "none" }.to_owned()),
             ("admin", admin.to_string()),
             ("threads", threads.to_string()),
             ("snapshot", snapshot),
@@ -132,11 +134,7 @@ impl Fixed {
     }
 }
 
-fn reach(
-    wanted: AccessLogConfig,
-    open: Option<&AccessLog>,
-    counters: &LogCounters,
-) -> Result<AccessLog, ReloadError> {
+fn reach(wanted: AccessLogConfig, open: Option<&AccessLog>, counters: &LogCounters) -> Result<AccessLog, ReloadError> {
     let target = match &wanted.target {
         LogTarget::Stdout => "stdout".to_owned(),
         LogTarget::File(path) => path.display().to_string(),

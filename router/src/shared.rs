@@ -13,6 +13,7 @@ use crate::TimeLimits;
 use crate::feed::refused::Refused;
 use crate::health::Health;
 use crate::hold::Holds;
+use crate::https_policy::HttpsPolicy;
 use crate::metrics::Metrics;
 use crate::overload::Overload;
 use crate::retry::RetryBudget;
@@ -27,6 +28,9 @@ pub(crate) struct Shared {
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) overload: Overload,
     pub(crate) settings: Arc<ArcSwap<Settings>>,
+    pub(crate) https: HttpsPolicy,
+    /// Gates are reached over TLS.
+    pub(crate) gates_have_tls: bool,
     pub(crate) health: Health,
     pub(crate) retries: RetryBudget,
     pub(crate) limits: TimeLimits,

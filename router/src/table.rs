@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use cellway_api::identity::Identity;
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::route::{Owner, may_follow};
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 
 use crate::limits::Limits;
 
@@ -177,9 +179,20 @@ pub struct Cell {
     /// What the feed says.
     pub route: CellRoute,
     turn: AtomicUsize,
+    server_name: Arc<ServerName<'static>>,
 }
 
 impl Cell {
+    fn new(route: CellRoute) -> Self {
+        let server_name = Arc::new(Identity::Cell(route.name.clone()).server_name());
+        Self { route, turn: AtomicUsize::new(0), server_name }
+    }
+
+    /// The name in its gates' certificates.
+    pub fn server_name(&self) -> Arc<ServerName<'static>> {
+        Arc::clone(&self.server_name)
+    }
+
     /// Its endpoints, a different one first each time.
     pub fn endpoints_in_turn(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let endpoints = &self.route.endpoints;
@@ -247,7 +260,7 @@ impl Table {
         if cells.get(&route.name).is_some_and(|before| before.route == route) {
             return Applied::Same;
         }
-        cells.insert(route.name.clone(), Arc::new(Cell { route, turn: AtomicUsize::new(0) }));
+        cells.insert(route.name.clone(), Arc::new(Cell::new(route)));
         Applied::Changed
     }
 

@@ -52,7 +52,12 @@ pub(crate) struct SqliteDriver {
 }
 
 impl SqliteDriver {
-    pub(crate) fn open(disk: Arc<Disk>, live_dir: &Path, faults: Faults) -> Result<Arc<Self>, DriverError> {
+    pub(crate) fn open(
+        disk: Arc<Disk>,
+        live_dir: &Path,
+        client: TransferClient,
+        faults: Faults,
+    ) -> Result<Arc<Self>, DriverError> {
         let make = |dir: &Path| std::fs::create_dir_all(dir).map_err(DriverError::file(dir));
         let absolute = |dir: &Path| std::fs::canonicalize(dir).map_err(DriverError::file(dir));
         let (homes_dir, staging_dir) = (disk.dir().join("homes"), disk.dir().join("staging"));
@@ -73,7 +78,7 @@ impl SqliteDriver {
             locks: Mutex::default(),
             incoming: Mutex::default(),
             passes,
-            client: TransferClient::new()?,
+            client,
         }))
     }
 

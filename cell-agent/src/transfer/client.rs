@@ -4,9 +4,11 @@ use super::{CHUNKS_ANSWER_MAX_BYTES, ChunksWanted, HASHES_ANSWER_MAX_BYTES, Pass
 use crate::config::is_loopback_endpoint;
 use crate::driver::chunks::{ChunkMap, HASH_BYTES};
 use bytes::{Bytes, BytesMut};
+use cellway_api::identity::{LiveIdentity, Servers};
 use cellway_core::ids::{HomeId, MoveId};
 use http::StatusCode;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest wait for a connection.
@@ -25,6 +27,7 @@ const REFUSAL_MAX_BYTES: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct TransferClient {
     http: reqwest::Client,
+    scheme: &'static str,
 }
 
 /// A pass at the source.
@@ -36,14 +39,15 @@ pub(crate) struct RemotePass {
 }
 
 impl TransferClient {
-    pub(crate) fn new() -> Result<Self, TransferError> {
-        let http = reqwest::Client::builder()
+    /// With an identity it fetches over TLS, from cells; without one in clear, on this machine.
+    pub(crate) fn new(identity: Option<&Arc<LiveIdentity>>) -> Result<Self, TransferError> {
+        let tls = identity.map(|identity| identity.client_config(Servers::Cells));
+        let http = cellway_api::http::client_builder(tls)
             .connect_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
             .tcp_nodelay(true)
-            .no_proxy()
             .build()
             .map_err(TransferError::Setup)?;
-        Ok(Self { http })
+        Ok(Self { http, scheme: if identity.is_some() { "https" } else { "http" } })
     }
 
     /// Asks for a pass over `home`: the one of the digest `wanted`, or a fresh one. The first agent that has the home
@@ -89,7 +93,7 @@ impl TransferClient {
         timeout_ms: u64,
         max_bytes: usize,
     ) -> Result<Bytes, TransferError> {
-        if !is_loopback_endpoint(endpoint) {
+        if self.scheme == "http" && !is_loopback_endpoint(endpoint) {
             let text = "without TLS only agents of this machine are asked".to_owned();
             return Err(TransferError::Refused { endpoint: endpoint.to_owned(), status: 0, text });
         }
@@ -97,7 +101,7 @@ impl TransferClient {
             endpoint: endpoint.to_owned(),
             source: source.without_url(),
         };
-        let request = self.http.post(format!("http://{endpoint}/v1/transfer/{path}")).json(body);
+        let request = self.http.post(format!("{}://{endpoint}/v1/transfer/{path}", self.scheme)).json(body);
         let sent = request.timeout(Duration::from_millis(timeout_ms)).send().await;
         let mut answer = sent.map_err(unreachable)?;
         let status = answer.status();

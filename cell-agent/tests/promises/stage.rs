@@ -71,6 +71,7 @@ impl Stage {
             longest_request_ms: LONGEST_REQUEST_MS,
             advertise_gate: None,
             advertise_transfer: None,
+            identity: None,
             #[cfg(feature = "test-faults")]
             faults: Default::default(),
         }

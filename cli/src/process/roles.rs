@@ -1,15 +1,13 @@
 //! Starts one role from its configuration file, as a process of its own.
 
-use super::config::{
-    self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, FeedFile, NamingFile, RouterFile, StoreFile,
-};
+use super::config::{self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, StoreFile};
 use super::{logging, signals};
 use crate::output::Failure;
 use anyhow::Context;
+use cellway_api::identity::Identity;
 use cellway_cell_agent::{Agent, AgentConfig, DriverConfig};
 use cellway_control_plane::{ControlPlane, ControlPlaneConfig};
 use cellway_demo::{DemoConfig, Listen};
-use cellway_router::{FeedSource, HoldLimits, Router, RouterConfig};
 use cellway_store::{EmbeddedStore, EtcdConfig, EtcdStore, Store};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -58,8 +56,11 @@ fn prepare<T: config::RoleFile>(file: &Path) -> Result<(T, CancellationToken), F
 pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
     let (file, shutdown) = prepare::<ControlPlaneFile>(&args.config)?;
     let domains = file.domains();
+    let identity = file.identity.clone().map(|files| files.load(&Identity::ControlPlane));
     let config = ControlPlaneConfig {
         domains,
+        advertise: file.advertise.as_ref().map(|api| api.0.clone()),
+        identity: identity.transpose().map_err(Failure::start_up)?,
         move_limits: file.move_limits(),
         move_budgets: file.move_budgets(),
         sole_writer: matches!(file.store, StoreFile::Embedded(_)),
@@ -80,17 +81,19 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
 pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     if let Some(AgentCommand::Leave(args)) = args.command {
         let (file, _) = prepare::<AgentFile>(&args.config)?;
-        return cellway_cell_agent::leave(&agent_config(file)).await.map_err(Failure::Command);
+        let config = agent_config(file).map_err(Failure::start_up)?;
+        return cellway_cell_agent::leave(&config).await.map_err(Failure::Command);
     }
     let path = args.config.context("--config is missing").map_err(Failure::start_up)?;
     let (file, shutdown) = prepare::<AgentFile>(&path)?;
-    let agent = Agent::bind(agent_config(file)).map_err(Failure::start_up)?;
+    let agent = agent_config(file).and_then(Agent::bind).map_err(Failure::start_up)?;
     agent.run(prometheus::Registry::new(), shutdown).await.map_err(Failure::Command)
 }
 
-fn agent_config(file: AgentFile) -> AgentConfig {
+fn agent_config(file: AgentFile) -> anyhow::Result<AgentConfig> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    AgentConfig {
+    let identity = file.identity.map(|files| files.load(&Identity::Cell(file.cell.0.clone()))).transpose()?;
+    Ok(AgentConfig {
         cell: file.cell.0,
         control_plane: file.control_plane.into_iter().map(|api| api.0).collect(),
         gate_listen: file.gate.0,
@@ -104,11 +107,12 @@ fn agent_config(file: AgentFile) -> AgentConfig {
             config::DriverFile::Sqlite(fields) => DriverConfig::Sqlite { live_dir: fields.live_dir },
         },
         longest_request_ms: file.app.longest_request_ms,
-        advertise_gate: None,
-        advertise_transfer: None,
+        advertise_gate: file.advertise_gate.map(|address| address.0.to_string()),
+        advertise_transfer: file.advertise_transfer.map(|address| address.0.to_string()),
+        identity,
         #[cfg(feature = "test-faults")]
         faults: cellway_cell_agent::Faults::default(),
-    }
+    })
 }
 
 /// Runs `cellway app`.

@@ -6,6 +6,7 @@ use super::{roles, signals};
 use crate::commands::router::{self, RouterCommand};
 use crate::output::Failure;
 use anyhow::Context;
+use cellway_api::identity::Identity;
 use cellway_router::{FeedSource, HoldLimits, Reload, Router, RouterConfig};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -44,22 +45,29 @@ async fn serve(path: &Path) -> Result<(), Failure> {
         FeedFile::File(path) => FeedSource::File(path.clone()),
         FeedFile::Etcd(fields) => FeedSource::Store(roles::etcd(fields).await.map_err(Failure::start_up)?),
     };
-    let router = Router::bind(config_of(file)).map_err(Failure::start_up)?;
-    tracing::info!(address = %router.local_addr(), "the router listens");
+    let config = config_of(file).map_err(Failure::start_up)?;
+    let router = Router::bind(config).map_err(Failure::start_up)?;
+    let https = router.https_addr().map(tracing::field::display);
+    tracing::info!(address = %router.local_addr(), https, "the router listens");
     let (reloads, taken) = mpsc::channel(1);
     let reloader = Reloader { path: path.to_owned(), feed, level, reloads };
     tokio::spawn(reloader.run(hangups));
     router.run_with(source, prometheus::Registry::new(), taken, shutdown).await.map_err(Failure::Command)
 }
 
-fn config_of(file: RouterFile) -> RouterConfig {
+fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
+    let https = file.listen_tls.clone().zip(file.tls.clone()).map(|(listen, tls)| tls.https(listen.0));
+    let identity = file.identity.clone().map(|files| files.load(&Identity::Router)).transpose()?;
     let domains = file.domains();
     let defaults = RouterConfig::new(domains.base);
     let hold = HoldLimits::default();
     let mut serve = defaults.serve.clone();
     serve.drain_ms = file.drain_ms.unwrap_or(serve.drain_ms);
-    RouterConfig {
+    Ok(RouterConfig {
         listen: file.listen.0,
+        allow_clear: file.allow_clear,
+        https,
+        identity,
         admin: file.admin.0,
         threads: file.threads.map_or(defaults.threads, |threads| usize::from(threads.get())),
         reserved_labels: domains.reserved,
@@ -82,7 +90,7 @@ fn config_of(file: RouterFile) -> RouterConfig {
         access_log: file.access_log.map(|log| log.config()),
         mass_drop: file.mass_drop.limits(),
         ..defaults
-    }
+    })
 }
 
 /// Reads the file again and again.
@@ -99,7 +107,7 @@ impl Reloader {
             let read = self.read();
             let log = read.as_ref().ok().and_then(|file| file.log.clone());
             let (answer, answered) = oneshot::channel();
-            let config = read.map(config_of).map_err(|error| format!("{error:#}"));
+            let config = read.and_then(config_of).map_err(|error| format!("{error:#}"));
             if self.reloads.send(Reload { config, answer }).await.is_err() {
                 return;
             }

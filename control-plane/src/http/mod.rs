@@ -1,8 +1,10 @@
 //! The API: thin handlers, one file per noun, over what [`crate::operate`] does.
 
 mod agents;
+mod callers;
 mod fleet;
 mod limits;
+mod listen;
 mod stream;
 
 use crate::Replica;
@@ -12,7 +14,10 @@ use axum::Router;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use callers::Caller;
+use cellway_api::identity::{Callers, LiveIdentity};
 use cellway_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -32,11 +37,12 @@ pub(crate) struct Ctx {
     shutdown: CancellationToken,
 }
 
-/// Serves the API until `shutdown`.
+/// Serves the API until `shutdown`: over TLS with an identity, else in clear.
 pub(crate) async fn serve(
     replica: Arc<Replica>,
     registry: prometheus::Registry,
     listener: TcpListener,
+    identity: Option<Arc<LiveIdentity>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let ctx = Ctx { replica, registry, shutdown: shutdown.clone() };
@@ -49,12 +55,21 @@ pub(crate) async fn serve(
         .route("/metrics", axum::routing::get(metrics))
         .fallback(|| async { Failure(NotDone::NotFound("there is no such path in this API".into())) })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(ctx);
+        .layer(axum::middleware::from_fn(callers::check))
+        .with_state(ctx)
+        .into_make_service_with_connect_info::<Caller>();
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot use the listener")?;
-    let stopped = shutdown.clone();
-    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
+    let stopped = shutdown.clone().cancelled_owned();
+    let served = match identity {
+        None => axum::serve(listen::Clear(listener), app).with_graceful_shutdown(stopped).into_future().left_future(),
+        Some(identity) => {
+            let config = Arc::new(identity.server_config(Callers::Anyone));
+            let listener = listen::Tls::start(listener, config).context("cannot use the listener")?;
+            axum::serve(listener, app).with_graceful_shutdown(stopped).into_future().right_future()
+        }
+    };
     tokio::select! {
-        served = served.into_future() => served.context("the API stopped serving"),
+        served = served => served.context("the API stopped serving"),
         () = async { shutdown.cancelled().await; tokio::time::sleep(std::time::Duration::from_millis(DRAIN_MS)).await } => Ok(()),
     }
 }

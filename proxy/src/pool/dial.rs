@@ -25,7 +25,10 @@ pub(super) async fn dial(
         let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };
         let config =
             tls.ok_or_else(|| io::Error::other("the peer is reached over TLS, but this pool has no identity"))?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect((**name).clone(), socket).await?;
+        let stream = TlsConnector::from(Arc::clone(config))
+            .with_alpn(vec![destination.protocol.alpn().to_vec()])
+            .connect((**name).clone(), socket)
+            .await?;
         Ok((Io::Connected(Box::new(stream)), handle))
     };
     timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -65,6 +65,11 @@ impl Dev {
         self.dir.path().join("stall")
     }
 
+    /// Where it keeps its state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     /// Where the router answers.
     pub fn router(&self) -> String {
         format!("127.0.0.1:{}", self.ports.at(0))

@@ -44,7 +44,7 @@ pub async fn within<T>(limit_ms: u64, what: &str, mut probe: impl AsyncFnMut() -
 
 /// Whether `GET {url}` is answered with success.
 pub async fn is_ok(url: &str) -> bool {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    let client = cellway_api::http::client_builder(None).timeout(Duration::from_secs(2)).build();
     match client {
         Ok(client) => client.get(url).send().await.is_ok_and(|answer| answer.status().is_success()),
         Err(_) => false,

@@ -35,7 +35,7 @@ pub struct Writer {
 
 /// A client that knows the tenants' hosts by header.
 pub fn http() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(ANSWER_MS));
+    let builder = cellway_api::http::client_builder(None).timeout(Duration::from_millis(ANSWER_MS));
     builder.build().expect("a client")
 }
 

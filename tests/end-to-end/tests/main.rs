@@ -5,6 +5,7 @@
 mod agent_kills;
 mod control_plane_kills;
 mod dev;
+mod https;
 mod limits;
 mod moving;
 mod origins;

@@ -41,7 +41,7 @@ async fn a_websocket_passes_through_and_a_new_one_lands_on_the_target() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_stream_passes_through_as_it_happens_and_ends_with_the_move() {
     let dev = Dev::start(&["--tenants", "1"]).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = cellway_api::http::client_builder(None).build().unwrap();
     let feed = client.get(format!("http://{}/events", dev.router())).header("host", "acme.cells.localhost");
     let mut feed = feed.send().await.unwrap().bytes_stream();
     let post = http().post(format!("http://{}/entries/live", dev.router())).header("host", "acme.cells.localhost");

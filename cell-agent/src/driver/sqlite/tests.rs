@@ -5,6 +5,7 @@ use super::*;
 use crate::config::DriverConfig;
 use crate::driver::{Driver, Fetch, Progress};
 use crate::listener;
+use crate::transfer::TransferClient;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ impl Cell {
         disk.start(&CellName::new("cell-a").unwrap()).unwrap();
         disk.registered(&CellUid::new("u1").unwrap(), Revision(registered)).unwrap();
         let config = DriverConfig::Sqlite { live_dir: dir.path().join("live") };
-        let driver = Driver::open(&config, disk, Faults::default()).await.unwrap();
+        let driver = Driver::open(&config, disk, TransferClient::new(None).unwrap(), Faults::default()).await.unwrap();
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let endpoint = socket.local_addr().unwrap().to_string();
         let answering = driver.clone();
@@ -36,7 +37,7 @@ impl Cell {
             Box::pin(async move { crate::transfer::answer(&driver, request).await })
         });
         let server = tokio::spawn(async move {
-            let _ = listener::serve(socket, answer).await;
+            let _ = listener::serve(socket, None, answer).await;
         });
         Self { dir, driver, endpoint, server }
     }

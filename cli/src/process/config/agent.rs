@@ -1,6 +1,6 @@
 //! The agent's file.
 
-use super::fields::{ApiField, CellField, Loopback};
+use super::fields::{Address, ApiField, CellField, IdentityFields, Loopback};
 use super::{Role, RoleFile};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -12,14 +12,20 @@ pub(crate) struct AgentFile {
     role: Role,
     pub(crate) cell: CellField,
     pub(crate) control_plane: Vec<ApiField>,
-    pub(crate) gate: Loopback,
-    pub(crate) transfer: Loopback,
+    pub(crate) gate: Address,
+    pub(crate) transfer: Address,
     pub(crate) admin: Loopback,
     #[serde(default)]
     pub(crate) threads: Option<std::num::NonZeroU16>,
     pub(crate) data_dir: PathBuf,
     pub(crate) app: AppFields,
     pub(crate) driver: DriverFile,
+    #[serde(default)]
+    pub(crate) identity: Option<IdentityFields>,
+    #[serde(default)]
+    pub(crate) advertise_gate: Option<Address>,
+    #[serde(default)]
+    pub(crate) advertise_transfer: Option<Address>,
 }
 
 /// The app behind the gate.
@@ -51,5 +57,29 @@ impl RoleFile for AgentFile {
     const ROLE: Role = Role::Agent;
     fn role(&self) -> Role {
         self.role
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (key, address, advertised) in
+            [("gate", self.gate, &self.advertise_gate), ("transfer", self.transfer, &self.advertise_transfer)]
+        {
+            if address.0.ip().is_unspecified() && advertised.is_none() {
+                return Err(format!("{key}: {}: say in `advertise_{key}` how it is reached", address.0));
+            }
+        }
+        if self.identity.is_some() {
+            let in_clear = self.control_plane.iter().find(|api| !api.0.starts_with("https://"));
+            return in_clear.map_or(Ok(()), |api| {
+                Err(format!("control_plane: {}: an agent with an identity speaks https", api.0))
+            });
+        }
+        self.gate.need_loopback("gate", "`identity`")?;
+        self.transfer.need_loopback("transfer", "`identity`")?;
+        match self.control_plane.iter().find(|api| api.0.starts_with("https://")) {
+            Some(api) => {
+                Err(format!("control_plane: {}: https needs `identity`, which shows who this agent is", api.0))
+            }
+            None => Ok(()),
+        }
     }
 }

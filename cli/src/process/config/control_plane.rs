@@ -1,6 +1,6 @@
 //! The control plane's file.
 
-use super::fields::{DomainFields, EtcdFields, HostField, Loopback, reserved_labels};
+use super::fields::{Address, ApiField, DomainFields, EtcdFields, HostField, IdentityFields, reserved_labels};
 use super::{Role, RoleFile};
 use cellway_core::fleet::MoveBudgets;
 use cellway_core::tenant_move::MoveLimits;
@@ -13,7 +13,11 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields)]
 pub(crate) struct ControlPlaneFile {
     role: Role,
-    pub(crate) listen: Loopback,
+    pub(crate) listen: Address,
+    #[serde(default)]
+    pub(crate) advertise: Option<ApiField>,
+    #[serde(default)]
+    pub(crate) identity: Option<IdentityFields>,
     base_domains: Vec<HostField>,
     #[serde(default = "reserved_labels")]
     reserved_labels: BTreeSet<String>,
@@ -81,5 +85,20 @@ impl RoleFile for ControlPlaneFile {
     const ROLE: Role = Role::ControlPlane;
     fn role(&self) -> Role {
         self.role
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.identity.is_some() {
+            return match &self.advertise {
+                Some(api) if !api.0.starts_with("https://") => {
+                    Err(format!("advertise: {}: with `identity` the API speaks https", api.0))
+                }
+                None if self.listen.0.ip().is_unspecified() => {
+                    Err(format!("listen: {}: say in `advertise` how agents reach this replica", self.listen.0))
+                }
+                _ => Ok(()),
+            };
+        }
+        self.listen.need_loopback("listen", "`identity`")
     }
 }

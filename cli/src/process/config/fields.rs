@@ -1,13 +1,58 @@
 //! Values that are checked as they are read, so that the error shows their line.
 
+use cellway_api::identity::{Identity, IdentityFiles, LiveIdentity};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::CellName;
 use cellway_core::network::{InvalidNetwork, Network};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// An address of this machine: without TLS on a hop nothing else may be listened on or connected to.
+/// An address to listen on. Whether it may be off this machine depends on what else the file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Address(pub(crate) SocketAddr);
+
+impl TryFrom<String> for Address {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:8080"))
+    }
+}
+
+impl Address {
+    /// Refuses an address off this machine.
+    pub(super) fn need_loopback(self, key: &str, without: &str) -> Result<(), String> {
+        match self.0.ip().is_loopback() {
+            true => Ok(()),
+            false => Err(format!(
+                "{key}: {}: without {without} only loopback addresses (127.0.0.1, ::1) are allowed",
+                self.0
+            )),
+        }
+    }
+}
+
+/// Who a process is towards the others: `cellway ca issue` makes the files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityFields {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+}
+
+impl IdentityFields {
+    /// Reads the files, which must be of `wanted`.
+    pub(crate) fn load(self, wanted: &Identity) -> anyhow::Result<Arc<LiveIdentity>> {
+        let files = IdentityFiles { certificate: self.certificate, key: self.key, ca: self.ca };
+        Ok(LiveIdentity::load(files, &wanted.name(), |is| is == wanted)?)
+    }
+}
+
+/// An address of this machine: this hop has no TLS, so nothing else may be listened on or connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Loopback(pub(crate) SocketAddr);
@@ -60,7 +105,7 @@ impl TryFrom<String> for CellField {
     }
 }
 
-/// The base URL of a control plane on this machine.
+/// The base URL of a control plane: in clear on this machine, or over TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct ApiField(pub(crate) String);
@@ -68,6 +113,12 @@ pub(crate) struct ApiField(pub(crate) String);
 impl TryFrom<String> for ApiField {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("https://") {
+            let authority = rest.trim_end_matches('/');
+            let good = !authority.is_empty() && !authority.contains(['/', '?', '#', '@', ' ']);
+            let problem = || format!("{text:?} is not a URL such as https://10.0.0.1:8082");
+            return good.then(|| Self(format!("https://{authority}"))).ok_or_else(problem);
+        }
         let address = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
         let address = address.ok_or_else(|| format!("{text:?} is not a URL such as http://127.0.0.1:8082"))?;
         Loopback::try_from(address).map(|Loopback(address)| Self(format!("http://{address}")))

@@ -8,6 +8,7 @@ mod control_plane;
 mod fields;
 mod operation;
 mod router;
+mod tls;
 
 pub(crate) use agent::{AgentFile, DriverFile};
 pub(crate) use app::AppFile;
@@ -15,6 +16,7 @@ pub(crate) use clients::NamingFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
 pub(crate) use fields::EtcdFields;
 pub(crate) use router::{FeedFile, RouterFile};
+pub(crate) use tls::TlsFile;
 
 use crate::output::{self, Failure};
 use anyhow::Context;
@@ -81,6 +83,10 @@ pub(crate) trait RoleFile: DeserializeOwned {
     const ROLE: Role;
     /// The role that the file names.
     fn role(&self) -> Role;
+    /// What is wrong with keys that are good one by one.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Runs `cellway config …`.
@@ -114,6 +120,7 @@ pub(crate) fn load<T: RoleFile>(file: &Path) -> anyhow::Result<T> {
         loaded.role(),
         T::ROLE
     );
+    loaded.check().map_err(|problem| anyhow::anyhow!("{}: {problem}", file.display()))?;
     Ok(loaded)
 }
 

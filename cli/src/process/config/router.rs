@@ -1,9 +1,11 @@
 //! The router's file.
 
 use super::clients::{self, CookiesFile, NamingFile, TrustedFieldFile};
-use super::fields::{DomainFields, EtcdFields, HostField, Loopback, NetworkField, reserved_labels};
+use super::fields::{
+    Address, DomainFields, EtcdFields, HostField, IdentityFields, Loopback, NetworkField, reserved_labels,
+};
 use super::operation::{AccessLogFile, LogField, MassDropFile};
-use super::{Role, RoleFile};
+use super::{Role, RoleFile, TlsFile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,7 +15,15 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouterFile {
     role: Role,
-    pub(crate) listen: Loopback,
+    pub(crate) listen: Address,
+    #[serde(default)]
+    pub(crate) allow_clear: bool,
+    #[serde(default)]
+    pub(crate) listen_tls: Option<Address>,
+    #[serde(default)]
+    pub(crate) tls: Option<TlsFile>,
+    #[serde(default)]
+    pub(crate) identity: Option<IdentityFields>,
     pub(crate) admin: Loopback,
     #[serde(default)]
     pub(crate) threads: Option<std::num::NonZeroU16>,
@@ -94,5 +104,16 @@ impl RoleFile for RouterFile {
     const ROLE: Role = Role::Router;
     fn role(&self) -> Role {
         self.role
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let redirects = self.tls.as_ref().is_some_and(|tls| tls.redirect);
+        if self.listen_tls.is_some() != self.tls.is_some() {
+            return Err("`listen_tls` and `tls` belong together: where HTTPS is served, and with what".into());
+        }
+        if self.allow_clear || redirects {
+            return Ok(());
+        }
+        self.listen.need_loopback("listen", "`tls` with `redirect: true`, or `allow_clear: true`,")
     }
 }

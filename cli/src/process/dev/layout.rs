@@ -51,6 +51,10 @@ impl Layout {
         self.dir.join("router").join("routes.snapshot")
     }
 
+    pub(super) fn tls_dir(&self) -> PathBuf {
+        self.dir.join("tls")
+    }
+
     pub(super) fn agent_dir(&self, cell: &CellName) -> PathBuf {
         self.dir.join(cell.as_str()).join("agent")
     }
@@ -69,6 +73,10 @@ impl Layout {
 
     pub(super) fn router(&self) -> SocketAddr {
         self.port(0)
+    }
+
+    pub(super) fn https(&self) -> SocketAddr {
+        self.port(1)
     }
 
     pub(super) fn api(&self) -> SocketAddr {

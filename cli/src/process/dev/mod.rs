@@ -4,6 +4,7 @@ mod greeting;
 mod layout;
 mod parts;
 mod seed;
+mod trust;
 
 use super::{logging, signals};
 use crate::output::{self, Failure};
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trust::Trust;
 
 /// The most cells of `dev`: the ports are laid out for this many.
 const CELLS_MAX: i64 = 10;
@@ -30,7 +32,7 @@ const STOP_MS: u64 = 10_000;
 /// Run the whole system on this machine: control plane, router, cells with agents and a demo app.
 ///
 /// Everything is in one process and on loopback; the state is kept in --dir, so that the next start goes on where this
-/// one ended. Ports, from --port-base on: +0 the router (browsers), +2 the API, +3 the router's metrics, +10 and up the
+/// one ended. Ports, from --port-base on: +0 the router (browsers), +1 the same over HTTPS, +2 the API, +3 the router's metrics, +10 and up the
 /// cells' gates, +20 the apps, +30 the agents' transfers, +40 the agents' metrics.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -58,6 +60,10 @@ pub(crate) struct DevArgs {
     /// The first port.
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port_base: u16,
+    /// Give every hop TLS and every part an identity, as between machines: routers to gates, agents and commands to
+    /// the API, agents to each other. Browsers have HTTPS in any case.
+    #[arg(long)]
+    mutual_tls: bool,
     /// Keep intent in this etcd instead of the embedded store.
     #[arg(long, value_name = "URL")]
     etcd: Option<String>,
@@ -84,33 +90,38 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     logging::start("warn").map_err(Failure::start_up)?;
     let shutdown = signals::shutdown().map_err(Failure::start_up)?;
     let started = start(&args, &shutdown).await;
-    let (layout, mut tasks) = match started {
+    let (layout, trust, mut tasks) = match started {
         Ok(started) => started,
         Err(_) if shutdown.is_cancelled() => return Ok(()),
         Err(error) => return Err(Failure::start_up(error)),
     };
-    output::talk(&greeting::text(&args.base_domain, &layout));
+    output::talk(&greeting::text(&args.base_domain, &layout, &trust));
     let ended = wait(&mut tasks, &shutdown).await;
     drop(layout);
     ended.map_err(Failure::Command)
 }
 
 /// Starts all parts, in the order in which they need each other, and returns when every one is ready.
-async fn start(args: &DevArgs, shutdown: &CancellationToken) -> anyhow::Result<(Layout, Parts)> {
+async fn start(args: &DevArgs, shutdown: &CancellationToken) -> anyhow::Result<(Layout, Trust, Parts)> {
     let layout = Layout::open(args.dir.clone(), args.fresh, args.port_base, args.cells)?;
-    let bound = parts::bind(args, &layout)?;
+    let trust = Trust::prepare(&layout, &args.base_domain, args.mutual_tls)?;
+    let bound = parts::bind(args, &layout, &trust)?;
     let store = parts::open_store(args, &layout).await?;
     let mut tasks = Parts::new();
     parts::spawn_control_plane(bound.control_plane, store.clone(), shutdown, &mut tasks);
-    let client = Client::new(&format!("http://{}", layout.api()))?;
+    let operator = trust.operator()?;
+    let client = match operator.clone() {
+        Some(tls) => Client::with_tls(&trust.api(&layout), tls)?,
+        None => Client::new(&trust.api(&layout))?,
+    };
     let ready = async {
-        seed::wait_ready(&client, layout.api()).await?;
+        seed::wait_ready(&client, operator).await?;
         seed::cells(&client, &layout).await?;
         parts::spawn_cells(bound.cells, shutdown, &mut tasks);
         seed::wait_registered(&client, args.cells).await?;
         seed::tenants(&client, args.tenants, &layout).await?;
         parts::spawn_router(bound.router, store, shutdown, &mut tasks);
-        seed::wait_ready_at(layout.router_admin()).await
+        seed::wait_ready_at(&format!("http://{}", layout.router_admin()), None).await
     };
     tokio::select! {
         outcome = ready => outcome?,
@@ -119,7 +130,7 @@ async fn start(args: &DevArgs, shutdown: &CancellationToken) -> anyhow::Result<(
     if let Some(ended) = tasks.try_join_next() {
         ended.context("a part panicked")?.context("a part ended at its start")?;
     }
-    Ok((layout, tasks))
+    Ok((layout, trust, tasks))
 }
 
 /// The running parts. Each ends only at shutdown or with an error.

@@ -1,15 +1,18 @@
 //! The parts of `dev`: each bound first, so that a busy port is told before anything runs, then spawned.
 
 use super::layout::Layout;
+use super::trust::Trust;
 use super::{DevArgs, Parts, seed};
 use crate::process::config::EtcdFields;
 use crate::process::roles;
 use anyhow::Context;
+use cellway_api::identity::Identity;
 use cellway_cell_agent::{Agent, AgentConfig, DriverConfig};
 use cellway_control_plane::{ControlPlane, ControlPlaneConfig};
 use cellway_core::ids::CellName;
 use cellway_demo::DemoConfig;
-use cellway_router::{FeedSource, Router, RouterConfig};
+use cellway_router::tls::TlsConfig;
+use cellway_router::{FeedSource, HttpsConfig, Router, RouterConfig};
 use cellway_store::Store;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,12 +42,13 @@ pub(super) struct BoundCell {
 }
 
 /// Binds every listener.
-pub(super) fn bind(args: &DevArgs, layout: &Layout) -> anyhow::Result<Bound> {
+pub(super) fn bind(args: &DevArgs, layout: &Layout, trust: &Trust) -> anyhow::Result<Bound> {
     let names = layout.cell_names();
-    let cells = names.iter().enumerate().map(|(index, name)| bind_cell(args, layout, index, name));
+    let cells = names.iter().enumerate().map(|(index, name)| bind_cell(args, layout, trust, index, name));
     let mut plane = ControlPlaneConfig::new(layout.api(), vec![args.base_domain.clone()]);
     plane.move_limits.bake_ms = BAKE_MS;
     plane.move_limits.retention_ms = RETENTION_MS;
+    plane.identity = trust.identity(Identity::ControlPlane)?;
     plane.sole_writer = args.etcd.is_none();
     #[cfg(feature = "test-faults")]
     {
@@ -52,6 +56,18 @@ pub(super) fn bind(args: &DevArgs, layout: &Layout) -> anyhow::Result<Bound> {
     }
     let router = RouterConfig {
         listen: layout.router(),
+        https: Some(HttpsConfig {
+            listen: layout.https(),
+            public_port: None,
+            tls: TlsConfig {
+                certificates: vec![trust.server.clone()],
+                default: Some(trust.server.clone()),
+                ..TlsConfig::default()
+            },
+            redirect: false,
+            hsts: None,
+        }),
+        identity: trust.identity(Identity::Router)?,
         admin: layout.router_admin(),
         snapshot_path: Some(layout.snapshot()),
         #[cfg(feature = "test-faults")]
@@ -68,7 +84,13 @@ pub(super) fn bind(args: &DevArgs, layout: &Layout) -> anyhow::Result<Bound> {
     })
 }
 
-fn bind_cell(args: &DevArgs, layout: &Layout, index: usize, name: &CellName) -> anyhow::Result<BoundCell> {
+fn bind_cell(
+    args: &DevArgs,
+    layout: &Layout,
+    trust: &Trust,
+    index: usize,
+    name: &CellName,
+) -> anyhow::Result<BoundCell> {
     let (agent_dir, app_dir) = (layout.agent_dir(name), layout.app_dir(name));
     for dir in [&agent_dir, &app_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
@@ -84,7 +106,7 @@ fn bind_cell(args: &DevArgs, layout: &Layout, index: usize, name: &CellName) -> 
     let _ = args;
     let agent = Agent::bind(AgentConfig {
         cell: name.clone(),
-        control_plane: vec![format!("http://{}", layout.api())],
+        control_plane: vec![trust.api(layout)],
         gate_listen: layout.gate(index),
         transfer_listen: layout.transfer(index),
         admin_listen: layout.agent_admin(index),
@@ -95,6 +117,7 @@ fn bind_cell(args: &DevArgs, layout: &Layout, index: usize, name: &CellName) -> 
         longest_request_ms: LONGEST_REQUEST_MS,
         advertise_gate: None,
         advertise_transfer: None,
+        identity: trust.cell(name)?,
         #[cfg(feature = "test-faults")]
         faults,
     })?;

@@ -3,8 +3,8 @@
 use super::layout::Layout;
 use anyhow::Context;
 use cellway_api::fleet::{CellKindView, CreateCell, CreateTenant};
+use cellway_api::identity::ClientConfig;
 use cellway_api::{ApiError, Client};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a part may take until it is ready.
@@ -45,16 +45,16 @@ async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> anyhow::Result<b
     }
 }
 
-/// Waits for `GET /readyz` at an address to be answered 200.
-pub(super) async fn wait_ready_at(address: SocketAddr) -> anyhow::Result<()> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{address}/readyz");
+/// Waits for `GET /readyz` of a part to be answered 200.
+pub(super) async fn wait_ready_at(base: &str, tls: Option<ClientConfig>) -> anyhow::Result<()> {
+    let http = cellway_api::http::client_builder(tls).build()?;
+    let url = format!("{base}/readyz");
     wait_until(&url, async || Ok(http.get(&url).send().await?.status().is_success())).await
 }
 
 /// Waits for the API.
-pub(super) async fn wait_ready(client: &Client, address: SocketAddr) -> anyhow::Result<()> {
-    wait_ready_at(address).await?;
+pub(super) async fn wait_ready(client: &Client, tls: Option<ClientConfig>) -> anyhow::Result<()> {
+    wait_ready_at(client.base(), tls).await?;
     client.cells().await.map(drop).context("the API does not answer")
 }
 

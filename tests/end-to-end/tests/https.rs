@@ -1,0 +1,87 @@
+//! HTTPS towards browsers, and TLS on every hop.
+
+use cellway_api::certificate;
+use cellway_api::fleet::CreateMove;
+use cellway_api::identity::{IdentityFiles, LiveIdentity, Servers};
+use cellway_api::{ApiError, Client};
+use cellway_end_to_end::dev::Dev;
+use cellway_end_to_end::eventually;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+fn tls_dir(dev: &Dev) -> PathBuf {
+    dev.state_dir().join("tls")
+}
+
+fn identity_files(dev: &Dev, name: &str) -> IdentityFiles {
+    let dir = tls_dir(dev);
+    let file = |ending: &str| dir.join(format!("{name}.{ending}"));
+    IdentityFiles { certificate: file("crt"), key: file("key"), ca: dir.join("ca.crt") }
+}
+
+/// A browser that trusts the CA of this `dev`.
+fn browser(dev: &Dev, host: &str) -> reqwest::Client {
+    let pem = certificate::read(&tls_dir(dev).join("ca.crt")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate::chain_in(&pem).unwrap().remove(0)).unwrap();
+    let tls = rustls::ClientConfig::builder_with_provider(certificate::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let router = SocketAddr::from(([127, 0, 0, 1], dev.ports.at(1)));
+    cellway_api::http::client_builder(Some(tls)).resolve(host, router).build().unwrap()
+}
+
+fn api(dev: &Dev, name: &str) -> Client {
+    let identity = LiveIdentity::load(identity_files(dev, name), "anybody", |_| true).unwrap();
+    let base = format!("https://127.0.0.1:{}", dev.ports.at(2));
+    Client::with_tls(&base, identity.client_config(Servers::ControlPlane)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_served_over_https_with_the_certificate_of_their_domain() {
+    let dev = Dev::start(&["--cells", "1", "--tenants", "1"]).await;
+    let host = "acme.cells.localhost";
+    let url = format!("https://{host}:{}/", dev.ports.at(1));
+    let answer = browser(&dev, host).get(&url).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+    // The connection is for the wildcard's names; another's name on it is misdirected.
+    let other = browser(&dev, host).get(&url).header("host", "shop.example").send().await.unwrap();
+    assert_eq!(other.status().as_u16(), 421);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_on_every_hop_a_tenant_moves_and_nobody_acts_as_another() {
+    let dev = Dev::spawn(&["--cells", "2", "--tenants", "1", "--mutual-tls"]);
+    dev.ready().await;
+    let operator = api(&dev, "operator");
+    let host = "acme.cells.localhost";
+    let (browser, url) = (browser(&dev, host), format!("https://{host}:{}/", dev.ports.at(1)));
+    assert!(browser.get(&url).send().await.unwrap().status().is_success());
+
+    let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), cause: None };
+    let started = operator.create_move(&wanted).await.unwrap();
+    eventually("the tenant has moved", async || {
+        let view = operator.a_move(&started.id).await.ok()?;
+        ["settling", "cleaning", "done"].contains(&view.state.as_str()).then_some(())
+    })
+    .await;
+    assert!(browser.get(&url).send().await.unwrap().status().is_success());
+
+    let status = |outcome: Result<(), ApiError>| match outcome {
+        Err(ApiError::Refused(problem)) => problem.status,
+        other => panic!("not refused by the API: {other:?}"),
+    };
+    let cell = api(&dev, "cell-a");
+    assert_eq!(status(cell.tenants().await.map(drop)), 403, "a cell operates nothing");
+    assert_eq!(status(cell.leave("cell-b", "i-1").await), 403, "a cell speaks for no other");
+    assert_eq!(status(operator.leave("cell-a", "i-1").await), 403, "an operator is no cell");
+    let nobody = cellway_api::identity::trusting(&tls_dir(&dev).join("ca.crt"), Servers::ControlPlane).unwrap();
+    let nobody = Client::with_tls(operator.base(), nobody).unwrap();
+    assert_eq!(status(nobody.tenants().await.map(drop)), 401);
+    // In clear nothing answers that speaks TLS.
+    assert!(Client::new(&format!("http://127.0.0.1:{}", dev.ports.at(2))).unwrap().tenants().await.is_err());
+    let gate = format!("http://127.0.0.1:{}/", dev.ports.at(10));
+    assert!(cellway_end_to_end::writer::http().get(&gate).send().await.is_err());
+}
