@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit contract cluster e2e soak soak-etcd install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit contract cluster e2e soak soak-etcd fuzz install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,3 +48,6 @@ soak: setup-tests ## traffic and moves on a fresh `dev`, every promise checked
 
 soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
 	@scripts/soak etcd $(ARGS)
+
+fuzz: ## fuzz every parser, FUZZ_SECONDS each (600); `make unit` replays the seeds with mutations
+	@scripts/fuzz $(TARGETS)

@@ -47,3 +47,54 @@ fn a_mistake_is_shown_with_its_line_and_what_was_expected() {
         }
     }
 }
+
+#[test]
+fn a_mangled_file_is_refused_or_read_and_never_breaks_the_reader() {
+    fn read_as<T: RoleFile>(text: &str) {
+        let _ = parse::<T>(Path::new("mangled.yaml"), text).map(drop).map_err(|error| error.to_string());
+    }
+    let every_role = [read_as::<RouterFile>, read_as::<ControlPlaneFile>, read_as::<AgentFile>, read_as::<AppFile>];
+    for (name, read_it) in ["router", "control-plane", "agent", "app"].into_iter().zip(every_role) {
+        let text = std::fs::read_to_string(shipped().join(format!("{name}.yaml"))).expect("an example");
+        // Comments that hold an example become keys, other ones go.
+        let keys = text.lines().map(|line| line.strip_prefix("# ").filter(|line| line.contains(": [")).unwrap_or(line));
+        let dense: String = keys.filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        for at in (0..dense.len()).filter(|at| dense.is_char_boundary(*at)) {
+            let (before, behind) = dense.split_at(at);
+            for piece in ["\"", ": ", "[", "{", "- ", "\n", "\t", "&a ", "*a", "!!int ", "\0", "é", "~"] {
+                read_it(&format!("{before}{piece}{behind}"));
+            }
+            read_it(before);
+            read_it(behind);
+        }
+    }
+}
+
+#[test]
+fn what_a_router_believes_of_others_is_checked_in_its_lines() {
+    let text = std::fs::read_to_string(shipped().join("router.yaml")).expect("an example");
+    let with = |keys: &str| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("router.yaml");
+        std::fs::write(&file, format!("{text}{keys}\n")).expect("written");
+        load::<RouterFile>(&file)
+    };
+    let naming = "tenant_from: {trusted: ['::1'], header: x-tenant, path_prefix: /t/, strip_path_prefix: true}";
+    let file = with(&format!("trusted_proxies: [10.0.0.0/8]\ntrusted_field: forwarded\n{naming}")).expect("good");
+    let forwarding = file.forwarding();
+    assert!(forwarding.x_forwarded && forwarding.field == cellway_router::TrustedField::Forwarded);
+    assert!(forwarding.trusted.contain("10.1.2.3".parse().expect("an address")));
+    let naming = file.tenant_from.expect("given").naming();
+    assert!(naming.header.is_some() && naming.path_prefix.is_some() && naming.strip_path_prefix);
+    for (keys, word) in [
+        ("trusted_proxies: [10.0.0.1/8]", "write 10.0.0.0/8"),
+        ("trusted_proxies: [ten]", "ten"),
+        ("trusted_field: x-real-ip", "x-forwarded-for"),
+        ("tenant_from: {header: x-tenant}", "trusted"),
+        ("tenant_from: {trusted: ['::1'], header: host}", "meaning of its own"),
+        ("tenant_from: {trusted: ['::1'], path_prefix: t}", "path prefix"),
+    ] {
+        let said = format!("{:#}", with(keys).map(drop).expect_err(keys));
+        assert!(said.contains(word), "{word:?} is not in:\n{said}");
+    }
+}

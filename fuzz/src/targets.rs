@@ -1,0 +1,194 @@
+//! What each fuzz target feeds, and what must hold whatever it is fed. `router/tests/hostile.rs` runs the same functions
+//! over the seeds and many mutations of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::Revision;
+use cellway_core::network::Network;
+use cellway_core::route::{PathPrefix, is_plain_path};
+use cellway_proxy::proxy_protocol::{self, HEADER_MAX_BYTES, Progress};
+use cellway_proxy::{Forwarding, TrustedField, forwarded, hygiene};
+use cellway_router::CookiePolicy;
+use cellway_router::feed::lines;
+use cellway_router::snapshot::{self, Snapshot};
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use http::uri::Scheme;
+use http::{Request, request};
+
+/// All targets, by the names of their folders in `fuzz/seeds`.
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+    ("authority", authority),
+    ("cookies", cookies),
+    ("forwarded", forwarded),
+    ("hygiene", hygiene),
+    ("path", path),
+    ("proxy_protocol", proxy_protocol),
+    ("snapshot", snapshot),
+];
+
+const TENANT_HOST: &str = "acme.cells.example";
+
+/// A request line's target, then fields, one a line; `None` if no HTTP parser would let it through.
+fn head(bytes: &[u8]) -> Option<request::Parts> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut request = Request::builder().uri(lines.next()?);
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
+    }
+    Some(request.body(()).ok()?.into_parts().0)
+}
+
+/// A target and its `Host`: one normal host name comes out, or a refusal.
+pub fn authority(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(host) = Hostname::from_text(text)
+    {
+        assert_eq!(Hostname::from_authority(host.as_str()).as_ref(), Ok(&host), "normal names stay as they are");
+    }
+    let Some(head) = head(bytes) else { return };
+    let Ok(authority) = hygiene::authority(&head) else { return };
+    let text = authority.host.as_str();
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    assert!(text.bytes().all(legal) && text.parse::<IpAddr>().is_err(), "{text}");
+    let again = Request::builder().uri("/").header("host", authority.to_value()).body(()).map(|r| r.into_parts().0);
+    assert_eq!(again.map(|head| hygiene::authority(&head)).ok(), Some(Ok(authority)));
+}
+
+/// Lines of `Set-Cookie`: none that is left reaches above the tenant's host.
+pub fn cookies(bytes: &[u8]) {
+    let Ok(host) = Hostname::from_text(TENANT_HOST) else { return };
+    let values = bytes.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
+    let before: HeaderMap = values.map(|value| (SET_COOKIE, value)).collect();
+    for policy in [CookiePolicy::Narrow, CookiePolicy::Deny] {
+        let mut after = before.clone();
+        let changed = policy.apply(&mut after, &host, |_| false);
+        assert_eq!(changed == 0, before == after);
+        assert!(policy == CookiePolicy::Deny || after.len() == before.len());
+        for cookie in after.get_all(SET_COOKIE) {
+            for attribute in cookie.as_bytes().split(|byte| *byte == b';').skip(1) {
+                let text = String::from_utf8_lossy(attribute).to_ascii_lowercase();
+                let Some((name, domain)) = text.split_once('=') else { continue };
+                let domain = domain.trim().trim_matches('.');
+                let reaches = !domain.is_empty() && TENANT_HOST.ends_with(&format!(".{domain}"));
+                assert!(name.trim() != "domain" || !reaches, "{text}");
+            }
+        }
+        assert_eq!(policy.apply(&mut after, &host, |_| false), 0, "once is enough");
+    }
+}
+
+/// Fields of trusted proxies: only addresses come out, and what is written reads back.
+pub fn forwarded(bytes: &[u8]) {
+    let Some(head) = head(bytes) else { return };
+    let trusted = Network::around(Ipv4Addr::new(10, 0, 0, 0).into(), 8);
+    for field in [TrustedField::Forwarded, TrustedField::XForwardedFor] {
+        let forwarding = Forwarding { trusted: trusted.into_iter().collect(), field, x_forwarded: true };
+        let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let client = forwarding.client(&head.headers, peer, Scheme::HTTP);
+        assert!(client.proxies.iter().all(|proxy| forwarding.trusted.contain(*proxy)));
+        assert!(client.proxies.len() <= forwarded::PROXIES_MAX);
+        let Ok(authority) = hygiene::authority(&head) else { continue };
+        let mut written = HeaderMap::new();
+        client.write(&mut written, &authority, true);
+        assert_eq!(written.len(), forwarded::WRITTEN.len());
+        for value in written.values() {
+            let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:;=,[]\" ".contains(byte);
+            assert!(value.as_bytes().iter().all(legal), "{value:?}");
+        }
+        if client.proxies.len() < forwarded::PROXIES_MAX {
+            let next = forwarding.client(&written, Ipv4Addr::new(10, 0, 0, 2).into(), Scheme::HTTP);
+            assert_eq!((next.address, next.scheme), (client.address, client.scheme));
+            assert_eq!(&next.proxies[..client.proxies.len()], &client.proxies[..]);
+        }
+    }
+}
+
+/// Any fields: nothing that only cellway may say is left, and stripping twice changes nothing.
+pub fn hygiene(bytes: &[u8]) {
+    let Some(mut head) = head(bytes) else { return };
+    let _ = (hygiene::check_framing(&head, false), hygiene::asks_for_websocket(&head));
+    hygiene::strip_request(&mut head.headers);
+    for name in head.headers.keys() {
+        let plain = name.as_str().replace('_', "-");
+        let never = ["x-cellway-", "x-forwarded-", "forwarded", "connection", "transfer-encoding", "upgrade"];
+        assert!(
+            !never.iter().any(|never| plain.starts_with(never) && (plain == *never || never.ends_with('-'))),
+            "{name}"
+        );
+    }
+    let once = head.headers.clone();
+    hygiene::strip_request(&mut head.headers);
+    assert_eq!(head.headers, once);
+    hygiene::strip_response(&mut head.headers);
+    hygiene::strip_trailers(&mut head.headers);
+    assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("host"));
+}
+
+/// A path that names a tenant: whoever decodes and resolves it comes to the same name.
+pub fn path(bytes: &[u8]) {
+    let (Ok(path), Ok(prefix)) = (std::str::from_utf8(bytes), PathPrefix::new("/t/")) else { return };
+    let Some((label, rest)) = prefix.split(path) else { return };
+    assert_eq!(path.strip_prefix("/t/"), Some(format!("{label}{rest}").as_str()));
+    assert!(!label.contains('/') && (rest.is_empty() || rest.starts_with('/')));
+    if !is_plain_path(path) {
+        return;
+    }
+    // Decoded once, with the parameters of segments dropped as some servers drop them.
+    let mut resolved: Vec<Vec<u8>> = Vec::new();
+    for segment in decoded(path.as_bytes()).split(|byte| matches!(byte, b'/' | b'\\')).skip(1) {
+        match segment.split(|byte| *byte == b';').next() {
+            Some(b"..") => drop(resolved.pop()),
+            Some(b".") => {}
+            _ => resolved.push(segment.to_vec()),
+        }
+    }
+    assert_eq!(resolved.get(1), Some(&decoded(label.as_bytes())), "{path}");
+}
+
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let digits = text.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.map(|digits| u8::from_str_radix(digits, 16)) {
+            Some(Ok(escaped)) if *byte == b'%' => {
+                out.push(escaped);
+                at += 3;
+            }
+            _ => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// The first bytes of a connection: a verdict is final, and a header is no longer than it may be.
+pub fn proxy_protocol(bytes: &[u8]) {
+    match proxy_protocol::parse(bytes) {
+        Progress::Done { consumed, .. } => {
+            assert!(consumed <= bytes.len().min(HEADER_MAX_BYTES));
+            assert_eq!(proxy_protocol::parse(&bytes[..consumed]), proxy_protocol::parse(bytes));
+            assert_eq!(proxy_protocol::parse(&bytes[..consumed - 1]), Progress::NeedMore);
+        }
+        Progress::NeedMore => assert!(bytes.len() < HEADER_MAX_BYTES),
+        bad => assert_eq!(proxy_protocol::parse(&[bytes, b"\r\n"].concat()), bad),
+    }
+}
+
+/// A snapshot, or the lines of one: what is read is written, and read back the same.
+pub fn snapshot(bytes: &[u8]) {
+    if let Ok(read) = snapshot::decode(bytes) {
+        assert_eq!(snapshot::decode(&snapshot::encode(&read)).ok(), Some(read));
+    }
+    // Past the checksum, which mutations do not get right.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(contents) = lines::parse(text)
+    {
+        let read = Snapshot { revision: Revision(7), contents };
+        assert_eq!(snapshot::decode(&snapshot::encode(&read)).ok(), Some(read));
+    }
+}
