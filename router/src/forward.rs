@@ -151,7 +151,7 @@ impl Forwarder {
     async fn deliver(
         &self,
         tenant: &TenantId,
-        mut errand: Errand,
+        mut errand: Errand<'_>,
         peer: &Peer,
     ) -> Result<Response<ResponseBody>, Failure> {
         let holds = &self.shared.holds;
@@ -207,7 +207,7 @@ impl Forwarder {
     }
 
     /// Tries the endpoints of the tenant's cell, one after the other.
-    async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand) -> Result<Outcome, Failure> {
+    async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand<'_>) -> Result<Outcome, Failure> {
         let Some(cell) = &target.cell else { return Ok(Outcome::Refused) };
         if !target.held {
             errand.upload.settle(&self.shared.replay).await?;
@@ -256,7 +256,7 @@ impl Forwarder {
         endpoints
     }
 
-    fn may_repeat(&self, errand: &Errand) -> bool {
+    fn may_repeat(&self, errand: &Errand<'_>) -> bool {
         let may = self.shared.retries.spend(&errand.method);
         if may {
             self.shared.metrics.sent_again.inc();
@@ -338,7 +338,7 @@ impl Forwarder {
     }
 
     /// Keeps the cookies that the tenant's app sets within the tenant's own hosts.
-    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand, headers: &mut HeaderMap) {
+    fn keep_cookies(&self, tenant: &TenantId, errand: &Errand<'_>, headers: &mut HeaderMap) {
         let shared = &self.shared;
         let is_own = |host: &Hostname| shared.table.tenant_of_host(host).as_ref() == Some(tenant);
         let changed = errand.journey.settings.cookies.apply(headers, &errand.host, is_own);
@@ -348,7 +348,7 @@ impl Forwarder {
     }
 
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
-    async fn to_origin(&self, mut errand: Errand) -> Result<Response<ResponseBody>, Failure> {
+    async fn to_origin(&self, mut errand: Errand<'_>) -> Result<Response<ResponseBody>, Failure> {
         let origin = errand.journey.settings.origin.ok_or(Failure::UnknownHost)?;
         let (request, lent) = errand.request(CellKind::Origin, None);
         errand.journey.attempt(None, &errand.sent);
@@ -362,7 +362,7 @@ impl Forwarder {
     fn pass_on(
         &self,
         tenant: Option<&TenantId>,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
         response: Response<PooledBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -389,7 +389,7 @@ impl Forwarder {
     fn switch(
         &self,
         tenant: Option<&TenantId>,
-        errand: &mut Errand,
+        errand: &mut Errand<'_>,
         response: Response<PooledBody>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
@@ -439,7 +439,7 @@ impl Underway<'_> {
 
 /// Takes the body back after a verdict. A gate that asked for the body has admitted the request, whatever it says
 /// after that.
-fn take_back_refused(errand: &mut Errand, lent: Lent) -> Result<(), Failure> {
+fn take_back_refused(errand: &mut Errand<'_>, lent: Lent) -> Result<(), Failure> {
     let asked_for = lent.as_ref().is_some_and(HeldHandle::is_released);
     if asked_for || !errand.upload.take_back(lent) {
         return Err(Failure::BadAnswer);
