@@ -106,8 +106,9 @@ impl LimitsView {
 
     /// What sets them again, if nobody else has changed them.
     pub fn to_set(&self) -> SetLimits {
-        let Self { mode, requests, concurrency, bandwidth_bytes_per_second, message, retry_after_s, error_text, .. } =
-            self.clone();
+        let Self {
+            mode, requests, concurrency, bandwidth_bytes_per_second, message, retry_after_s, error_text, ..
+        } = self.clone();
         SetLimits {
             mode,
             requests,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tokio::sync::watch;
 
-pub use line::{HEADER_MAX_BYTES, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES};
 pub(crate) use line::{Ending, Record, Texts};
+pub use line::{HEADER_MAX_BYTES, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES};
 use writer::{Message, Writer};
 
 mod line;

@@ -58,11 +58,7 @@ pub(crate) struct Fixed(Vec<(&'static str, String)>);
 
 impl Settings {
     /// The settings of a configuration. `before` are those in force: a log whose target stays is kept.
-    pub(crate) fn of(
-        config: RouterConfig,
-        before: Option<&Self>,
-        counters: &LogCounters,
-    ) -> Result<Self, ReloadError> {
+    pub(crate) fn of(config: RouterConfig, before: Option<&Self>, counters: &LogCounters) -> Result<Self, ReloadError> {
         let open = before.and_then(|settings| settings.access_log.as_ref());
         Ok(Self {
             domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
@@ -132,11 +128,7 @@ impl Fixed {
     }
 }
 
-fn reach(
-    wanted: AccessLogConfig,
-    open: Option<&AccessLog>,
-    counters: &LogCounters,
-) -> Result<AccessLog, ReloadError> {
+fn reach(wanted: AccessLogConfig, open: Option<&AccessLog>, counters: &LogCounters) -> Result<AccessLog, ReloadError> {
     let target = match &wanted.target {
         LogTarget::Stdout => "stdout".to_owned(),
         LogTarget::File(path) => path.display().to_string(),

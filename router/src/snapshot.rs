@@ -91,8 +91,7 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, BadSnapshot> {
     let body = std::str::from_utf8(body).map_err(|error| BadSnapshot::Content(error.to_string()))?;
     let (revision, table) = body.split_once('\n').ok_or_else(|| BadSnapshot::Content("it has no revision".into()))?;
     let revision = revision.parse().map_err(|_| BadSnapshot::Content("its revision is no number".into()))?;
-    let (cluster, contents) =
-        lines::parse_listing(table).map_err(|error| BadSnapshot::Content(error.to_string()))?;
+    let (cluster, contents) = lines::parse_listing(table).map_err(|error| BadSnapshot::Content(error.to_string()))?;
     Ok(Snapshot { revision: Revision(revision), cluster, contents })
 }
 

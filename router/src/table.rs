@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::hostname::Hostname;
@@ -16,6 +16,7 @@ use cellway_core::route::{Owner, may_follow};
 use parking_lot::Mutex;
 
 use crate::limits::Limits;
+use crate::metrics::CellCounters;
 
 /// Where a tenant is, as the feed says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +178,8 @@ pub struct Cell {
     /// What the feed says.
     pub route: CellRoute,
     turn: AtomicUsize,
+    /// What is counted of it; made at its first request.
+    pub(crate) counters: OnceLock<CellCounters>,
 }
 
 impl Cell {
@@ -247,7 +250,8 @@ impl Table {
         if cells.get(&route.name).is_some_and(|before| before.route == route) {
             return Applied::Same;
         }
-        cells.insert(route.name.clone(), Arc::new(Cell { route, turn: AtomicUsize::new(0) }));
+        cells
+            .insert(route.name.clone(), Arc::new(Cell { route, turn: AtomicUsize::new(0), counters: OnceLock::new() }));
         Applied::Changed
     }
 

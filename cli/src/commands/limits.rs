@@ -172,11 +172,7 @@ async fn switch(mode: ModeView, page: PageArgs, client: &Client, reach: &Reach) 
 }
 
 /// Reads, changes and sets, anew if somebody else was quicker.
-async fn change(
-    client: &Client,
-    tenant: &str,
-    make: impl Fn(&mut SetLimits),
-) -> Result<LimitsView, ApiError> {
+async fn change(client: &Client, tenant: &str, make: impl Fn(&mut SetLimits)) -> Result<LimitsView, ApiError> {
     let mut attempt = 1;
     loop {
         let mut wanted = client.limits(tenant).await?.to_set();

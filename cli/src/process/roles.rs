@@ -1,15 +1,12 @@
 //! Starts one role from its configuration file, as a process of its own.
 
-use super::config::{
-    self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, FeedFile, NamingFile, RouterFile, StoreFile,
-};
+use super::config::{self, AgentFile, AppFile, ControlPlaneFile, EtcdFields, StoreFile};
 use super::{logging, signals};
 use crate::output::Failure;
 use anyhow::Context;
 use cellway_cell_agent::{Agent, AgentConfig, DriverConfig};
 use cellway_control_plane::{ControlPlane, ControlPlaneConfig};
 use cellway_demo::{DemoConfig, Listen};
-use cellway_router::{FeedSource, HoldLimits, Router, RouterConfig};
 use cellway_store::{EmbeddedStore, EtcdConfig, EtcdStore, Store};
 use clap::Args;
 use std::path::{Path, PathBuf};

@@ -171,7 +171,8 @@ fn sampling_keeps_its_share_and_errors_can_be_kept_beside_it() {
     let (messages, _kept) = sync_channel(1);
     let (_ending, ended) = watch::channel(());
     let queue = Arc::new(Queue { messages, state: Arc::default(), counters: counters(), ended });
-    let config = |sample, always_errors| AccessLogConfig { sample, always_errors, ..AccessLogConfig::new(LogTarget::Stdout) };
+    let config =
+        |sample, always_errors| AccessLogConfig { sample, always_errors, ..AccessLogConfig::new(LogTarget::Stdout) };
     let log = |sample, always_errors| AccessLog { config: config(sample, always_errors), queue: Arc::clone(&queue) };
     let drawn = |log: &AccessLog| (0..10_000).filter(|_| log.draw() == Some(true)).count();
     assert_eq!(drawn(&log(1.0, false)), 10_000);

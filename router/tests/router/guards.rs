@@ -151,7 +151,10 @@ async fn a_page_in_a_browser_cannot_accept_routes() {
     let router = Guarded::start(config());
     let request = "POST /routes/accept HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n{}";
     assert_eq!(ask(router.fed.admin, request).await.status, 415);
-    assert_eq!(router.accept("{\"reasons\":[],\"told\":{\"cluster\":null,\"revision\":0,\"tenants\":0}}").await.status, 409);
+    assert_eq!(
+        router.accept("{\"reasons\":[],\"told\":{\"cluster\":null,\"revision\":0,\"tenants\":0}}").await.status,
+        409
+    );
 }
 
 #[tokio::test]

@@ -78,9 +78,7 @@ async fn limits_pauses_and_resumes_take_effect_within_a_second() {
     assert!(page.contains("Back at &#60;noon&#62;."), "{page}");
     assert!(stage.cellway(&["tenant", "list"]).contains("paused"));
 
-    stage
-        .takes_effect(&["tenant", "read-only", "acme"], async || has(StatusCode::OK, stage.read("acme").await))
-        .await;
+    stage.takes_effect(&["tenant", "read-only", "acme"], async || has(StatusCode::OK, stage.read("acme").await)).await;
     assert_eq!(stage.write("acme").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     stage
         .takes_effect(&["tenant", "resume", "acme"], async || has(StatusCode::CREATED, stage.write("acme").await))

@@ -8,6 +8,7 @@ mod dev;
 mod limits;
 mod moving;
 mod origins;
+mod router_operation;
 mod soak;
 mod static_stability;
 mod streams;
