@@ -11,6 +11,7 @@ use cells::ByCell;
 
 mod cells;
 
+pub use cells::COUNTED_CELLS_MAX;
 pub(crate) use cells::CellCounters;
 
 /// Upper bounds of the latency histograms, in seconds.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec};
 
 /// Cells that are counted by their names, those that are gone included; all others are counted together.
-pub const CELLS_MAX: usize = 500;
+pub const COUNTED_CELLS_MAX: usize = 500;
 
 /// The name under which all others are counted. No cell can have it.
 const OTHERS: &str = "_others";
@@ -36,7 +36,7 @@ impl ByCell {
     /// The counters of a cell. They are kept with the cell: looking them up is not for every request.
     pub(crate) fn of(&self, cell: &CellName) -> CellCounters {
         let mut named = self.named.lock();
-        if named.len() < CELLS_MAX && !named.contains(cell) {
+        if named.len() < COUNTED_CELLS_MAX && !named.contains(cell) {
             named.insert(cell.clone());
         }
         let label = if named.contains(cell) { cell.as_str() } else { OTHERS };
