@@ -99,7 +99,10 @@ impl Agent {
         spawn_listener(&mut chores, transfer, cells, parts.transfers());
         if let Some(identity) = config.identity.clone() {
             let fresh = metrics::watch_identity(&registry, identity)?;
-            chores.spawn(async move { Ok(fresh.await) });
+            chores.spawn(async move {
+                fresh.await;
+                Ok(())
+            });
         }
         parts.spawn_feed(&mut chores, &config, addresses);
         parts.spawn_reports(&mut chores, &registry)?;

@@ -7,9 +7,17 @@ use cellway_api::identity::{ClientConfig, IdentityFiles, LiveIdentity, Servers, 
 use cellway_core::ids::{CellName, InvalidId, MoveId, TenantId};
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 /// Of the ports from the base on: where routers answer.
 const HTTP_PORT_OFFSET: u16 = 0;
+
+/// Of the ports from the base on: where routers answer over TLS.
+const HTTPS_PORT_OFFSET: u16 = 1;
 
 /// Of the ports from the base on: where the API answers.
 const API_PORT_OFFSET: u16 = 2;
@@ -80,9 +88,24 @@ impl Reach {
         given.unwrap_or_else(|| format!("http://127.0.0.1:{}", self.port_base.saturating_add(API_PORT_OFFSET)))
     }
 
+    /// Trusts a router whose certificate is of --ca.
+    pub(crate) fn trusting_ca(&self) -> anyhow::Result<ClientConfig> {
+        let ca = self.ca.clone().or(std::env::var_os(CA_VARIABLE).map(PathBuf::from));
+        let ca = ca.context("TLS needs the CA of the router's certificate: say --ca FILE")?;
+        let mut roots = RootCertStore::empty();
+        for certificate in
+            CertificateDer::pem_file_iter(&ca).with_context(|| format!("{} cannot be read", ca.display()))?
+        {
+            roots.add(certificate.with_context(|| format!("{} is no certificate", ca.display()))?)?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
+    }
+
     /// `host:port` of the router.
-    pub(crate) fn router(&self) -> String {
-        format!("127.0.0.1:{}", self.port_base.saturating_add(HTTP_PORT_OFFSET))
+    pub(crate) fn router(&self, https: bool) -> String {
+        let offset = if https { HTTPS_PORT_OFFSET } else { HTTP_PORT_OFFSET };
+        format!("127.0.0.1:{}", self.port_base.saturating_add(offset))
     }
 }
 
@@ -123,6 +146,6 @@ mod tests {
         assert_eq!(reach(None).api_base(variable()), "http://b:1");
         assert_eq!(reach(None).api_base(Some(String::new())), "http://127.0.0.1:9002");
         assert_eq!(reach(None).api_base(None), "http://127.0.0.1:9002");
-        assert_eq!(reach(None).router(), "127.0.0.1:9000");
+        assert_eq!(reach(None).router(false), "127.0.0.1:9000");
     }
 }

@@ -34,6 +34,7 @@ use crate::failure::page::Asker;
 use crate::hold::Place;
 use crate::journey::Journey;
 use crate::limits::{Slot, SlotBody};
+use crate::metrics::CellCounters;
 use crate::resolve;
 use crate::shared::Shared;
 use crate::table::{Cell, Target};
@@ -68,6 +69,7 @@ impl Handler for Forwarder {
             Ok(response) => response,
             Err(failure) => {
                 journey.failed(failure.name());
+                metrics.failed(failure.name());
                 failure.answer(&asker)
             }
         };
@@ -229,6 +231,9 @@ impl Forwarder {
                 Ok(Some(response)) => response,
                 not_answered => {
                     let whole = errand.upload.take_back(lent);
+                    if not_answered.is_err() {
+                        self.counters(cell).failures.inc();
+                    }
                     match not_answered {
                         Err(Failure::CellFailed) if whole && self.may_repeat(errand) => continue,
                         Err(failure) => return Err(failure),
@@ -238,6 +243,7 @@ impl Forwarder {
                 }
             };
             let Some(verdict) = self.verdict(cell.route.kind, &response) else {
+                self.counters(cell).answers.inc();
                 return Ok(Outcome::Answered(response));
             };
             take_back_refused(errand, lent)?;
@@ -248,6 +254,10 @@ impl Forwarder {
             }
         }
         Ok(Outcome::Refused)
+    }
+
+    fn counters<'c>(&self, cell: &'c Cell) -> &'c CellCounters {
+        cell.counters.get_or_init(|| self.shared.metrics.by_cell.of(&cell.route.name))
     }
 
     /// The cell's endpoints: the less busy of two first, those last that are away or have failed a moment ago.

@@ -59,6 +59,7 @@ pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use front::HttpsConfig;
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
+pub use metrics::COUNTED_CELLS_MAX;
 pub use overload::REQUESTS_IN_FLIGHT_MAX;
 pub use reload::Reload;
 pub use resolve::{InvalidNamingHeader, NamingHeader, TenantNaming};

@@ -1,4 +1,5 @@
-//! What a router counts. Handles are resolved once, at the start: no request looks a label up.
+//! What a router counts. Handles are resolved once: no request that a cell answers looks a label up. There are less
+//! than 5,000 series, however many tenants and cells there are.
 
 use std::time::SystemTime;
 
@@ -6,6 +7,12 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 
 use crate::access_log::LogCounters;
 use crate::feed::guard::Reason;
+use cells::ByCell;
+
+mod cells;
+
+pub use cells::COUNTED_CELLS_MAX;
+pub(crate) use cells::CellCounters;
 
 /// Upper bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -54,6 +61,8 @@ pub(crate) struct Metrics {
     pub(crate) feed_refusing: IntGauge,
     feed_refused: [IntCounter; 3],
     snapshot_saved_seconds: Gauge,
+    pub(crate) by_cell: ByCell,
+    failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -115,11 +124,21 @@ impl Metrics {
             last_reload_success: add.gauge("config_last_reload_success", "0 after a configuration was refused.")?,
             feed_refusing: add.gauge("feed_refusing", "1 while the routes of the feed are refused.")?,
             feed_refused: reasons.map(|reason| refused.with_label_values(&[reason.name()])),
+            by_cell: ByCell::new(
+                add.counters("cell_answers_total", "Answers of apps, by cell.", "cell")?,
+                add.counters("cell_failures_total", "Requests sent that have no answer, by cell.", "cell")?,
+            ),
+            failures: add.counters("failures_total", "Answers that the router made itself, by reason.", "reason")?,
             snapshot_saved_seconds: add.float(
                 "snapshot_saved_seconds",
                 "When the snapshot was written last, since 1970; 0 before the first.",
             )?,
         })
+    }
+
+    /// The router answers by itself. The names are few.
+    pub(crate) fn failed(&self, name: &'static str) {
+        self.failures.with_label_values(&[name]).inc();
     }
 
     pub(crate) fn feed_refused(&self, reason: Reason) {

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cellway_api::identity::Identity;
 use cellway_core::cell::{CellCondition, CellKind};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
 use crate::limits::Limits;
+use crate::metrics::CellCounters;
 
 /// Where a tenant is, as the feed says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,12 +181,14 @@ pub struct Cell {
     pub route: CellRoute,
     turn: AtomicUsize,
     server_name: Arc<ServerName<'static>>,
+    /// What is counted of it; made at its first request.
+    pub(crate) counters: OnceLock<CellCounters>,
 }
 
 impl Cell {
     fn new(route: CellRoute) -> Self {
         let server_name = Arc::new(Identity::Cell(route.name.clone()).server_name());
-        Self { route, turn: AtomicUsize::new(0), server_name }
+        Self { route, turn: AtomicUsize::new(0), server_name, counters: OnceLock::new() }
     }
 
     /// The name in its gates' certificates.

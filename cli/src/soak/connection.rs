@@ -1,24 +1,36 @@
-//! Keep-alive connections to the router, shared by all tenants: one request at a time on each, told apart by `Host`.
+//! Keep-alive connections to the router, shared by all tenants: over HTTP/1.1 one request at a time on each, over HTTP/2
+//! many at once; in clear or over TLS.
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::header::HOST;
+use hyper::http::uri::{Authority, Scheme};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// A request has failed when it was not answered in full by then.
 pub(crate) const REQUEST_TIMEOUT_MS: u64 = 15_000;
 
 /// The longest answer that is read.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Connections of HTTP/2, which all requests share.
+const SHARED_CONNECTIONS: usize = 4;
 
 /// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -70,21 +82,85 @@ impl Answer {
     }
 }
 
-/// Idle connections, and how many there were. Whoever sends bounds how many requests are in flight, and by that how
-/// many connections are open.
-#[derive(Debug)]
+/// How the router is spoken to.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    /// `host:port`.
+    pub(crate) router: String,
+    /// One request at a time on a connection, or many.
+    pub(crate) http2: bool,
+    /// In clear without it.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// What TLS takes.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    /// Trusts whom the router's certificate is of.
+    pub(crate) config: Arc<ClientConfig>,
+    /// A name that the certificate covers, together with those of all tenants.
+    pub(crate) server_name: ServerName<'static>,
+}
+
+/// Bytes both ways.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+impl Transport {
+    /// HTTP/1.1 in clear.
+    #[cfg(test)]
+    fn clear(router: String) -> Self {
+        Self { router, http2: false, tls: None }
+    }
+
+    async fn connect(&self, http2: bool) -> Result<Box<dyn Duplex>, Failed> {
+        let stream = TcpStream::connect(&self.router).await.map_err(|_| Failed::CannotConnect)?;
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let mut config = ClientConfig::clone(&tls.config);
+        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(tls.server_name.clone(), stream).await.map_err(|_| Failed::CannotConnect)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// Requests go out on this.
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Sender {
+    async fn ready(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    async fn try_send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// Connections that can take a request, and how many there were. Whoever sends bounds how many requests are in flight,
+/// and by that how many connections are open.
 pub(crate) struct Connections {
-    router: String,
-    idle: Mutex<Vec<SendRequest<Body>>>,
+    transport: Transport,
+    idle: Mutex<Vec<Sender>>,
     opened: AtomicU64,
     ended_idle: AtomicU64,
 }
 
 impl Connections {
-    /// Connections to the router at `host:port`; the first is made when it is needed.
-    pub(crate) fn new(router: String) -> Self {
+    /// Connections to the router; the first is made when it is needed.
+    pub(crate) fn new(transport: Transport) -> Self {
         let (idle, opened, ended_idle) = (Mutex::default(), AtomicU64::default(), AtomicU64::default());
-        Self { router, idle, opened, ended_idle }
+        Self { transport, idle, opened, ended_idle }
     }
 
     /// How many were opened.
@@ -98,7 +174,10 @@ impl Connections {
     }
 
     /// Sends a request once and reads its answer to the end.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Answer, Failed> {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Answer, Failed> {
+        if self.transport.http2 {
+            name_authority(&mut request, self.transport.tls.is_some())?;
+        }
         let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
         timeout(limit, self.exchange(request)).await.unwrap_or(Err(Failed::Timeout))
     }
@@ -109,12 +188,18 @@ impl Connections {
                 Some(sender) => (sender, true),
                 None => (self.open().await?, false),
             };
-            match sender.try_send_request(request).await {
+            // Others may use a connection of HTTP/2 meanwhile.
+            if let Sender::Http2(shared) = &sender {
+                self.idle.lock().insert(0, Sender::Http2(shared.clone()));
+            }
+            match sender.try_send(request).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
                     let body = body.map_err(|_| Failed::ConnectionClosed)?.to_bytes();
-                    self.idle.lock().push(sender);
+                    if let Sender::Http1(_) = sender {
+                        self.idle.lock().push(sender);
+                    }
                     return Ok(Answer { status: head.status, body });
                 }
                 // Not a byte of it was written: the connection had ended while it was idle. That is no repetition.
@@ -129,42 +214,58 @@ impl Connections {
         }
     }
 
-    async fn reuse(&self) -> Option<SendRequest<Body>> {
+    async fn reuse(&self) -> Option<Sender> {
         loop {
-            let mut sender = self.idle.lock().pop()?;
-            match sender.ready().await {
-                Ok(()) => return Some(sender),
-                Err(_) => _ = self.ended_idle.fetch_add(1, Ordering::Relaxed),
+            let mut sender = {
+                let mut idle = self.idle.lock();
+                if self.transport.http2 && idle.len() < SHARED_CONNECTIONS {
+                    return None;
+                }
+                idle.pop()?
+            };
+            if sender.ready().await {
+                return Some(sender);
             }
+            self.ended_idle.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    async fn open(&self) -> Result<SendRequest<Body>, Failed> {
-        let stream = TcpStream::connect(&self.router).await.map_err(|_| Failed::CannotConnect)?;
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Failed::CannotConnect)?;
-        // It ends with the last request on it, and says there how it ended.
-        tokio::spawn(async move { _ = connection.await });
+    async fn open(&self) -> Result<Sender, Failed> {
+        let io = TokioIo::new(self.transport.connect(self.transport.http2).await?);
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(sender)
+        // A connection ends with the last request on it, and says there how it ended.
+        if self.transport.http2 {
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), io).await.map_err(|_| Failed::CannotConnect)?;
+            tokio::spawn(async move { _ = connection.await });
+            return Ok(Sender::Http2(sender));
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(|_| Failed::CannotConnect)?;
+        tokio::spawn(async move { _ = connection.await });
+        Ok(Sender::Http1(sender))
     }
 
-    /// A plain stream to the router, for what is not one request and one answer.
-    pub(crate) async fn stream(&self) -> Result<TcpStream, Failed> {
+    /// A stream to the router that speaks HTTP/1.1, for what is not one request and one answer.
+    pub(crate) async fn stream(&self) -> Result<Box<dyn Duplex>, Failed> {
         let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
-        match timeout(limit, TcpStream::connect(&self.router)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(_)) => Err(Failed::CannotConnect),
-            Err(_) => Err(Failed::Timeout),
-        }
+        timeout(limit, self.transport.connect(false)).await.unwrap_or(Err(Failed::Timeout))
     }
+}
+
+/// Says in the target what HTTP/1.1 says in `Host`.
+fn name_authority(request: &mut Request<Body>, tls: bool) -> Result<(), Failed> {
+    let host = request.headers_mut().remove(HOST).ok_or(Failed::BadAnswer)?;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| Failed::BadAnswer)?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failed::BadAnswer)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::Empty;
-    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -173,7 +274,7 @@ mod tests {
     /// A server that answers one request on each connection with `answer` and closes it. Tells how many there were.
     async fn closing_server(answer: &'static str) -> (Connections, Arc<AtomicU64>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let connections = Connections::new(listener.local_addr().expect("bound").to_string());
+        let connections = Connections::new(Transport::clear(listener.local_addr().expect("bound").to_string()));
         let requests = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&requests);
         tokio::spawn(async move {
@@ -186,6 +287,13 @@ mod tests {
         (connections, requests)
     }
 
+    fn is_closed(sender: &Sender) -> bool {
+        match sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
     fn request() -> Request<Body> {
         Request::builder().uri("/").body(Empty::new().boxed_unsync()).expect("a request")
     }
@@ -195,7 +303,7 @@ mod tests {
         let (connections, requests) = closing_server(GOOD).await;
         for _ in 0..3 {
             assert_eq!(connections.send(request()).await.expect("an answer").body, "ok");
-            let has_ended = || connections.idle.lock().iter().all(SendRequest::is_closed);
+            let has_ended = || connections.idle.lock().iter().all(is_closed);
             while !has_ended() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -18,10 +18,11 @@ mod traffic;
 
 use crate::output::{Failure, print, talk};
 use crate::reach::Reach;
+use anyhow::Context;
 use cellway_api::Client;
 use cellway_api::fleet::TenantView;
 use clap::Args;
-use connection::Connections;
+use connection::{Connections, Tls, Transport};
 use ledger::Ledger;
 use movements::{Moved, Wanted};
 use prepare::{Found, TENANTS_MAX};
@@ -54,6 +55,7 @@ Examples:
   cellway soak                                    100 moves at 200 requests/s, on `cellway dev`
   cellway soak --tenants 50 --moves 1000 --rps 500
   cellway soak --moves 40 --duration 10m          spreads the moves over the time
+  cellway soak --https --http2 --ca .cellway/dev/tls/ca.crt
   cellway soak --seed 7 -o json > report.json     the same plan as any other run with this seed
 
 Exits with 1 if a promise was broken or fewer than 95 % of the moves got past `switched`. Ctrl-C ends the traffic
@@ -88,9 +90,33 @@ pub(crate) struct SoakArgs {
     /// Where the router is. Default: by --port-base.
     #[arg(long, value_name = "HOST:PORT")]
     router: Option<String>,
+    /// Speak HTTP/2: four connections that all requests share. WebSockets and event streams stay on HTTP/1.1.
+    #[arg(long)]
+    http2: bool,
+    /// Speak TLS, to the router's second port; --ca names whom its certificate must be of.
+    #[arg(long, requires = "ca")]
+    https: bool,
     /// The base domain that tenants' ids are put before.
     #[arg(long, default_value = "cells.localhost")]
     domain: String,
+}
+
+impl SoakArgs {
+    fn transport(&self) -> anyhow::Result<Transport> {
+        let tls = match self.https {
+            true => Some(Tls {
+                config: Arc::new(self.reach.trusting_ca()?),
+                server_name: self
+                    .domain
+                    .clone()
+                    .try_into()
+                    .context("--domain is no name that a certificate can cover")?,
+            }),
+            false => None,
+        };
+        let router = self.router.clone().unwrap_or_else(|| self.reach.router(self.https));
+        Ok(Transport { router, http2: self.http2, tls })
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -131,7 +157,6 @@ impl DrivenTenant {
 }
 
 /// One run: everything that its parts share.
-#[derive(Debug)]
 struct Run {
     /// Begins the ids of all that it writes; never the same twice.
     id: String,
@@ -177,8 +202,9 @@ impl Run {
 pub(crate) async fn run(args: SoakArgs) -> Result<(), Failure> {
     let client = args.reach.client()?;
     let seed = args.seed.unwrap_or_else(rand::random);
-    let router = args.router.clone().unwrap_or_else(|| args.reach.router());
-    let connections = Connections::new(router.clone());
+    let transport = args.transport().map_err(Failure::start_up)?;
+    let router = transport.router.clone();
+    let connections = Connections::new(transport);
     let wanted = prepare::Wanted { tenants: args.tenants, moves: args.moves > 0, domain: &args.domain };
     let found = prepare::prepare(&client, &connections, &router, &wanted).await.map_err(Failure::start_up)?;
 

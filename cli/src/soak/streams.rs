@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::checker::{Breach, BreachKind, check_count};
-use super::connection::{Failed, REQUEST_TIMEOUT_MS};
+use super::connection::{Duplex, Failed, REQUEST_TIMEOUT_MS};
 use super::plan::{self, Strand};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,7 +15,6 @@ use rand::RngExt;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -84,7 +83,7 @@ async fn keep_websocket(run: &Run, tenant: usize) {
     }
 }
 
-async fn open_websocket(run: &Run, tenant: usize) -> Result<WebSocketStream<TcpStream>, Failed> {
+async fn open_websocket(run: &Run, tenant: usize) -> Result<WebSocketStream<Box<dyn Duplex>>, Failed> {
     let stream = run.connections.stream().await?;
     let url = format!("ws://{}/ws", run.tenants[tenant].host);
     match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), client_async(url, stream)).await {
@@ -96,7 +95,12 @@ async fn open_websocket(run: &Run, tenant: usize) -> Result<WebSocketStream<TcpS
 }
 
 /// The count on a socket never falls, and begins with what was there before it was opened.
-async fn watch_websocket(run: &Run, tenant: usize, mut socket: WebSocketStream<TcpStream>, mut at_least: i64) -> End {
+async fn watch_websocket(
+    run: &Run,
+    tenant: usize,
+    mut socket: WebSocketStream<Box<dyn Duplex>>,
+    mut at_least: i64,
+) -> End {
     let silence = Duration::from_millis(SILENCE_MAX_MS);
     loop {
         match timeout(silence, socket.next()).await {

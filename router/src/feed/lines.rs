@@ -131,9 +131,11 @@ pub fn parse(text: &str) -> Result<Vec<Change>, BadLine> {
     Ok(changes)
 }
 
+const NO_ENTRY: &str = "neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host (host, \
+                        tenant), nor limits (tenant, limits)";
+
 fn parse_line(text: &str) -> Result<Change, String> {
-    let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    match line {
+    match serde_json::from_str(text).map_err(text_of)? {
         Line {
             host: Some(host),
             tenant: Some(tenant),
@@ -162,17 +164,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             condition: None,
             limits: None,
         } => {
-            let epoch = Epoch(epoch.ok_or("a tenant needs an epoch")?);
-            let route = match (cell, gone.unwrap_or(false)) {
-                (Some(cell), false) => TenantRoute::Placed {
-                    cell: id(&cell)?,
-                    uid: uid.as_deref().map(id::<CellUid>).transpose()?,
-                    epoch,
-                    held: held.unwrap_or(false),
-                },
-                (None, true) if uid.is_none() && held.is_none() => TenantRoute::Gone { epoch },
-                _ => return Err("a tenant has either a cell or \"gone\":true".into()),
-            };
+            let route = tenant_route(cell, uid, epoch, held, gone)?;
             Ok(Change::Tenant { tenant: id(&tenant)?, route, revision: Revision(revision.unwrap_or(0)) })
         }
         Line {
@@ -193,10 +185,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             uid: uid.as_deref().map(id).transpose()?,
             endpoints,
             condition: condition_of(condition.unwrap_or(Condition::Open)),
-            kind: match kind {
-                Kind::Agent => CellKind::Agent,
-                Kind::Origin => CellKind::Origin,
-            },
+            kind: kind_of(kind),
         })),
         Line {
             host: None,
@@ -212,9 +201,27 @@ fn parse_line(text: &str) -> Result<Change, String> {
             condition: None,
             limits: Some(limits),
         } => Ok(Change::Limits { tenant: id(&tenant)?, limits: limits.limits().map_err(text_of)? }),
-        _ => Err("neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host \
-                  (host, tenant), nor limits (tenant, limits)"
-            .into()),
+        _ => Err(NO_ENTRY.into()),
+    }
+}
+
+fn tenant_route(
+    cell: Option<String>,
+    uid: Option<String>,
+    epoch: Option<u64>,
+    held: Option<bool>,
+    gone: Option<bool>,
+) -> Result<TenantRoute, String> {
+    let epoch = Epoch(epoch.ok_or("a tenant needs an epoch")?);
+    match (cell, gone.unwrap_or(false)) {
+        (Some(cell), false) => Ok(TenantRoute::Placed {
+            cell: id(&cell)?,
+            uid: uid.as_deref().map(id::<CellUid>).transpose()?,
+            epoch,
+            held: held.unwrap_or(false),
+        }),
+        (None, true) if uid.is_none() && held.is_none() => Ok(TenantRoute::Gone { epoch }),
+        _ => Err("a tenant has either a cell or \"gone\":true".into()),
     }
 }
 
@@ -224,6 +231,13 @@ fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text: &str) -> R
 
 fn text_of(error: impl std::error::Error) -> String {
     error.to_string()
+}
+
+fn kind_of(kind: Kind) -> CellKind {
+    match kind {
+        Kind::Agent => CellKind::Agent,
+        Kind::Origin => CellKind::Origin,
+    }
 }
 
 fn condition_of(condition: Condition) -> CellCondition {

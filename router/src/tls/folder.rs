@@ -67,12 +67,15 @@ impl Files {
     }
 }
 
+/// Where the key of a certificate's file is.
+type KeyBeside<'a> = &'a dyn Fn(&Path) -> PathBuf;
+
 impl Folder {
     /// The files filed under `name`: a host in lower case, or one whose first label is `_`. Such a name has no slash
     /// and no empty label, so it leads nowhere but into the folder.
     pub(crate) fn files(&self, name: &str) -> Option<Files> {
         let Self(folder) = self;
-        let layouts: [(PathBuf, &dyn Fn(&Path) -> PathBuf); 3] = [
+        let layouts: [(PathBuf, KeyBeside<'_>); 3] = [
             (folder.join(format!("{name}.crt")), &|_| folder.join(format!("{name}.key"))),
             (folder.join(name).join("tls.crt"), &|certificate| certificate.with_file_name("tls.key")),
             (folder.join(name).join("fullchain.pem"), &|certificate| certificate.with_file_name("privkey.pem")),

@@ -178,3 +178,26 @@ async fn what_cannot_be_taken_over_is_refused_by_name_and_nothing_of_it_is_taken
     assert_eq!(metric(&running.registry, "config_last_reload_success"), 0.0);
     assert_eq!(metric(&running.registry, "config_reload_total"), 3.0);
 }
+
+#[tokio::test]
+async fn metrics_stay_below_5000_series_whatever_the_fleet() {
+    const CELLS: usize = 700;
+    const TENANTS: usize = 20_000;
+    let gate = Gate::open().await;
+    let mut text: String = (0..CELLS).map(|number| cell(&format!("c{number}"), &[&gate])).collect();
+    for number in 0..TENANTS {
+        text += &placed(&format!("t{number}"), &format!("c{}", number % CELLS), 5);
+    }
+    let router = TestRouter::knowing(config(), &text).await;
+    let mut client = Client::connect(router.address).await;
+    for number in 0..CELLS {
+        assert_eq!(client.ask(&get(&format!("t{number}"), "/")).await.status, 200);
+        assert_eq!(client.ask(&get(&format!("nobody{number}"), "/")).await.status, 404);
+    }
+    let metrics = ask(router.admin, "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await.text();
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    assert!((500..5_000).contains(&series), "{series}");
+    let answers = metrics.lines().filter(|line| line.starts_with("cellway_router_cell_answers_total"));
+    let values: Vec<f64> = answers.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!((values.len(), values.iter().sum::<f64>()), (501, CELLS as f64), "the others are counted together");
+}

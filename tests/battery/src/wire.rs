@@ -95,8 +95,11 @@ fn head(bytes: &[u8]) -> Result<Option<(Request, Framing, usize)>, String> {
     Ok(Some((request, framing, used)))
 }
 
-/// Lines up to an empty one.
-fn fields(bytes: &[u8], mut used: usize) -> Result<Option<(Vec<(String, String)>, usize)>, String> {
+/// Names and values of fields.
+type Fields = Vec<(String, String)>;
+
+/// Lines up to an empty one, and where what follows begins.
+fn fields(bytes: &[u8], mut used: usize) -> Result<Option<(Fields, usize)>, String> {
     let mut fields = Vec::new();
     loop {
         let Some((text, after)) = line(bytes, used)? else { return Ok(None) };

@@ -62,7 +62,10 @@ impl World {
         let run = router.run(FeedSource::Events(told), Registry::new(), shutdown.clone());
         let task = tokio::spawn(async move { run.await.unwrap() });
         let contents = lines::parse(&routes(&acme, &beta)).unwrap();
-        events.send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1) }).await.unwrap();
+        events
+            .send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1), cluster: None })
+            .await
+            .unwrap();
         let bystander = tokio::sync::Mutex::new(Client::connect(address).await);
         let world =
             Self { address, acme, beta, bystander, asked: Mutex::new(0), shutdown, _task: task, _events: events };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
 
+pub mod alone;
 pub mod dev;
 pub mod fleet;
 pub mod ports;

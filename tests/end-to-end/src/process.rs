@@ -55,6 +55,11 @@ impl Process {
         kill_process(self.pid(), Signal::CONT).expect("it runs");
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
     /// SIGINT or SIGTERM, and how it ended.
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
         let _ = kill_process(self.pid(), signal);

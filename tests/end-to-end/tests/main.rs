@@ -9,6 +9,7 @@ mod https;
 mod limits;
 mod moving;
 mod origins;
+mod router_operation;
 mod soak;
 mod static_stability;
 mod streams;

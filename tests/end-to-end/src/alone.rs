@@ -1,0 +1,235 @@
+//! A router alone, fed by a file, in front of a backend that always answers.
+
+use crate::ports::Ports;
+use crate::process::{Process, Recipe};
+use crate::{binary, eventually};
+use reqwest::Client;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The longest wait for one answer of the router's admin listener.
+const ADMIN_MS: u64 = 2_000;
+
+/// Answers every request with 200, after a while.
+pub struct Backend {
+    address: std::net::SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Backend {
+    /// Starts one.
+    pub async fn start(after: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let task = tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::spawn(answer(tcp, after));
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(mut tcp: TcpStream, after: Duration) {
+    let (mut buffer, mut head) = ([0; 4_096], Vec::new());
+    while let Ok(length @ 1..) = tcp.read(&mut buffer).await {
+        head.extend_from_slice(&buffer[..length]);
+        if head.ends_with(b"\r\n\r\n") {
+            head.clear();
+            tokio::time::sleep(after).await;
+            if tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The router, and what belongs to it.
+pub struct RouterAlone {
+    /// The process.
+    pub process: Process,
+    ports: Ports,
+    dir: TempDir,
+    http: Client,
+    rotated: usize,
+}
+
+impl RouterAlone {
+    /// Starts one with these further lines in its configuration, which knows tenant acme; waits until it is ready.
+    pub async fn start(backend: &Backend, more: &str) -> Self {
+        let (dir, ports) = (tempfile::tempdir().expect("a directory"), Ports::take());
+        let config = dir.path().join("router.yaml").display().to_string();
+        let recipe = Recipe {
+            name: "router".to_owned(),
+            program: binary(),
+            args: vec!["router".to_owned(), "--config".to_owned(), config],
+            env: Vec::new(),
+            log: dir.path().join("router.log"),
+        };
+        write_config(&dir, &ports, more);
+        write_routes(&dir, backend, &["acme".to_owned()]);
+        let http = Client::builder().no_proxy().timeout(Duration::from_millis(ADMIN_MS)).build().expect("a client");
+        let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0 };
+        eventually("the router is ready", async || (router.readyz().await? == 200).then_some(())).await;
+        router
+    }
+
+    /// Writes its configuration anew, with these further lines.
+    pub fn configure(&self, more: &str) {
+        write_config(&self.dir, &self.ports, more);
+    }
+
+    /// Writes its routes anew: these tenants.
+    pub fn tell(&self, backend: &Backend, tenants: &[String]) {
+        write_routes(&self.dir, backend, tenants);
+    }
+
+    /// Moves the access log away, as logrotate does.
+    pub fn rotate_log(&mut self) {
+        self.rotated += 1;
+        std::fs::rename(self.access_log(0), self.access_log(self.rotated)).expect("moved");
+    }
+
+    fn access_log(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("access.log.{number}"))
+    }
+
+    /// The lines of all access logs; each is JSON.
+    pub fn logged(&self) -> usize {
+        let mut count = 0;
+        for number in 0..=self.rotated {
+            for line in std::fs::read_to_string(self.access_log(number)).expect("a log").lines() {
+                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+                assert_eq!((&line["status"], &line["tenant"]), (&200.into(), &"acme".into()), "{line}");
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn admin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.at(3))
+    }
+
+    /// What `/readyz` answers.
+    pub async fn readyz(&self) -> Option<u16> {
+        let answer = self.http.get(format!("{}/readyz", self.admin())).send().await.ok()?;
+        Some(answer.status().as_u16())
+    }
+
+    /// The value of a metric, with its labels as they are shown.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.http.get(format!("{}/metrics", self.admin())).send().await.ok()?.text().await.ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("cellway_router_{name} ")))?;
+        line.parse().ok()
+    }
+
+    /// The status of a request of this tenant.
+    pub async fn ask(&self, tenant: &str) -> Option<u16> {
+        let request = self.http.get(self.url()).header("host", format!("{tenant}.cells.localhost"));
+        Some(request.send().await.ok()?.status().as_u16())
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.ports.at(0))
+    }
+
+    /// Runs `cellway router` with these arguments against it.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        Command::new(binary()).arg("router").args(args).args(["--admin", &self.admin()]).output().expect("it runs")
+    }
+}
+
+fn write_config(dir: &TempDir, ports: &Ports, more: &str) {
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let lines = [
+        ("role", "router".to_owned()),
+        ("listen", format!("127.0.0.1:{}", ports.at(0))),
+        ("admin", format!("127.0.0.1:{}", ports.at(3))),
+        ("base_domains", "[cells.localhost]".to_owned()),
+        ("snapshot", path("routes.snapshot")),
+        ("feed", format!("\n  file: {}", path("routes.jsonl"))),
+        ("threads", "2".to_owned()),
+        ("access_log", format!("{{to: {}}}", path("access.log.0"))),
+    ];
+    let given = |key: &str| more.lines().any(|line| line.starts_with(&format!("{key}:")));
+    let mut text: String =
+        lines.into_iter().filter(|(key, _)| !given(key)).map(|(key, value)| format!("{key}: {value}\n")).collect();
+    text.push_str(more);
+    std::fs::write(dir.path().join("router.yaml"), text).expect("written");
+}
+
+/// The file is replaced at once, so that it is never seen half written.
+fn write_routes(dir: &TempDir, backend: &Backend, tenants: &[String]) {
+    let mut text = format!("{{\"cell\":\"a\",\"endpoints\":[\"{}\"],\"kind\":\"origin\"}}\n", backend.address);
+    for tenant in tenants {
+        text.push_str(&format!("{{\"tenant\":\"{tenant}\",\"cell\":\"a\",\"epoch\":1}}\n"));
+    }
+    let unfinished = dir.path().join("routes.new");
+    std::fs::write(&unfinished, text).expect("written");
+    std::fs::rename(unfinished, dir.path().join("routes.jsonl")).expect("moved");
+}
+
+/// Clients that ask for tenant acme's page all the time, each on a connection that it keeps.
+pub struct Load {
+    stop: CancellationToken,
+    clients: Vec<JoinHandle<Done>>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Answers with 200.
+    pub answered: usize,
+    /// Everything else, but connections that were refused.
+    pub failed: Vec<String>,
+}
+
+impl Load {
+    /// Starts so many clients.
+    pub fn start(router: &RouterAlone, clients: usize) -> Self {
+        let stop = CancellationToken::new();
+        let client = |_| tokio::spawn(ask_on(router.url(), stop.clone()));
+        Self { clients: (0..clients).map(client).collect(), stop }
+    }
+
+    /// Stops them.
+    pub async fn stop(self) -> Done {
+        self.stop.cancel();
+        let mut all = Done::default();
+        for client in self.clients {
+            let done = client.await.expect("a client does not panic");
+            all.answered += done.answered;
+            all.failed.extend(done.failed);
+        }
+        all
+    }
+}
+
+async fn ask_on(url: String, stop: CancellationToken) -> Done {
+    let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client");
+    let mut done = Done::default();
+    while !stop.is_cancelled() {
+        match client.get(&url).header("host", "acme.cells.localhost").send().await {
+            Ok(answer) => match (answer.status().as_u16(), answer.bytes().await) {
+                (200, Ok(_)) => done.answered += 1,
+                (status, body) => done.failed.push(format!("{status}, whole: {}", body.is_ok())),
+            },
+            Err(error) if error.is_connect() => return done,
+            Err(error) => done.failed.push(format!("{error:?}")),
+        }
+    }
+    done
+}
