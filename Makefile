@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit contract cluster e2e soak soak-etcd fuzz install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery contract cluster e2e soak soak-https soak-etcd fuzz install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: setup ## formatting, lints, house rules
 unit: setup ## unit and property tests
 	@scripts/test unit
 
+battery: setup ## raw bytes at the router: framing, heads, hosts, hostile answers
+	@scripts/test battery
+
 contract: setup-tests ## the store contract, on every store
 	@scripts/test contract
 
@@ -45,6 +48,9 @@ e2e: setup-tests ## real processes, real etcd
 
 soak: setup-tests ## traffic and moves on a fresh `dev`, every promise checked
 	@scripts/soak dev $(ARGS)
+
+soak-https: setup-tests ## the same over HTTPS and HTTP/2, with mutual TLS on every hop inside
+	@scripts/soak https $(ARGS)
 
 soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
 	@scripts/soak etcd $(ARGS)

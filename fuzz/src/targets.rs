@@ -108,7 +108,7 @@ pub fn forwarded(bytes: &[u8]) {
 /// Any fields: nothing that only cellway may say is left, and stripping twice changes nothing.
 pub fn hygiene(bytes: &[u8]) {
     let Some(mut head) = head(bytes) else { return };
-    let _ = (hygiene::check_framing(&head, false), hygiene::asks_for_websocket(&head));
+    let _ = (hygiene::check_framing(&head, None), hygiene::asks_for_websocket(&head));
     hygiene::strip_request(&mut head.headers);
     for name in head.headers.keys() {
         let plain = name.as_str().replace('_', "-");
@@ -188,7 +188,7 @@ pub fn snapshot(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(contents) = lines::parse(text)
     {
-        let read = Snapshot { revision: Revision(7), contents };
+        let read = Snapshot { revision: Revision(7), cluster: None, contents };
         assert_eq!(snapshot::decode(&snapshot::encode(&read)).ok(), Some(read));
     }
 }

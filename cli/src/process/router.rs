@@ -56,12 +56,12 @@ async fn serve(path: &Path) -> Result<(), Failure> {
 }
 
 fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
-    let https = file.listen_tls.clone().zip(file.tls.clone()).map(|(listen, tls)| tls.https(listen.0));
+    let https = file.listen_tls.zip(file.tls.clone()).map(|(listen, tls)| tls.https(listen.0));
     let identity = file.identity.clone().map(|files| files.load(&Identity::Router)).transpose()?;
     let domains = file.domains();
     let defaults = RouterConfig::new(domains.base);
     let hold = HoldLimits::default();
-    let mut serve = defaults.serve.clone();
+    let mut serve = file.connections.options(file.proxy_protocol.as_ref(), defaults.serve.clone());
     serve.drain_ms = file.drain_ms.unwrap_or(serve.drain_ms);
     Ok(RouterConfig {
         listen: file.listen.0,
@@ -86,6 +86,8 @@ fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
             .requests_in_flight_max
             .map_or(defaults.requests_in_flight_max, std::num::NonZeroU64::get),
         serve,
+        time_limits: file.time_limits.limits(),
+        retry_idempotent: file.retry_idempotent,
         drain_delay_ms: file.drain_delay_ms.unwrap_or(defaults.drain_delay_ms),
         access_log: file.access_log.map(|log| log.config()),
         mass_drop: file.mass_drop.limits(),

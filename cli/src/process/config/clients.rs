@@ -73,7 +73,7 @@ pub(crate) fn forwarding(trusted: &[NetworkField], field: TrustedFieldFile, x_fo
     Forwarding { trusted: networks(trusted), field, x_forwarded }
 }
 
-fn networks(fields: &[NetworkField]) -> Networks {
+pub(super) fn networks(fields: &[NetworkField]) -> Networks {
     fields.iter().map(|network| network.0).collect()
 }
 

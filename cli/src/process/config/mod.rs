@@ -5,6 +5,7 @@ mod agent;
 mod app;
 mod clients;
 mod control_plane;
+mod exchanges;
 mod fields;
 mod operation;
 mod router;

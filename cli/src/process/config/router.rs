@@ -1,6 +1,7 @@
 //! The router's file.
 
 use super::clients::{self, CookiesFile, NamingFile, TrustedFieldFile};
+use super::exchanges::{ConnectionsFile, ProxyProtocolFile, TimeLimitsFile};
 use super::fields::{
     Address, DomainFields, EtcdFields, HostField, IdentityFields, Loopback, NetworkField, reserved_labels,
 };
@@ -48,6 +49,14 @@ pub(crate) struct RouterFile {
     pub(crate) hold: HoldFile,
     #[serde(default)]
     pub(crate) overload: OverloadFile,
+    #[serde(default)]
+    pub(crate) proxy_protocol: Option<ProxyProtocolFile>,
+    #[serde(default)]
+    pub(crate) connections: ConnectionsFile,
+    #[serde(default)]
+    pub(crate) time_limits: TimeLimitsFile,
+    #[serde(default)]
+    pub(crate) retry_idempotent: bool,
     #[serde(default)]
     pub(crate) drain_ms: Option<u64>,
     #[serde(default)]
