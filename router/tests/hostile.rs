@@ -1,5 +1,12 @@
 //! The short run of the fuzz targets: their seeds, and many mutations of them, the same ones every time.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::type_complexity,
+    unreachable_pub,
+    missing_docs,
+    reason = "the targets are shared with the fuzzers by path, and a failure names its input"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
