@@ -276,8 +276,7 @@ async fn no_request_fails_and_none_is_doubled_while_a_tenant_moves_to_and_fro() 
         admitted.map(|admitted| String::from_utf8_lossy(&admitted.body).trim_end_matches('x').to_owned()).collect();
     acknowledged.sort();
     delivered.sort();
-    // Enough to meet every move, on a machine that is busy with other things too.
-    assert!(acknowledged.len() > 100, "{}", acknowledged.len());
+    assert!(acknowledged.len() > 200, "{}", acknowledged.len());
     assert!(acknowledged == delivered, "{} acknowledged, {} delivered", acknowledged.len(), delivered.len());
     assert!(router.metric("held_total") > 0.0 && router.metric("hints_followed_total") > 0.0);
     assert_eq!(router.metric("hold_timeouts_total"), 0.0);

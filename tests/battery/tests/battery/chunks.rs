@@ -86,6 +86,8 @@ async fn chunks_arrive_as_they_were_sent_or_not_at_all() {
     family.case("a size of 40,000 digits", post(&size) + NEXT, Expect::Cut(&[400])).await;
     let trailers = format!("2\r\nhi\r\n0\r\nX: {}\r\n\r\n", "y".repeat(100_000));
     family.case("trailers of 100 KB", post(&trailers) + NEXT, Expect::Cut(&[400, 431])).await;
+    let trailers = format!("2\r\nhi\r\n0\r\n{}\r\n", "X: y\r\n".repeat(2_000));
+    family.case("2,000 trailers", post(&trailers) + NEXT, Expect::Cut(&[400, 431])).await;
     family.finish();
 }
 
