@@ -366,6 +366,7 @@ fn serve_https<H: Handler, F: Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static
 
 fn share(config: RouterConfig, https: HttpsPolicy, registry: &Registry) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
+    metrics.last_reload_success.set(1);
     let table = Arc::new(Table::default());
     let runtime = tokio::runtime::Handle::current();
     let settings = Settings::of(config.clone(), None, &metrics.access_log)?;

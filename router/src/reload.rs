@@ -26,13 +26,13 @@ pub(crate) async fn follow(mut reloads: mpsc::Receiver<Reload>, shared: Arc<Shar
         metrics.last_reload_success.set(i64::from(taken.is_ok()));
         match &taken {
             Ok(()) => {
-                metrics.reloads_done.inc();
                 tracing::info!("the new configuration is in force");
+                metrics.reloads_done.inc();
             }
             Err(error) => {
+                let cause = std::error::Error::source(error).map(tracing::field::display);
+                tracing::error!(%error, cause, "the new configuration is refused; the one before stays in force");
                 metrics.reloads_refused.inc();
-                let error: &dyn std::error::Error = error;
-                tracing::error!(error, "the new configuration is refused; the one before stays in force");
             }
         }
         // Whoever asked may have gone.

@@ -1,6 +1,6 @@
 //! Starts a router from its configuration file, and has it take over the file anew at each SIGHUP.
 
-use super::config::{self, FeedFile, NamingFile, RouterFile};
+use super::config::{self, FeedFile, IdentityFields, NamingFile, RouterFile};
 use super::logging::{self, LogLevel};
 use super::{roles, signals};
 use crate::commands::router::{self, RouterCommand};
@@ -40,8 +40,8 @@ async fn serve(path: &Path) -> Result<(), Failure> {
     let level = logging::start(file.log.as_ref().map_or(LOG_DEFAULT, |log| &log.0)).map_err(Failure::start_up)?;
     let shutdown = signals::shutdown().map_err(Failure::start_up)?;
     let hangups = signals::hangups().map_err(Failure::start_up)?;
-    let feed = file.feed.clone();
-    let source = match &feed {
+    let fixed = Fixed::of(&file);
+    let source = match &fixed.feed {
         FeedFile::File(path) => FeedSource::File(path.clone()),
         FeedFile::Etcd(fields) => FeedSource::Store(roles::etcd(fields).await.map_err(Failure::start_up)?),
     };
@@ -50,7 +50,7 @@ async fn serve(path: &Path) -> Result<(), Failure> {
     let https = router.https_addr().map(tracing::field::display);
     tracing::info!(address = %router.local_addr(), https, "the router listens");
     let (reloads, taken) = mpsc::channel(1);
-    let reloader = Reloader { path: path.to_owned(), feed, level, reloads };
+    let reloader = Reloader { path: path.to_owned(), fixed, level, reloads };
     tokio::spawn(reloader.run(hangups));
     router.run_with(source, prometheus::Registry::new(), taken, shutdown).await.map_err(Failure::Command)
 }
@@ -95,10 +95,30 @@ fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
     })
 }
 
+/// What stays as it was at the start, beside what the router itself refuses to change.
+struct Fixed {
+    feed: FeedFile,
+    identity: Option<IdentityFields>,
+}
+
+impl Fixed {
+    fn of(file: &RouterFile) -> Self {
+        Self { feed: file.feed.clone(), identity: file.identity.clone() }
+    }
+
+    fn check(&self, file: &RouterFile) -> anyhow::Result<()> {
+        let changed = [("feed", self.feed != file.feed), ("identity", self.identity != file.identity)];
+        match changed.into_iter().find(|(_, changed)| *changed) {
+            Some((key, _)) => anyhow::bail!("`{key}` cannot change while the router runs; restart it"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads the file again and again.
 struct Reloader {
     path: PathBuf,
-    feed: FeedFile,
+    fixed: Fixed,
     level: LogLevel,
     reloads: mpsc::Sender<Reload>,
 }
@@ -124,7 +144,7 @@ impl Reloader {
 
     fn read(&self) -> anyhow::Result<RouterFile> {
         let file: RouterFile = config::load(&self.path).context("the configuration cannot be used")?;
-        anyhow::ensure!(file.feed == self.feed, "`feed` cannot change while the router runs; restart it");
+        self.fixed.check(&file)?;
         Ok(file)
     }
 }

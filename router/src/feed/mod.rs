@@ -188,8 +188,10 @@ impl Keeper {
         let (shared, metrics) = (&self.shared, &self.shared.metrics);
         let removed = |change: &&Change| matches!(change, Change::TenantRemoved(_));
         let drops = changes.iter().filter(removed).count();
-        let table = Mark::new(shared.cluster().as_ref(), shared.revision(), shared.table.placed());
         let limits = shared.settings.load().mass_drop;
+        // Counting them costs as much as there are: not for every change.
+        let tenants = if drops > limits.tenants { shared.table.placed() } else { shared.table.sizes().0 };
+        let table = Mark::new(shared.cluster().as_ref(), shared.revision(), tenants);
         let judged = guard::judge(table, Mark::new(cluster, revision, drops), limits);
         let Err(refusal) = judged else {
             self.accepted();

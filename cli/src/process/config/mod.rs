@@ -15,7 +15,7 @@ pub(crate) use agent::{AgentFile, DriverFile};
 pub(crate) use app::AppFile;
 pub(crate) use clients::NamingFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
-pub(crate) use fields::EtcdFields;
+pub(crate) use fields::{EtcdFields, IdentityFields};
 pub(crate) use router::{FeedFile, RouterFile};
 pub(crate) use tls::TlsFile;
 
