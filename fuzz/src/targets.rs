@@ -186,9 +186,9 @@ pub fn snapshot(bytes: &[u8]) {
     }
     // Past the checksum, which mutations do not get right.
     if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(contents) = lines::parse(text)
+        && let Ok((cluster, contents)) = lines::parse_listing(text)
     {
-        let read = Snapshot { revision: Revision(7), cluster: None, contents };
+        let read = Snapshot { revision: Revision(7), cluster, contents };
         assert_eq!(snapshot::decode(&snapshot::encode(&read)).ok(), Some(read));
     }
 }

@@ -23,7 +23,7 @@ use cellway_proxy::{
     SendError, ThreadContext,
 };
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
 
@@ -103,14 +103,15 @@ impl Forwarder {
         if peer.tls.as_ref().is_some_and(|tls| !tls.covers(&authority.host)) {
             return Err(Failure::Misdirected);
         }
-        if peer.tls.is_none()
+        let forwarding = &settings.forwarding;
+        let client = forwarding.client(&head.headers, peer.address.ip(), peer.scheme());
+        // What the client spoke, not what a trusted proxy in front speaks to this router: or it would never end.
+        if client.scheme == Scheme::HTTP
             && let Some(elsewhere) = self.shared.https.redirected(&authority.host, &head.uri)
         {
             return Ok(elsewhere);
         }
         let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
-        let forwarding = &settings.forwarding;
-        let client = forwarding.client(&head.headers, peer.address.ip(), peer.scheme());
         let opens_websocket = hygiene::asks_for_websocket(&head);
         let slot = self.slot(tenant.as_ref(), &head.method, opens_websocket, asker)?;
 

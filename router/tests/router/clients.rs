@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use cellway_core::network::Network;
 use cellway_core::route::PathPrefix;
-use cellway_router::{CookiePolicy, Forwarding, RouterConfig, TenantNaming, TrustedField};
+use cellway_proxy::proxy_protocol::ProxyProtocol;
+use cellway_router::tls::TlsConfig;
+use cellway_router::{CookiePolicy, Forwarding, HttpsConfig, RouterConfig, TenantNaming, TrustedField};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{Gate, TestRouter, ask, cell, config, get, origin, placed};
+use crate::support::{Client, Gate, TestRouter, ask, cell, config, get, origin, placed};
 
 fn trusted(network: &str) -> cellway_core::network::Networks {
     [network.parse::<Network>().unwrap()].into_iter().collect()
@@ -165,4 +167,57 @@ async fn ipv6_works_on_every_side() {
     assert_eq!(ask(router.address, &get("www", "/")).await.text(), "site");
     let literal = "GET / HTTP/1.1\r\nhost: [::1]:8080\r\n\r\n";
     assert_eq!(ask(router.address, literal).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_balancer_names_the_client_by_the_proxy_protocol() {
+    for (networks, reaches) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let gate = Gate::open().await;
+        let mut config = config();
+        config.serve.proxy_protocol = Some(ProxyProtocol { trusted: trusted(networks) });
+        let router = TestRouter::knowing(config, &two_tenants(&gate)).await;
+        let mut client = Client::connect(router.address).await;
+        let header = "PROXY TCP6 2001:db8::7 ::1 56324 443\r\n";
+        // The balancer was told nothing of HTTP, so the header of one connection counts for all of its requests.
+        let sent = client.tcp.write_all(format!("{header}{}", get("acme", "/one")).as_bytes()).await;
+        if !reaches {
+            assert!(sent.is_err() || client.is_closed().await);
+            continue;
+        }
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert_eq!(client.ask(&get("acme", "/two")).await.status, 200);
+        for admitted in gate.admitted() {
+            assert_eq!(admitted.headers["x-forwarded-for"], "2001:db8::7");
+        }
+        assert_eq!(gate.admitted().len(), 2);
+        // Without the header nobody is served.
+        let mut plain = Client::connect(router.address).await;
+        plain.send(&get("acme", "/")).await;
+        assert!(plain.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reached_its_proxy_over_https_is_not_sent_to_https_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::open().await;
+    let https = HttpsConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        public_port: Some(443),
+        tls: TlsConfig { folder: Some(folder.path().to_owned()), ..TlsConfig::default() },
+        redirect: true,
+        hsts: None,
+    };
+    for (networks, statuses) in [("127.0.0.1", [200, 308]), ("10.0.0.0/8", [308, 308])] {
+        let forwarding = Forwarding { trusted: trusted(networks), ..Forwarding::default() };
+        let config = RouterConfig { https: Some(https.clone()), forwarding, ..config() };
+        let router = TestRouter::knowing(config, &two_tenants(&gate)).await;
+        for (proto, status) in ["https", "http"].into_iter().zip(statuses) {
+            let text = format!("GET /p?q HTTP/1.1\r\nhost: acme.cells.localhost\r\nx-forwarded-proto: {proto}\r\n\r\n");
+            let answer = ask(router.address, &text).await;
+            assert_eq!(answer.status, status, "{networks} {proto}");
+            let location = (status == 308).then_some("https://acme.cells.localhost/p?q");
+            assert_eq!(answer.header("location"), location);
+        }
+    }
 }

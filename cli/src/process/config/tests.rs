@@ -86,7 +86,9 @@ fn what_a_router_believes_of_others_is_checked_in_its_lines() {
     assert!(forwarding.trusted.contain("10.1.2.3".parse().expect("an address")));
     let naming = file.tenant_from.expect("given").naming();
     assert!(naming.header.is_some() && naming.path_prefix.is_some() && naming.strip_path_prefix);
+    assert!(with("proxy_protocol: {trusted: [10.0.0.0/8]}").expect("good").proxy_protocol.is_some());
     for (keys, word) in [
+        ("proxy_protocol: {}", "trusted"),
         ("trusted_proxies: [10.0.0.1/8]", "write 10.0.0.0/8"),
         ("trusted_proxies: [ten]", "ten"),
         ("trusted_field: x-real-ip", "x-forwarded-for"),
