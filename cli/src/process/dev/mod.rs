@@ -32,8 +32,8 @@ const STOP_MS: u64 = 10_000;
 /// Run the whole system on this machine: control plane, router, cells with agents and a demo app.
 ///
 /// Everything is in one process and on loopback; the state is kept in --dir, so that the next start goes on where this
-/// one ended. Ports, from --port-base on: +0 the router (browsers), +1 the same over HTTPS, +2 the API, +3 the router's metrics, +10 and up the
-/// cells' gates, +20 the apps, +30 the agents' transfers, +40 the agents' metrics.
+/// one ended. Ports, from --port-base on: +0 the router (browsers), +1 the same over HTTPS, +2 the API, +3 the router's
+/// metrics, +10 and up the cells' gates, +20 the apps, +30 the agents' transfers, +40 the agents' metrics.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
