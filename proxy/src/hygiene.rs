@@ -85,9 +85,6 @@ pub enum BadRequest {
     /// `CONNECT` makes no sense to a reverse proxy.
     #[error("CONNECT is not served")]
     Connect,
-    /// `TRACE` would tell the client what is added to its request.
-    #[error("TRACE is not served")]
-    Trace,
     /// The target is too long.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -100,7 +97,7 @@ impl BadRequest {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Connect | Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
@@ -163,7 +160,7 @@ pub fn authority(head: &Parts) -> Result<Authority, BadRequest> {
     }
 }
 
-/// Whether the request's length and target can be understood in one way only. `malformed` is what [`crate::Peer`] says
+/// Whether the request's length can be understood in one way only. `malformed` is what [`crate::Peer`] says
 /// of it.
 pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), BadRequest> {
     if let Some(fault) = malformed {
@@ -171,12 +168,6 @@ pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), 
     }
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
-    }
-    if head.method == Method::TRACE {
-        return Err(BadRequest::Trace);
-    }
-    if head.uri.path() == "*" && head.method != Method::OPTIONS {
-        return Err(BadRequest::Target);
     }
     let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
     if coded && head.headers.contains_key(header::CONTENT_LENGTH) {

@@ -118,7 +118,14 @@ impl Backend {
         self.state.plays.lock().push(Play { target: target.into(), at_head, steps });
     }
 
-    /// What came since the last call, connection by connection.
+    /// What came since the last [`Backend::take`], connection by connection.
+    pub fn look(&self) -> Vec<Recording> {
+        let recordings = self.state.recordings.lock();
+        let fresh = recordings.iter().filter(|recording| recording.bytes.len() > recording.seen);
+        fresh.map(|recording| Recording { bytes: recording.bytes[recording.seen..].to_vec(), ..*recording }).collect()
+    }
+
+    /// Takes what came since the last call, connection by connection.
     pub fn take(&self) -> Vec<Recording> {
         let mut recordings = self.state.recordings.lock();
         let fresh = |recording: &&mut Recording| recording.bytes.len() > recording.seen;
@@ -128,7 +135,7 @@ impl Backend {
             .map(|recording| {
                 let bytes = recording.bytes[recording.seen..].to_vec();
                 recording.seen = recording.bytes.len();
-                Recording { bytes, ..recording.clone() }
+                Recording { bytes, ..*recording }
             })
             .collect()
     }

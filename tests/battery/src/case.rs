@@ -115,7 +115,7 @@ impl Family {
         let result = match result {
             Ok(()) => self.world.check_bystanders().await,
             failed => {
-                let _ = self.world.received();
+                let _ = self.world.received().await;
                 failed
             }
         };
@@ -131,7 +131,7 @@ impl Family {
 
     async fn judge(&self, transcript: &Transcript, expect: &Expect) -> Result<(), String> {
         // What is still on its way to a cell is found by the bystanders.
-        let (acme, beta) = self.world.received()?;
+        let (acme, beta) = self.world.received().await?;
         if !beta.is_empty() {
             return Err(format!("the cell of beta received {beta:?}"));
         }

@@ -1,6 +1,7 @@
 //! A router between two tenants, each alone in a cell that records every byte.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::Revision;
@@ -13,12 +14,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Backend, Recording};
+use crate::backend::{Backend, Ended, Recording};
 use crate::client::{Client, PATIENCE};
 use crate::wire;
 
 /// The base domain of all tenants.
 pub const BASE: &str = "cells.localhost";
+/// How long a router may take to cut off a request that its client has broken off.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The router, the cell of `acme` and the cell of `beta`.
 pub struct World {
@@ -82,14 +85,16 @@ impl World {
                 break;
             }
             assert!(Instant::now() < deadline, "the router does not serve");
-            sleep(std::time::Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
         self.beta.take();
     }
 
     /// What the cells received since the last call: `acme`'s and `beta`'s requests, each strictly read.
-    pub fn received(&self) -> Result<(Vec<Received>, Vec<Received>), String> {
-        Ok((received(&self.acme)?, received(&self.beta)?))
+    ///
+    /// A request that is not whole has been cut off by now, or soon is.
+    pub async fn received(&self) -> Result<(Vec<Received>, Vec<Received>), String> {
+        Ok((received(&self.acme).await?, received(&self.beta).await?))
     }
 
     /// Asks as both tenants, `beta` on its long-lived connection: says what was disturbed.
@@ -114,7 +119,7 @@ impl World {
         if answer.answers.len() != number || text != Some(format!("b|beta|GET {path}|0")) {
             return Err(format!("beta's next request was answered {:?}, {:?}", answer.answers.last(), answer.end));
         }
-        let (acme, beta) = self.received()?;
+        let (acme, beta) = self.received().await?;
         for (seen, who) in [(acme, "acme"), (beta, "beta")] {
             let lines: Vec<&str> = seen.iter().flat_map(|one| one.requests.iter().map(|r| r.line.as_str())).collect();
             if lines != [format!("GET {path}")] || seen.iter().any(|one| one.unfinished > 0) {
@@ -136,7 +141,18 @@ pub struct Received {
     pub recording: Recording,
 }
 
-fn received(backend: &Backend) -> Result<Vec<Received>, String> {
+async fn received(backend: &Backend) -> Result<Vec<Received>, String> {
+    let deadline = Instant::now() + CUT_PATIENCE;
+    let under_way = |recording: &Recording| {
+        recording.ended == Ended::Not && wire::all(&recording.bytes).is_ok_and(|(_, unfinished)| unfinished > 0)
+    };
+    while backend.look().iter().any(under_way) {
+        if Instant::now() > deadline {
+            backend.take();
+            return Err(format!("cell {} was left with a request that is neither whole nor cut off", backend.name));
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
     let read = |recording: Recording| {
         let (requests, unfinished) = wire::all(&recording.bytes).map_err(|why| {
             let text = String::from_utf8_lossy(&recording.bytes);

@@ -121,7 +121,7 @@ async fn trailers_say_nothing_that_belongs_into_a_head() {
         let mut client = cellway_battery::Client::connect(family.world.address).await;
         client.send(bytes.as_bytes()).await;
         let transcript = client.read(1, &[]).await;
-        let (acme, _) = family.world.received().unwrap();
+        let (acme, _) = family.world.received().await.unwrap();
         let name = name.to_ascii_lowercase();
         let result = match (&transcript.statuses()[..], &acme[..]) {
             ([200], [one]) if one.requests.len() == 1 => {

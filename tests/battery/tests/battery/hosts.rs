@@ -104,7 +104,7 @@ async fn a_request_has_one_readable_host() {
     let mut client = cellway_battery::Client::connect(family.world.address).await;
     client.send(old.as_bytes()).await;
     let transcript = client.read(1, &[]).await;
-    let (acme, _) = family.world.received().unwrap();
+    let (acme, _) = family.world.received().await.unwrap();
     let good = transcript.statuses() == [200] && transcript.end == cellway_battery::End::Closed && acme.len() == 1;
     family.by_hand("HTTP/1.0", if good { Ok(()) } else { Err(format!("{transcript:?}")) }).await;
     family.finish();
@@ -128,7 +128,7 @@ async fn a_host_that_nobody_has_reaches_nobody() {
         let mut client = cellway_battery::Client::connect(family.world.address).await;
         client.send(format!("GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
         let transcript = client.read(1, &[]).await;
-        let seen = family.world.received().unwrap();
+        let seen = family.world.received().await.unwrap();
         let good = transcript.statuses() == [404] && seen.0.is_empty() && seen.1.is_empty();
         family.by_hand(host, if good { Ok(()) } else { Err(format!("{transcript:?} {seen:?}")) }).await;
     }
