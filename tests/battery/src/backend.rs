@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::wire;
+
+/// How long bytes that were sent may take until the other side has looked at them.
+const SETTLED: Duration = Duration::from_millis(10);
 
 /// One act of an answer.
 #[derive(Debug, Clone)]
@@ -67,6 +71,7 @@ struct Play {
 
 #[derive(Default)]
 struct State {
+    playing: AtomicUsize,
     recordings: Mutex<Vec<Recording>>,
     plays: Mutex<Vec<Play>>,
 }
@@ -140,6 +145,14 @@ impl Backend {
             .collect()
     }
 
+    /// Waits until every answer that has begun is over, and what was sent has arrived.
+    pub async fn settle(&self) {
+        while self.state.playing.load(Ordering::SeqCst) > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(SETTLED).await;
+    }
+
     /// Connections that were ever opened.
     pub fn connections(&self) -> usize {
         self.state.recordings.lock().len()
@@ -204,6 +217,20 @@ impl Connection<'_> {
         true
     }
 
+    /// Passes over the request that was answered, to its end.
+    async fn skip_request(&mut self, mut whole: Option<(wire::Request, usize)>) -> bool {
+        loop {
+            if let Some((_, used)) = whole {
+                self.pending.drain(..used);
+                return true;
+            }
+            if !self.more().await {
+                return false;
+            }
+            whole = wire::first(&self.pending).unwrap_or(None);
+        }
+    }
+
     async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
         for _ in 0..times {
             if self.tcp.write_all(bytes).await.is_err() {
@@ -231,9 +258,10 @@ async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
         let steps = target.as_deref().and_then(|target| connection.play(target, whole.is_some()));
         open = match (steps, whole) {
             (Some(steps), whole) => {
-                let used = whole.map_or(connection.pending.len(), |(_, used)| used);
-                connection.pending.drain(..used);
-                connection.perform(steps).await
+                state.playing.fetch_add(1, Ordering::SeqCst);
+                let open = connection.perform(steps).await;
+                state.playing.fetch_sub(1, Ordering::SeqCst);
+                open && connection.skip_request(whole).await
             }
             (None, Some((request, used))) => {
                 connection.pending.drain(..used);

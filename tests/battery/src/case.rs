@@ -36,7 +36,7 @@ pub enum Expect {
     /// These requests are served with 200, then the connection is refused with one of these statuses and closed.
     /// Without statuses it stays open.
     Exactly(Vec<Seen>, &'static [u16]),
-    /// Refused with one of these statuses and closed, or served with 200 as exactly one request.
+    /// Refused with one of these statuses, and closed if that is 400, or served with 200 as exactly one request.
     Either(&'static [u16]),
     /// Refused or closed without an answer, and at most a cut-off request has reached the cell.
     Cut(&'static [u16]),
@@ -113,7 +113,10 @@ impl Family {
     /// Counts a case that was run by hand, after it has checked that nobody else was touched.
     pub async fn by_hand(&mut self, name: &str, result: Result<(), String>) {
         let result = match result {
-            Ok(()) => self.world.check_bystanders().await,
+            Ok(()) => {
+                self.world.acme.settle().await;
+                self.world.check_bystanders().await
+            }
             failed => {
                 let _ = self.world.received().await;
                 failed
@@ -167,9 +170,11 @@ fn judge_answers(transcript: &Transcript, expect: &Expect, seen: &[Seen]) -> Res
         }
         Expect::Either(refusal) => match statuses[..] {
             [200] if seen.len() == 1 && clean => Ok(()),
-            [status] if refusal.contains(&status) && seen.is_empty() && clean && transcript.end == End::Closed => {
-                Ok(())
-            }
+            // What is understood, and not served, need not end the connection.
+            [status] if refusal.contains(&status) && seen.is_empty() && clean => match (status, transcript.end) {
+                (400, End::Open) => broken(),
+                _ => Ok(()),
+            },
             _ => broken(),
         },
         Expect::Cut(refusal) => match statuses[..] {

@@ -32,7 +32,7 @@ pub struct World {
     /// Where `beta` lives.
     pub beta: Backend,
     /// A connection on which `beta` asks now and then, and which nothing may disturb.
-    bystander: tokio::sync::Mutex<Client>,
+    bystander: tokio::sync::Mutex<(Client, usize)>,
     asked: Mutex<usize>,
     shutdown: CancellationToken,
     _task: JoinHandle<()>,
@@ -69,7 +69,7 @@ impl World {
             .send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1), cluster: None })
             .await
             .unwrap();
-        let bystander = tokio::sync::Mutex::new(Client::connect(address).await);
+        let bystander = tokio::sync::Mutex::new((Client::connect(address).await, 0));
         let world =
             Self { address, acme, beta, bystander, asked: Mutex::new(0), shutdown, _task: task, _events: events };
         world.until_served().await;
@@ -113,10 +113,12 @@ impl World {
             return Err(format!("acme's next request was answered {answer:?}"));
         }
         let mut bystander = self.bystander.lock().await;
-        bystander.send(get("beta", &path).as_bytes()).await;
-        let answer = bystander.read(number, &[]).await;
+        let (client, answers) = &mut *bystander;
+        *answers += 1;
+        client.send(get("beta", &path).as_bytes()).await;
+        let answer = client.read(*answers, &[]).await;
         let text = answer.answers.last().map(|answer| answer.text());
-        if answer.answers.len() != number || text != Some(format!("b|beta|GET {path}|0")) {
+        if answer.answers.len() != *answers || text != Some(format!("b|beta|GET {path}|0")) {
             return Err(format!("beta's next request was answered {:?}, {:?}", answer.answers.last(), answer.end));
         }
         let (acme, beta) = self.received().await?;

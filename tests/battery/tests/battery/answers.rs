@@ -37,6 +37,7 @@ async fn ask(family: &mut Family, name: &str, method: &str, steps: Vec<Step>, wa
         Cut => bad || (first.end != End::Open && text.is_none_or(|(_, _, whole)| !whole)),
     };
     let mut result = if good && first.rest.is_empty() { Ok(()) } else { Err(format!("{first:?}")) };
+    family.world.acme.settle().await;
     if result.is_ok() && first.end == End::Open {
         client.send(get("acme", "/next").as_bytes()).await;
         let next = client.read(2, &heads).await;

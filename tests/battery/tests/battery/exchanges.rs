@@ -196,10 +196,7 @@ async fn early(world: &World, target: &str, length: usize, chunked: bool) -> Res
 async fn an_answer_before_the_end_of_the_request_arrives() {
     let mut family = Family::start("h1 early answers").await;
     let no = "HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno";
-    family
-        .world
-        .acme
-        .answer_early("/early", vec![Step::say(no), Step::ReadOn(Duration::from_millis(300)), Step::Close]);
+    family.world.acme.answer_early("/early", vec![Step::say(no)]);
     family.world.acme.answer_early("/closes", vec![Step::say(no), Step::Close]);
     for target in ["/early", "/closes"] {
         for length in [100 * 8_192, 1_000 * 8_192] {

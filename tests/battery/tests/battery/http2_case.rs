@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cellway_battery::frames::{Back, Http2, block, data, headers, ping};
+use cellway_battery::frames::{Back, Http2, block, data, headers, ping, window};
 use cellway_battery::{End, Family};
 
 /// What must become of the frames. Nothing else may reach a cell, and nobody else may notice.
@@ -94,9 +94,8 @@ async fn judge(family: &Family, client: &mut Http2, want: Want) -> Result<(), St
 
 /// Whether the connection answers a ping and serves another request.
 async fn goes_on(family: &Family, client: &mut Http2) -> Result<(), String> {
-    client
-        .send(&[ping(b"are you?"), headers(101, false, &block(&plain("POST", "/on"))), data(101, true, "x")].concat())
-        .await;
+    let head = headers(101, false, &block(&plain("POST", "/on")));
+    client.send(&[ping(b"are you?"), head, window(101, 1_000), data(101, true, "x")].concat()).await;
     let back = client.read_until(|back| back.stream(101).is_over() && !back.pongs.is_empty()).await;
     let (acme, _) = family.world.received().await?;
     let text = String::from_utf8_lossy(&back.stream(101).body).into_owned();
