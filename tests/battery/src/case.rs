@@ -147,8 +147,20 @@ impl Family {
         self.world.check_bystanders().await
     }
 
-    /// Prints the counts; fails if a case has.
+    /// Prints the counts; fails if a case has. Of another proxy it prints the deviations.
     pub fn finish(self) {
+        if let Some(peer) = crate::peer::wanted() {
+            for why in &self.failed {
+                println!("{peer}: {}", why.escape_debug().to_string().chars().take(300).collect::<String>());
+            }
+            println!(
+                "peer {peer:<8} {:<28} cases {:>4}  passed {:>4}",
+                self.name,
+                self.cases,
+                self.cases - self.failed.len()
+            );
+            return;
+        }
         println!("battery {:<28} cases {:>4}  passed {:>4}", self.name, self.cases, self.cases - self.failed.len());
         assert!(self.failed.is_empty(), "\n{}\n", self.failed.join("\n"));
     }

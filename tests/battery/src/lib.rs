@@ -10,6 +10,7 @@ pub mod backend;
 pub mod case;
 pub mod client;
 pub mod frames;
+pub mod peer;
 pub mod wire;
 pub mod world;
 

@@ -12,10 +12,11 @@ use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backend::{Backend, Ended, Recording};
 use crate::client::{Client, PATIENCE};
+use crate::peer::{self, Peer};
 use crate::wire;
 
 /// The base domain of all tenants.
@@ -34,19 +35,18 @@ pub struct World {
     /// A connection on which `beta` asks now and then, and which nothing may disturb.
     bystander: tokio::sync::Mutex<(Client, usize)>,
     asked: Mutex<usize>,
-    shutdown: CancellationToken,
-    _task: JoinHandle<()>,
-    _events: mpsc::Sender<FeedEvent>,
+    _front: Front,
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
+/// What stands in front of the cells.
+enum Front {
+    Router { _shutdown: DropGuard, _task: JoinHandle<()>, _events: mpsc::Sender<FeedEvent> },
+    Peer(#[expect(dead_code, reason = "lives as long as its world")] Peer),
 }
 
 impl World {
-    /// Starts a router with one thread, so that all connections to a cell are in one pool.
+    /// Starts a router with one thread, so that all connections to a cell are in one pool; or the [`peer`] that is
+    /// asked for.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -54,40 +54,17 @@ impl World {
     /// The same, with a configuration of one's own.
     pub async fn start_with(adapt: impl FnOnce(&mut RouterConfig)) -> Self {
         let (acme, beta) = (Backend::open("a").await, Backend::open("b").await);
-        let mut config = RouterConfig::new(vec![Hostname::from_text(BASE).unwrap()]);
-        config.threads = 1;
-        config.serve.drain_ms = 200;
-        adapt(&mut config);
-        let router = Router::bind(config).unwrap();
-        let address = router.local_addr();
-        let (events, told) = mpsc::channel(4);
-        let shutdown = CancellationToken::new();
-        let run = router.run(FeedSource::Events(told), Registry::new(), shutdown.clone());
-        let task = tokio::spawn(async move { run.await.unwrap() });
-        let contents = lines::parse(&routes(&acme, &beta)).unwrap();
-        events
-            .send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1), cluster: None })
-            .await
-            .unwrap();
-        let bystander = tokio::sync::Mutex::new((Client::connect(address).await, 0));
-        let world =
-            Self { address, acme, beta, bystander, asked: Mutex::new(0), shutdown, _task: task, _events: events };
-        world.until_served().await;
-        world
-    }
-
-    async fn until_served(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut client = Client::connect(self.address).await;
-            client.send(get("beta", "/ready").as_bytes()).await;
-            if client.read(1, &[]).await.statuses() == [200] {
-                break;
+        let (address, front) = match peer::wanted() {
+            Some(name) => {
+                let peer = Peer::start(&name, &acme, &beta);
+                (peer.address, Front::Peer(peer))
             }
-            assert!(Instant::now() < deadline, "the router does not serve");
-            sleep(Duration::from_millis(5)).await;
-        }
-        self.beta.take();
+            None => start_router(adapt, &routes(&acme, &beta)).await,
+        };
+        until_served(address).await;
+        beta.take();
+        let bystander = tokio::sync::Mutex::new((Client::connect(address).await, 0));
+        Self { address, acme, beta, bystander, asked: Mutex::new(0), _front: front }
     }
 
     /// What the cells received since the last call: `acme`'s and `beta`'s requests, each strictly read.
@@ -129,6 +106,38 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+async fn start_router(adapt: impl FnOnce(&mut RouterConfig), routes: &str) -> (SocketAddr, Front) {
+    let mut config = RouterConfig::new(vec![Hostname::from_text(BASE).unwrap()]);
+    config.threads = 1;
+    config.serve.drain_ms = 200;
+    adapt(&mut config);
+    let router = Router::bind(config).unwrap();
+    let address = router.local_addr();
+    let (events, told) = mpsc::channel(4);
+    let shutdown = CancellationToken::new();
+    let run = router.run(FeedSource::Events(told), Registry::new(), shutdown.clone());
+    let task = tokio::spawn(async move { run.await.unwrap() });
+    let contents = lines::parse(routes).unwrap();
+    events.send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1) }).await.unwrap();
+    (address, Front::Router { _shutdown: shutdown.drop_guard(), _task: task, _events: events })
+}
+
+async fn until_served(address: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // A peer may not listen yet.
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            let mut client = Client::connect(address).await;
+            client.send(get("beta", "/ready").as_bytes()).await;
+            if client.read(1, &[]).await.statuses() == [200] {
+                return;
+            }
+        }
+        assert!(Instant::now() < deadline, "nothing serves at {address}");
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
