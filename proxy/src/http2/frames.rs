@@ -24,6 +24,7 @@ const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const WINDOW_UPDATE: u8 = 0x8;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 
 /// What is wrong with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl FrameTap {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         self.skip_bytes = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.trailers.begin(kind, flags, u32::from_be_bytes(stream) & 0x7fff_ffff);
-        if !std::mem::replace(&mut self.begun, true) && kind != SETTINGS {
+        if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || flags & ACK != 0) {
             self.fault = Some(Fault::Malformed);
             return;
         }

@@ -16,6 +16,9 @@ use crate::wire;
 /// How long bytes that were sent may take until the other side has looked at them.
 const SETTLED: Duration = Duration::from_millis(10);
 
+/// How long an answer is waited for that may never be over.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
 /// One act of an answer.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -147,7 +150,8 @@ impl Backend {
 
     /// Waits until every answer that has begun is over, and what was sent has arrived.
     pub async fn settle(&self) {
-        while self.state.playing.load(Ordering::SeqCst) > 0 {
+        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        while self.state.playing.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
         sleep(SETTLED).await;
@@ -247,6 +251,8 @@ async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
         recordings.push(Recording { bytes: Vec::new(), seen: 0, ended: Ended::Not });
         recordings.len() - 1
     };
+    // Otherwise what is sent second waits for the other side, and arrives at another time than the script says.
+    tcp.set_nodelay(true).unwrap();
     let mut connection = Connection { tcp, number, pending: Vec::new(), state: &state };
     let mut open = true;
     while open {

@@ -58,7 +58,7 @@ fn nginx(folder: &Path, address: SocketAddr, acme: &Backend, beta: &Backend) -> 
     let folder = folder.display();
     let server = |tenant: &str, backend: &Backend| {
         format!(
-            "upstream {tenant} {{ server {}; keepalive 16; }}\n\
+            "upstream {tenant} {{ server {} max_fails=0; keepalive 16; }}\n\
              server {{ listen {address}; server_name {tenant}.cells.localhost; location / {{\n\
              proxy_pass http://{tenant}; proxy_http_version 1.1; proxy_set_header Host $http_host;\n\
              proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;\n\

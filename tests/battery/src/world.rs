@@ -121,7 +121,8 @@ async fn start_router(adapt: impl FnOnce(&mut RouterConfig), routes: &str) -> (S
     let run = router.run(FeedSource::Events(told), Registry::new(), shutdown.clone());
     let task = tokio::spawn(async move { run.await.unwrap() });
     let contents = lines::parse(routes).unwrap();
-    events.send(FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1) }).await.unwrap();
+    let listing = FeedEvent::Snapshot { contents, unreadable: Vec::new(), revision: Revision(1), cluster: None };
+    events.send(listing).await.unwrap();
     (address, Front::Router { _shutdown: shutdown.drop_guard(), _task: task, _events: events })
 }
 

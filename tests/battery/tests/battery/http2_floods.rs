@@ -130,7 +130,7 @@ async fn who_reads_nothing_pins_little() {
     // The cells of this test keep a copy of each answer that they are about to send.
     let own = 4 * 8 * answer.len();
     let result = if grown > own + 24 * 1024 * 1024 { Err(format!("memory grew by {grown} bytes")) } else { Ok(()) };
-    family.by_hand("32 answers of 4 MiB that nobody takes", result).await;
     drop(clients);
+    family.by_hand("32 answers of 4 MiB that nobody takes", result).await;
     family.finish();
 }
