@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery contract cluster e2e soak soak-https soak-etcd fuzz install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd fuzz install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ unit: setup ## unit and property tests
 
 battery: setup ## raw bytes at the router: framing, heads, hosts, hostile answers
 	@scripts/test battery
+
+battery-peers: setup ## the same HTTP/1.1 bytes at nginx and HAProxy, counts side by side
+	@scripts/battery-peers
 
 contract: setup-tests ## the store contract, on every store
 	@scripts/test contract

@@ -6,6 +6,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version, response};
 
+use crate::head_tap::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
+
 /// Towards the cell: whose request it is.
 pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
 /// Towards the cell: the epoch of the placement by which the request was routed.
@@ -85,9 +87,9 @@ pub enum BadRequest {
     /// `CONNECT` makes no sense to a reverse proxy.
     #[error("CONNECT is not served")]
     Connect,
-    /// `TRACE` would tell the client what is added to its request.
-    #[error("TRACE is not served")]
-    Trace,
+    /// A name with a character that no field name has.
+    #[error("the request has a field with an impossible name")]
+    FieldName,
     /// The target is too long.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -100,7 +102,7 @@ impl BadRequest {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Connect | Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
@@ -163,7 +165,7 @@ pub fn authority(head: &Parts) -> Result<Authority, BadRequest> {
     }
 }
 
-/// Whether the request's length and target can be understood in one way only. `malformed` is what [`crate::Peer`] says
+/// Whether the request's length can be understood in one way only. `malformed` is what [`crate::Peer`] says
 /// of it.
 pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), BadRequest> {
     if let Some(fault) = malformed {
@@ -172,18 +174,38 @@ pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), 
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    if head.method == Method::TRACE {
-        return Err(BadRequest::Trace);
-    }
-    if head.uri.path() == "*" && head.method != Method::OPTIONS {
-        return Err(BadRequest::Target);
-    }
     let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
     if coded && head.headers.contains_key(header::CONTENT_LENGTH) {
         return Err(BadRequest::TwoLengths);
     }
     if coded && (head.version < Version::HTTP_11 || !only_chunked(&head.headers)) {
         return Err(BadRequest::TransferCoding);
+    }
+    Ok(())
+}
+
+/// What `h2` lets pass of a request's head, and the tap of HTTP/1.1 does not.
+pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > TARGET_MAX_BYTES {
+        return Err(BadRequest::TargetTooLong);
+    }
+    let path = head.uri.path();
+    let whole = target.starts_with('/') || target == "*" || head.method == Method::CONNECT;
+    if !whole || !target.is_ascii() || path.contains('\\') {
+        return Err(BadRequest::Target);
+    }
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    if lengths.next().is_some() && lengths.next().is_some() {
+        return Err(BadRequest::TwoLengths);
+    }
+    for (name, value) in &head.headers {
+        if name.as_str().contains('"') {
+            return Err(BadRequest::FieldName);
+        }
+        if name.as_str().len() + value.len() > FIELD_MAX_BYTES {
+            return Err(BadRequest::HeadTooLarge);
+        }
     }
     Ok(())
 }
@@ -277,7 +299,9 @@ pub fn strip_response(headers: &mut HeaderMap) {
 /// Takes from trailers what may only stand in a head.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_response(trailers);
-    remove_all(trailers, |name| is_forwarding(name) || NEVER_TRAILERS.iter().any(|never| never.as_str() == name));
+    remove_all(trailers, |name| {
+        name.contains('"') || is_forwarding(name) || NEVER_TRAILERS.iter().any(|never| never.as_str() == name)
+    });
 }
 
 /// `x-cellway-*`, with any mix of `-` and `_`: many apps cannot tell these apart.

@@ -481,6 +481,7 @@ fn check_target(head: &Parts) -> Result<(), Failure> {
 }
 
 fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    Uri::from(path)
+    // A path of which nothing is left reads as "/", and would be written as nothing.
+    let path = uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
+    Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
 }

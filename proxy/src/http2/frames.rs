@@ -1,4 +1,5 @@
-//! Counts the frames that a client sends beside its requests, so that a flood of them ends its connection.
+//! Counts the frames that a client sends beside its requests, so that a flood of them ends its connection; and sees what
+//! `h2` lets pass: a connection that does not begin with SETTINGS, trailers with pseudo fields.
 //!
 //! `h2` bounds what such frames keep in memory; this bounds the work that they make. Every frame that carries neither a
 //! request nor a body costs one token; tokens come back with time, far faster than any honest client spends them.
@@ -6,6 +7,8 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::trailers::TrailerWatch;
 
 /// Frames that may come at once.
 pub(crate) const BURST_FRAMES: u32 = 1_000;
@@ -18,10 +21,21 @@ const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const SETTINGS: u8 = 0x4;
 const WINDOW_UPDATE: u8 = 0x8;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 
-/// The tap of one connection. It reads frame headers only; what is a frame, and what a fault, `h2` decides.
+/// What is wrong with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// More frames than any honest client sends.
+    Flood,
+    /// A frame that must not be.
+    Malformed,
+}
+
+/// The tap of one connection. It reads frame headers, and trailers; what is a frame, and what a fault, `h2` decides.
 pub(crate) struct FrameTap {
     header: [u8; HEADER_BYTES],
     header_filled: usize,
@@ -29,7 +43,9 @@ pub(crate) struct FrameTap {
     tokens: u32,
     refilled: Instant,
     window_updates: u32,
-    flooded: bool,
+    begun: bool,
+    trailers: TrailerWatch,
+    fault: Option<Fault>,
 }
 
 impl FrameTap {
@@ -41,17 +57,21 @@ impl FrameTap {
             tokens: BURST_FRAMES,
             refilled: now,
             window_updates: 0,
-            flooded: false,
+            begun: false,
+            trailers: TrailerWatch::default(),
+            fault: None,
         }
     }
 
-    /// Takes the next bytes; says whether the connection is flooded.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> bool {
-        while !bytes.is_empty() && !self.flooded {
+    /// Takes the next bytes; says what is wrong, once something is.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Option<Fault> {
+        while !bytes.is_empty() && self.fault.is_none() {
             if self.skip_bytes > 0 {
                 let skipped = self.skip_bytes.min(bytes.len());
                 self.skip_bytes -= skipped;
+                self.trailers.take(&bytes[..skipped]);
                 bytes = &bytes[skipped..];
+                self.end_frame();
                 continue;
             }
             let taken = (HEADER_BYTES - self.header_filled).min(bytes.len());
@@ -61,14 +81,26 @@ impl FrameTap {
             if self.header_filled == HEADER_BYTES {
                 self.header_filled = 0;
                 self.take_frame(&now);
+                self.end_frame();
             }
         }
-        self.flooded
+        self.fault
+    }
+
+    fn end_frame(&mut self) {
+        if self.skip_bytes == 0 && self.trailers.end() {
+            self.fault = Some(Fault::Malformed);
+        }
     }
 
     fn take_frame(&mut self, now: &impl Fn() -> Instant) {
-        let [a, b, c, kind, flags, ..] = self.header;
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
         self.skip_bytes = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.trailers.begin(kind, flags, u32::from_be_bytes(stream) & 0x7fff_ffff);
+        if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || flags & ACK != 0) {
+            self.fault = Some(Fault::Malformed);
+            return;
+        }
         let useful = match kind {
             HEADERS => true,
             DATA => self.skip_bytes > 0 || flags & END_STREAM != 0,
@@ -79,7 +111,7 @@ impl FrameTap {
             _ => false,
         };
         if !useful {
-            self.flooded = !self.spend(now());
+            self.fault = (!self.spend(now())).then_some(Fault::Flood);
         }
     }
 
@@ -111,18 +143,24 @@ mod tests {
         bytes
     }
 
+    fn on(mut frame: Vec<u8>, stream: u32) -> Vec<u8> {
+        frame[5..9].copy_from_slice(&stream.to_be_bytes());
+        frame
+    }
+
     fn feed_all(frames: &[Vec<u8>], step: usize) -> bool {
         let start = Instant::now();
         let mut tap = FrameTap::new(start);
         let mut bytes = vec![b'P'; PREFACE_BYTES];
+        bytes.extend(frame(SETTINGS, 0, 0));
         bytes.extend(frames.concat());
-        bytes.chunks(step).any(|part| tap.feed(part, || start))
+        bytes.chunks(step).any(|part| tap.feed(part, || start).is_some())
     }
 
     #[test]
     fn a_flood_of_any_idle_frame_is_seen_however_the_bytes_are_cut() {
         for (kind, flags, payload) in [(0x6, 0, 8), (0x4, 0, 0), (0x2, 0, 5), (0x3, 0, 4), (DATA, 0, 0), (0xbe, 0, 3)] {
-            let frames = vec![frame(kind, flags, payload); BURST_FRAMES as usize + 1];
+            let frames = vec![frame(kind, flags, payload); BURST_FRAMES as usize];
             for step in [1, 7, 4096] {
                 assert!(feed_all(&frames, step), "kind {kind} by {step}");
                 assert!(!feed_all(&frames[1..], step), "kind {kind} by {step} is within the burst");
@@ -131,8 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_begins_with_its_settings() {
+        for (kind, fault) in [(SETTINGS, None), (HEADERS, Some(Fault::Malformed)), (0x6, Some(Fault::Malformed))] {
+            let start = Instant::now();
+            let mut tap = FrameTap::new(start);
+            tap.feed(&[0; PREFACE_BYTES], || start);
+            assert_eq!(tap.feed(&frame(kind, 0, 8), || start), fault);
+        }
+    }
+
+    #[test]
     fn requests_and_bodies_are_no_flood() {
-        let mut frames = vec![frame(HEADERS, 5, 30); 20_000];
+        let mut frames: Vec<_> = (0..20_000_u32).map(|number| on(frame(HEADERS, 5, 30), number * 2 + 1)).collect();
         frames.extend(vec![frame(DATA, 0, 100); 20_000]);
         frames.extend(vec![frame(WINDOW_UPDATE, 0, 4); 20_000]);
         assert!(!feed_all(&frames, 4096));
@@ -143,10 +191,11 @@ mod tests {
         let start = Instant::now();
         let mut tap = FrameTap::new(start);
         tap.feed(&[0; PREFACE_BYTES], || start);
+        tap.feed(&frame(SETTINGS, 0, 0), || start);
         for second in 0..60 {
             for _ in 0..FRAMES_PER_SECOND {
                 let now = start + Duration::from_secs(second);
-                assert!(!tap.feed(&frame(0x6, 0, 8), || now), "second {second}");
+                assert_eq!(tap.feed(&frame(0x6, 0, 8), || now), None, "second {second}");
             }
         }
     }

@@ -6,6 +6,7 @@ mod hold;
 mod received;
 mod send;
 mod serve;
+mod trailers;
 mod translate;
 mod tunnel;
 

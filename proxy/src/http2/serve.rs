@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::frames::FrameTap;
+use super::frames::{Fault, FrameTap};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
 use super::send::send_body;
@@ -43,13 +43,13 @@ type Wire = Tapped<Io, FrameWatch>;
 
 struct FrameWatch {
     tap: FrameTap,
-    flooded: Rc<Cell<bool>>,
+    fault: Rc<Cell<Option<Fault>>>,
 }
 
 impl Tap for FrameWatch {
     fn take(&mut self, bytes: &[u8]) {
-        if self.tap.feed(bytes, Instant::now) {
-            self.flooded.set(true);
+        if let Some(fault) = self.tap.feed(bytes, Instant::now) {
+            self.fault.set(Some(fault));
         }
     }
 }
@@ -59,15 +59,15 @@ enum Event {
     Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
     /// No request for a long time.
     Idle,
-    /// More frames than any honest client sends.
-    Flooded,
+    /// Frames that no honest client sends, or too many of them.
+    Faulty(Fault),
     Ended(Result<(), h2::Error>),
 }
 
 struct Driver<H> {
     served: Served<H>,
     connection: Connection<Wire, Bytes>,
-    flooded: Rc<Cell<bool>>,
+    fault: Rc<Cell<Option<Fault>>>,
     holding: Holding,
     open: Rc<Cell<usize>>,
     was_busy: bool,
@@ -77,8 +77,8 @@ struct Driver<H> {
 
 /// Serves the connection until it ends.
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
-    let flooded = Rc::new(Cell::new(false));
-    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), flooded: Rc::clone(&flooded) };
+    let fault = Rc::new(Cell::new(None));
+    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), fault: Rc::clone(&fault) };
     let wire = Tapped { io, tap };
     let idle_for = Duration::from_millis(served.options.idle_ms);
     let handshake = builder().handshake(wire);
@@ -91,7 +91,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let driver = Driver {
         served,
         connection,
-        flooded,
+        fault,
         holding: Holding::default(),
         open: Rc::default(),
         was_busy: false,
@@ -137,7 +137,7 @@ impl<H: Handler> Driver<H> {
                 Event::Request(request, respond) => self.begin(*request, respond),
                 Event::Idle if self.closing => return,
                 Event::Idle => self.go_away(),
-                Event::Flooded => return self.cut_off().await,
+                Event::Faulty(fault) => return self.cut_off(fault).await,
                 Event::Ended(result) => return log_end(result),
             }
         }
@@ -145,8 +145,8 @@ impl<H: Handler> Driver<H> {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let accepted = self.connection.poll_accept(cx);
-        if self.flooded.get() {
-            return Poll::Ready(Event::Flooded);
+        if let Some(fault) = self.fault.get() {
+            return Poll::Ready(Event::Faulty(fault));
         }
         self.holding.check();
         match accepted {
@@ -175,18 +175,22 @@ impl<H: Handler> Driver<H> {
         self.rest();
     }
 
-    async fn cut_off(mut self) {
-        tracing::debug!(peer = %self.served.address, "a client floods its connection with frames; closing it");
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    async fn cut_off(mut self, fault: Fault) {
+        tracing::debug!(peer = %self.served.address, ?fault, "a client's frames are refused; closing its connection");
+        self.connection.abrupt_shutdown(match fault {
+            Fault::Flood => Reason::ENHANCE_YOUR_CALM,
+            Fault::Malformed => Reason::PROTOCOL_ERROR,
+        });
         let closed = poll_fn(|cx| self.connection.poll_closed(cx));
         let _ = timeout(Duration::from_millis(FAREWELL_MS), closed).await;
     }
 
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut head, mut incoming) = request.into_parts();
+        let malformed = hygiene::check_http2(&head).err();
         let websocket = translate::request(&mut head);
         let slot: HoldSlot = self.holding.slot(incoming.flow_control().clone());
-        let peer = Peer { protocol: Protocol::Http2, hold: Some(slot), ..self.served.peer() };
+        let peer = Peer { protocol: Protocol::Http2, malformed, hold: Some(slot), ..self.served.peer() };
         let stream = Stream {
             respond,
             is_head: head.method == Method::HEAD,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::wire;
+
+/// How long bytes that were sent may take until the other side has looked at them.
+const SETTLED: Duration = Duration::from_millis(10);
+
+/// How long an answer is waited for that may never be over.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// One act of an answer.
 #[derive(Debug, Clone)]
@@ -67,6 +74,7 @@ struct Play {
 
 #[derive(Default)]
 struct State {
+    playing: AtomicUsize,
     recordings: Mutex<Vec<Recording>>,
     plays: Mutex<Vec<Play>>,
 }
@@ -118,7 +126,14 @@ impl Backend {
         self.state.plays.lock().push(Play { target: target.into(), at_head, steps });
     }
 
-    /// What came since the last call, connection by connection.
+    /// What came since the last [`Backend::take`], connection by connection.
+    pub fn look(&self) -> Vec<Recording> {
+        let recordings = self.state.recordings.lock();
+        let fresh = recordings.iter().filter(|recording| recording.bytes.len() > recording.seen);
+        fresh.map(|recording| Recording { bytes: recording.bytes[recording.seen..].to_vec(), ..*recording }).collect()
+    }
+
+    /// Takes what came since the last call, connection by connection.
     pub fn take(&self) -> Vec<Recording> {
         let mut recordings = self.state.recordings.lock();
         let fresh = |recording: &&mut Recording| recording.bytes.len() > recording.seen;
@@ -128,9 +143,18 @@ impl Backend {
             .map(|recording| {
                 let bytes = recording.bytes[recording.seen..].to_vec();
                 recording.seen = recording.bytes.len();
-                Recording { bytes, ..recording.clone() }
+                Recording { bytes, ..*recording }
             })
             .collect()
+    }
+
+    /// Waits until every answer that has begun is over, and what was sent has arrived.
+    pub async fn settle(&self) {
+        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        while self.state.playing.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < deadline {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(SETTLED).await;
     }
 
     /// Connections that were ever opened.
@@ -197,6 +221,20 @@ impl Connection<'_> {
         true
     }
 
+    /// Passes over the request that was answered, to its end.
+    async fn skip_request(&mut self, mut whole: Option<(wire::Request, usize)>) -> bool {
+        loop {
+            if let Some((_, used)) = whole {
+                self.pending.drain(..used);
+                return true;
+            }
+            if !self.more().await {
+                return false;
+            }
+            whole = wire::first(&self.pending).unwrap_or(None);
+        }
+    }
+
     async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
         for _ in 0..times {
             if self.tcp.write_all(bytes).await.is_err() {
@@ -213,6 +251,8 @@ async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
         recordings.push(Recording { bytes: Vec::new(), seen: 0, ended: Ended::Not });
         recordings.len() - 1
     };
+    // Otherwise what is sent second waits for the other side, and arrives at another time than the script says.
+    tcp.set_nodelay(true).unwrap();
     let mut connection = Connection { tcp, number, pending: Vec::new(), state: &state };
     let mut open = true;
     while open {
@@ -224,9 +264,10 @@ async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
         let steps = target.as_deref().and_then(|target| connection.play(target, whole.is_some()));
         open = match (steps, whole) {
             (Some(steps), whole) => {
-                let used = whole.map_or(connection.pending.len(), |(_, used)| used);
-                connection.pending.drain(..used);
-                connection.perform(steps).await
+                state.playing.fetch_add(1, Ordering::SeqCst);
+                let open = connection.perform(steps).await;
+                state.playing.fetch_sub(1, Ordering::SeqCst);
+                open && connection.skip_request(whole).await
             }
             (None, Some((request, used))) => {
                 connection.pending.drain(..used);

@@ -9,10 +9,12 @@
 pub mod backend;
 pub mod case;
 pub mod client;
+pub mod frames;
+pub mod peer;
 pub mod wire;
 pub mod world;
 
-pub use backend::{Backend, Step};
+pub use backend::{Backend, Ended, Step};
 pub use case::{Expect, Family, Seen};
 pub use client::{Answer, Client, End, Transcript};
-pub use world::World;
+pub use world::{Received, World};

@@ -30,7 +30,7 @@ pub fn first(bytes: &[u8]) -> Result<Option<(Request, usize)>, String> {
     let Some((mut request, framing, mut used)) = head(bytes)? else { return Ok(None) };
     match framing {
         Framing::Length(length) => {
-            let Some(body) = bytes.get(used..used + length) else { return Ok(None) };
+            let Some(body) = bytes[used..].get(..length) else { return Ok(None) };
             request.body = body.to_vec();
             used += length;
         }
@@ -44,7 +44,7 @@ pub fn first(bytes: &[u8]) -> Result<Option<(Request, usize)>, String> {
                 used = after;
                 break;
             }
-            let Some(chunk) = bytes.get(used..used + size + 2) else { return Ok(None) };
+            let Some(chunk) = bytes[used..].get(..size + 2) else { return Ok(None) };
             if !chunk.ends_with(b"\r\n") {
                 return Err("a chunk is longer than it says".into());
             }
