@@ -197,6 +197,9 @@ impl HeadTap {
         if folded {
             return Err(spoil(0, self.spoiler()));
         }
+        if let Some(at) = self.bare_return(&bytes[..length]) {
+            return Err(spoil(at, self.spoiler()));
+        }
         self.keep(&bytes[..length]);
         self.line_bytes += length;
         self.part_bytes += length + usize::from(end.is_some());
@@ -212,6 +215,16 @@ impl HeadTap {
         self.line_bytes = 0;
         self.last = b'\n';
         ended.map_err(|stop| Stop { keep: stop.keep + end, ..stop }).map(|()| end + 1)
+    }
+
+    /// Where a CR has turned out to be no part of the line's end: hyper finds it only in a head that is whole, so a head
+    /// that comes in parts would be waited for.
+    fn bare_return(&self, line: &[u8]) -> Option<usize> {
+        if self.line_bytes > 0 && self.last == b'\r' && !line.is_empty() {
+            return Some(0);
+        }
+        let at = line.iter().position(|byte| *byte == b'\r')?;
+        (at + 1 < line.len()).then_some(at + 1)
     }
 
     /// Whether `more` bytes of the line that has begun are not too many.

@@ -60,6 +60,9 @@ fn what_has_two_meanings_is_cut_off_and_spoilt() {
         for (bad, keep) in [
             ("\nGET / HTTP/1.1\r\n\r\n", 0),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", 14),
+            ("GET / HTTP/1.1\r\nX: c\r\r\n", 21),
+            ("GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", 21),
+            ("GET / HTTP/1.1\r\n\r\r\n", 17),
             ("GET /#a HTTP/1.1\r\n\r\n", 5),
             ("GET /\\a HTTP/1.1\r\n\r\n", 5),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", 5),

@@ -6,6 +6,8 @@ use crate::{binary, eventually};
 use reqwest::Client;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,6 +187,7 @@ fn write_routes(dir: &TempDir, backend: &Backend, tenants: &[String]) {
 /// Clients that ask for tenant acme's page all the time, each on a connection that it keeps.
 pub struct Load {
     stop: CancellationToken,
+    answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Done>>,
 }
 
@@ -200,9 +203,15 @@ pub struct Done {
 impl Load {
     /// Starts so many clients.
     pub fn start(router: &RouterAlone, clients: usize) -> Self {
-        let stop = CancellationToken::new();
-        let client = |_| tokio::spawn(ask_on(router.url(), stop.clone()));
-        Self { clients: (0..clients).map(client).collect(), stop }
+        let (stop, answered) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let client = |_| tokio::spawn(ask_on(router.url(), stop.clone(), Arc::clone(&answered)));
+        Self { clients: (0..clients).map(client).collect(), stop, answered }
+    }
+
+    /// Waits until so many more requests have been answered with 200.
+    pub async fn more(&self, requests: usize) {
+        let wanted = self.answered.load(Ordering::SeqCst) + requests;
+        eventually("the load goes on", async || (self.answered.load(Ordering::SeqCst) >= wanted).then_some(())).await;
     }
 
     /// Stops them.
@@ -218,13 +227,16 @@ impl Load {
     }
 }
 
-async fn ask_on(url: String, stop: CancellationToken) -> Done {
+async fn ask_on(url: String, stop: CancellationToken, answered: Arc<AtomicUsize>) -> Done {
     let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client");
     let mut done = Done::default();
     while !stop.is_cancelled() {
         match client.get(&url).header("host", "acme.cells.localhost").send().await {
             Ok(answer) => match (answer.status().as_u16(), answer.bytes().await) {
-                (200, Ok(_)) => done.answered += 1,
+                (200, Ok(_)) => {
+                    done.answered += 1;
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
                 (status, body) => done.failed.push(format!("{status}, whole: {}", body.is_ok())),
             },
             Err(error) if error.is_connect() => return done,
