@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd fuzz install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd fuzz measure install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ setup-tests: setup ## what is needed to run every test
 
 build: setup ## build the binary, optimised
 	$(CARGO) build --release -p cellway
+
+measure: setup ## what an access log's record costs the thread that serves (a figure, not a test)
+	$(CARGO) test --release -p cellway-router what_a_record_costs -- --ignored --nocapture
 
 install: setup ## install the binary into cargo's bin directory
 	$(CARGO) install --path cli --locked

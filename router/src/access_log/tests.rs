@@ -182,10 +182,9 @@ fn sampling_keeps_its_share_and_errors_can_be_kept_beside_it() {
     assert_eq!(log(0.0, false).draw(), None);
 }
 
-/// What a request's thread pays, for each of the two places where a line can be made. Run it by hand:
-/// `cargo test --release -p cellway-router what_a_record_costs -- --ignored --nocapture`.
+/// What a request's thread pays, for each of the two places where a line can be made.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, which `make measure` runs"]
 #[allow(clippy::print_stdout)]
 fn what_a_record_costs() {
     const ROUNDS: u32 = 200_000;
