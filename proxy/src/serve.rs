@@ -45,6 +45,8 @@ pub const CONNECTIONS_PER_THREAD_MAX: usize = 20_000;
 const BACKLOG: i32 = 4_096;
 /// How long to wait when accepting fails, mostly for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 50;
+/// The longest time over which the tunnels of a thread are told to end when it shuts down.
+const PARTING_SPREAD_MAX_MS: u64 = 5_000;
 /// How long tasks may take to notice that they were stopped.
 const STOP_MS: u64 = 500;
 
@@ -142,6 +144,18 @@ pub struct ThreadContext {
     pub shutdown: CancellationToken,
     /// Fires when the time to drain is over: what listens ends now.
     pub stop: CancellationToken,
+    /// The time to drain.
+    drain_ms: u64,
+}
+
+impl ThreadContext {
+    /// Waits until it is time for one tunnel to end for the shutdown. Each has its own moment in the first half of the
+    /// time to drain, so that not all of their clients come back at once.
+    pub async fn parting(&self) {
+        self.shutdown.cancelled().await;
+        let spread_ms = (self.drain_ms / 2).min(PARTING_SPREAD_MAX_MS);
+        sleep(Duration::from_millis(rand::random_range(0..=spread_ms))).await;
+    }
 }
 
 /// Which HTTP a connection speaks.
@@ -279,9 +293,10 @@ fn run_thread<H: Handler>(
         let listener = TcpListener::from_std(socket)?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let context = ThreadContext { thread, tasks: tasks.clone(), shutdown: shutdown.clone(), stop: stop.clone() };
-        let handler = make(context.clone());
         let drain_ms = options.drain_ms;
+        let (open, begun) = (tasks.clone(), shutdown.clone());
+        let context = ThreadContext { thread, tasks: open, shutdown: begun, stop: stop.clone(), drain_ms };
+        let handler = make(context.clone());
         tokio::select! {
             () = accept(&listener, options, &context, addresses, &handler) => {}
             () = shutdown.cancelled() => {}

@@ -17,7 +17,7 @@ use cellway_core::route::Owner;
 use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::pool::NotSent;
-use cellway_proxy::upgrade::{self, TunnelBytes};
+use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, RequestBody, ResponseBody,
     SendError, ThreadContext,
@@ -26,6 +26,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::TimeLimits;
 use crate::errand::{Errand, Outcome, request_id};
@@ -418,24 +419,31 @@ impl Forwarder {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
         let client = client.ok_or(Failure::BadAnswer)?;
         let bytes = Rc::new(TunnelBytes::default());
-        let stop = self.thread.stop.child_token();
-        let (response, tunnel) = upgrade::tunnel(client, response, Rc::clone(&bytes), stop.clone());
+        let end = TunnelEnd { goodbye: CancellationToken::new(), stop: self.thread.stop.clone() };
+        let (response, tunnel) = upgrade::tunnel(client, response, Rc::clone(&bytes), end.clone());
         let told = errand.journey.through(&response, &bytes);
         let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take(), told);
         let (shared, tenant) = (Arc::clone(&self.shared), tenant.cloned());
+        let thread = self.thread.clone();
         self.thread.tasks.spawn_local(async move {
+            // A WebSocket may write: it ends with its tenant's time of being open.
             let not_open = async {
                 match &tenant {
                     Some(tenant) => shared.table.limits().until_not_open(tenant).await,
                     None => std::future::pending().await,
                 }
-                // A WebSocket may write: it ends with its tenant's time of being open.
-                stop.cancel();
+            };
+            let parting = async {
+                tokio::select! {
+                    () = not_open => {}
+                    () = thread.parting() => {}
+                }
+                end.goodbye.cancel();
                 std::future::pending().await
             };
             tokio::select! {
                 () = tunnel => {}
-                () = not_open => {}
+                () = parting => {}
             }
             drop(open);
         });

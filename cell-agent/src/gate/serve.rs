@@ -12,7 +12,7 @@ use cellway_proxy::forwarded;
 use cellway_proxy::hygiene::{self, EPOCH, TENANT, VERDICT};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
-use cellway_proxy::upgrade::{self, TunnelBytes};
+use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
     ResponseBody, SendError, ThreadContext,
@@ -181,26 +181,18 @@ impl GateHandler {
         }
     }
 
-    /// Joins both sides until either ends, or the tenant's streams have to end: then the router's side is closed and
-    /// the app is hung up on. The lease lasts until the app has closed its side too, within its own time limit.
+    /// Joins both sides until either ends, or the tenant's streams have to end: then the client is told to connect
+    /// again, and the app is hung up on if it does not close with it. The lease lasts until the app has closed its side
+    /// too, within its own time limit.
     fn tunnel(&self, client: ClientHalf, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
         let bytes = Rc::new(TunnelBytes::default());
-        let stop = self.context.stop.child_token();
-        let end = waiting.lease().end().unwrap_or_else(|| stop.clone());
+        let stop = self.context.stop.clone();
+        let end = TunnelEnd { goodbye: waiting.lease().end().unwrap_or_else(|| stop.clone()), stop };
         let patience = Duration::from_millis(self.parts.longest_request_ms);
         let counted = Rc::clone(&bytes);
-        let (answer, run) = upgrade::tunnel_to_the_end(client, response, counted, stop.clone(), patience);
+        let (answer, run) = upgrade::tunnel_to_the_end(client, response, counted, end, patience);
         self.context.tasks.spawn_local(async move {
-            // The place for a clean Close frame (1012) before both sides are closed.
-            tokio::pin!(run);
-            let app_ended = tokio::select! {
-                app_ended = &mut run => app_ended,
-                () = end.cancelled() => {
-                    stop.cancel();
-                    run.await
-                }
-            };
-            if !app_ended {
+            if !run.await {
                 tracing::warn!("the app has not closed a WebSocket within its own time limit");
             }
             waiting.lease().add_down(bytes.up.get() + bytes.down.get());

@@ -189,10 +189,15 @@ impl Wire {
     }
 
     pub(crate) async fn body(&mut self, length: usize) -> String {
+        String::from_utf8(self.body_bytes(length).await).unwrap()
+    }
+
+    /// So many bytes, whatever they are.
+    pub(crate) async fn body_bytes(&mut self, length: usize) -> Vec<u8> {
         let mut body = vec![0; length];
         let read = tokio::time::timeout(Duration::from_secs(10), self.0.read_exact(&mut body)).await;
         read.expect("bytes in time").unwrap();
-        String::from_utf8(body).unwrap()
+        body
     }
 
     /// Everything up to the end of the connection.

@@ -61,17 +61,20 @@ async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_joined_counted_and_cut_on_both_sides_by_the_fence() {
+async fn a_websocket_is_joined_counted_and_closed_on_both_sides_by_the_fence() {
     let stage = Stage::with_acme_open().await;
     let (mut wire, mut hand) = websocket(&stage).await;
     wire.send("up").await;
     assert_eq!(hand.read(2).await, b"up");
-    hand.stream.write_all(b"down").await.unwrap();
-    assert_eq!(wire.body(4).await, "down");
+    hand.stream.write_all(b"\x82\x04down").await.unwrap();
+    assert!(wire.body_bytes(6).await.ends_with(b"down"));
     stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 1, .. })).await;
     stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
-    assert_eq!(wire.rest().await, "");
+    assert!(wire.body_bytes(4).await.starts_with(&[0x88, 0x11, 0x03, 0xf4]), "connect again (1012)");
+    wire.send("farewell").await;
+    assert_eq!(hand.read(8).await, b"farewell", "the client's answer");
+    assert!(wire.rest().await.ends_with("restart"));
     assert_eq!(hand.read(1).await, b"", "the app is told");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!stage.plane.has_heard(is_fenced), "the app may still be at it");

@@ -80,17 +80,50 @@ async fn a_switch_that_is_not_the_one_asked_for_is_not_passed_on() {
     assert_eq!(client.ask(UPGRADE).await.status, 403);
 }
 
+/// A Close frame that asks to connect again (1012).
+const CLOSE: &[u8] = b"\x88\x11\x03\xf4service restart";
+
+async fn expect(client: &mut Client, bytes: &[u8]) {
+    let mut read = vec![0; bytes.len()];
+    timeout(Duration::from_secs(5), client.tcp.read_exact(&mut read)).await.unwrap().unwrap();
+    assert_eq!(read, bytes);
+}
+
+/// Sent by the client, and back from the app that echoes.
+async fn pass(client: &mut Client, bytes: &[u8]) {
+    client.tcp.write_all(bytes).await.unwrap();
+    expect(client, bytes).await;
+}
+
 #[tokio::test]
-async fn a_drain_closes_tunnels_when_its_time_is_over() {
+async fn a_drain_tells_a_websocket_to_connect_again_between_two_frames() {
     let router = router(echo(SWITCH).await).await;
     let mut client = Client::connect(router.address).await;
     client.send(UPGRADE).await;
     assert_eq!(client.head().await.unwrap().status, 101);
+    pass(&mut client, b"\x82\x05wh").await;
+    router.shutdown.cancel();
+    // Longer than the moment of its parting may be off.
+    sleep(Duration::from_millis(300)).await;
+    pass(&mut client, b"o").await;
+    client.tcp.write_all(b"le\x82\x04late").await.unwrap();
+    expect(&mut client, b"le").await;
+    expect(&mut client, CLOSE).await;
+    drop(client);
+    timeout(Duration::from_secs(5), router.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_cuts_a_websocket_whose_frame_does_not_end() {
+    let router = router(echo(SWITCH).await).await;
+    let mut client = Client::connect(router.address).await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.head().await.unwrap().status, 101);
+    pass(&mut client, b"\x82\x05wh").await;
     let began = Instant::now();
     router.shutdown.cancel();
     sleep(Duration::from_millis(100)).await;
-    client.tcp.write_all(b"x").await.unwrap();
-    assert_eq!(client.tcp.read_u8().await.unwrap(), b'x', "the tunnel goes on during the drain");
+    pass(&mut client, b"o").await;
     timeout(Duration::from_secs(5), router.task).await.unwrap().unwrap();
     assert!(began.elapsed() >= Duration::from_millis(400));
     assert!(client.is_closed().await);
@@ -148,6 +181,7 @@ async fn a_websocket_counts_while_it_is_open_and_ends_when_its_tenant_is_paused(
     assert_eq!(router.metric("tunnels_open"), 1.0, "another tenant's pause closes nothing");
     router.change("{\"tenant\":\"acme\",\"limits\":{\"concurrency\":1,\"mode\":\"read_only\"}}\n").await;
     router.until("tunnels_open", |open| open == 0.0).await;
+    expect(&mut client, CLOSE).await;
     assert!(client.is_closed().await);
     router.change("{\"tenant\":\"acme\",\"limits\":{\"concurrency\":1}}\n").await;
     let mut third = Client::connect(router.address).await;

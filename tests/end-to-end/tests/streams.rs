@@ -6,6 +6,7 @@ use cellway_end_to_end::writer::http;
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
@@ -24,7 +25,7 @@ async fn text(socket: &mut Socket) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_passes_through_and_a_new_one_lands_on_the_target() {
+async fn a_websocket_is_told_to_connect_again_and_lands_on_the_target() {
     let dev = Dev::start(&["--tenants", "1"]).await;
     let mut socket = connect(&dev).await.expect("a WebSocket");
     assert!(text(&mut socket).await.expect("a greeting").contains("cell-a"));
@@ -33,7 +34,14 @@ async fn a_websocket_passes_through_and_a_new_one_lands_on_the_target() {
     assert!(echo.contains("ping me"), "{echo}");
     let moved = dev.cli(&["tenant", "move", "acme", "--to", "cell-b"]);
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
-    while text(&mut socket).await.is_some() {}
+    let last = loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(_))) => {}
+            other => break other,
+        }
+    };
+    let Some(Ok(Message::Close(Some(close)))) = last else { panic!("no Close frame: {last:?}") };
+    assert_eq!(close.code, CloseCode::Restart);
     let greeting = eventually("a new WebSocket at the target", async || text(&mut connect(&dev).await?).await);
     assert!(greeting.await.contains("cell-b"));
 }

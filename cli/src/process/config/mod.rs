@@ -100,20 +100,28 @@ pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
 
 /// Reads `file` as the role that it names.
 pub(crate) fn check(file: &Path) -> anyhow::Result<Role> {
-    let text = read(file)?;
-    let RoleOnly { role } = parse(file, &text)?;
+    check_text(file, &read(file)?)
+}
+
+/// Reads the text of `file` as the role that it names.
+pub(crate) fn check_text(file: &Path, text: &str) -> anyhow::Result<Role> {
+    let RoleOnly { role } = parse(file, text)?;
     match role {
-        Role::Router => load::<RouterFile>(file).map(drop),
-        Role::ControlPlane => load::<ControlPlaneFile>(file).map(drop),
-        Role::Agent => load::<AgentFile>(file).map(drop),
-        Role::App => load::<AppFile>(file).map(drop),
+        Role::Router => load_text::<RouterFile>(file, text).map(drop),
+        Role::ControlPlane => load_text::<ControlPlaneFile>(file, text).map(drop),
+        Role::Agent => load_text::<AgentFile>(file, text).map(drop),
+        Role::App => load_text::<AppFile>(file, text).map(drop),
     }?;
     Ok(role)
 }
 
 /// Reads `file` as a configuration of `T`'s role.
 pub(crate) fn load<T: RoleFile>(file: &Path) -> anyhow::Result<T> {
-    let loaded: T = parse(file, &read(file)?)?;
+    load_text(file, &read(file)?)
+}
+
+fn load_text<T: RoleFile>(file: &Path, text: &str) -> anyhow::Result<T> {
+    let loaded: T = parse(file, text)?;
     anyhow::ensure!(
         loaded.role() == T::ROLE,
         "{}: its role is {}, but {} was to be started",

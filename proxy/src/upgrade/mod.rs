@@ -1,4 +1,5 @@
-//! WebSocket tunnels: after a real `101`, bytes are copied both ways until either side ends.
+//! WebSocket tunnels: after a real `101`, bytes are copied both ways until either side ends, or until both are told
+//! that it is time to part (RFC 6455, section 7.1).
 
 use std::cell::Cell;
 use std::io;
@@ -10,7 +11,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::ResponseBody;
@@ -18,8 +19,16 @@ use crate::http2::{Tunnel, TunnelPromise};
 use crate::hygiene;
 use crate::pool::PooledBody;
 
+mod frames;
+
+use frames::Frames;
+
 /// How long the other direction may go on after one has ended: time for the answer to a Close frame.
 pub const LINGER_MS: u64 = 2_000;
+/// How long both sides have to close once the client was told to: shorter than what a fence may take to drain.
+pub const FAREWELL_MS: u64 = 500;
+/// A whole Close frame with code 1012: the service restarts, connect again.
+const CLOSE_FRAME: &[u8] = b"\x88\x11\x03\xf4service restart";
 /// What is read at once.
 const COPY_BUFFER_BYTES: usize = 16 * 1024;
 
@@ -30,6 +39,16 @@ pub struct TunnelBytes {
     pub up: Cell<u64>,
     /// To the client.
     pub down: Cell<u64>,
+}
+
+/// What ends a tunnel that its two sides would go on with.
+#[derive(Debug, Clone, Default)]
+pub struct TunnelEnd {
+    /// The client is sent a Close frame (1012) as soon as the frame under way has ended; its answer is passed on. After
+    /// [`FAREWELL_MS`] the tunnel is cut.
+    pub goodbye: CancellationToken,
+    /// The tunnel is cut at once.
+    pub stop: CancellationToken,
 }
 
 /// The client's half of a tunnel, which comes once its request was answered with a switch.
@@ -78,17 +97,17 @@ pub fn is_switch(status: StatusCode, headers: &HeaderMap) -> bool {
 /// Joins the two halves of an upgrade.
 ///
 /// Gives the `101` to answer the client with, and the tunnel to run in a task of its own: it ends when either side
-/// ends or `stop` fires. `response` must satisfy [`is_switch`]; its connection stays counted in its pool until the
+/// ends, or as `end` says. `response` must satisfy [`is_switch`]; its connection stays counted in its pool until the
 /// tunnel ends.
 pub fn tunnel(
     client: ClientHalf,
     response: Response<PooledBody>,
     bytes: Rc<TunnelBytes>,
-    stop: CancellationToken,
+    end: TunnelEnd,
 ) -> (Response<ResponseBody>, impl Future<Output = ()>) {
     let (answer, peer, place) = switched(response);
     let run = async move {
-        drop(join(client, peer, &bytes, &stop).await);
+        drop(join(client, peer, &bytes, &end).await);
         drop(place);
     };
     (answer, run)
@@ -100,12 +119,12 @@ pub fn tunnel_to_the_end(
     client: ClientHalf,
     response: Response<PooledBody>,
     bytes: Rc<TunnelBytes>,
-    stop: CancellationToken,
+    end: TunnelEnd,
     patience: Duration,
 ) -> (Response<ResponseBody>, impl Future<Output = bool>) {
     let (answer, peer, place) = switched(response);
     let run = async move {
-        let ended = match join(client, peer, &bytes, &stop).await {
+        let ended = match join(client, peer, &bytes, &end).await {
             Some(peer) => timeout(patience, hang_up(peer)).await.is_ok(),
             None => true,
         };
@@ -126,25 +145,26 @@ fn switched(mut response: Response<PooledBody>) -> (Response<ResponseBody>, OnUp
     (Response::from_parts(head, ResponseBody::Empty), peer, place)
 }
 
-/// Copies both ways until either side ends or `stop` fires; the client is closed then. Gives back the peer's side,
+/// Copies both ways until either side ends, or as `end` says; the client is closed then. Gives back the peer's side,
 /// unless it was never reached.
-async fn join(
-    client: ClientHalf,
-    peer: OnUpgrade,
-    bytes: &TunnelBytes,
-    stop: &CancellationToken,
-) -> Option<TokioIo<Upgraded>> {
+async fn join(client: ClientHalf, peer: OnUpgrade, bytes: &TunnelBytes, end: &TunnelEnd) -> Option<TokioIo<Upgraded>> {
     let not_completed = |error: NotOpened| tracing::debug!(%error, "a WebSocket did not come about");
     let mut peer = TokioIo::new(peer.await.map_err(NotOpened::Http1).map_err(not_completed).ok()?);
     let joined = async {
-        copy_both(client.open().await?, &mut peer, bytes).await;
+        relay(client.open().await?, &mut peer, bytes, &end.goodbye).await;
         Ok::<_, NotOpened>(())
     };
     tokio::select! {
         result = joined => { let _ = result.map_err(not_completed); }
-        () = stop.cancelled() => {}
+        () = overdue(&end.goodbye) => {}
+        () = end.stop.cancelled() => {}
     }
     Some(peer)
+}
+
+async fn overdue(goodbye: &CancellationToken) {
+    goodbye.cancelled().await;
+    sleep(Duration::from_millis(FAREWELL_MS)).await;
 }
 
 /// Tells the peer that nobody is there any more, and waits until it has ended its side as well.
@@ -156,15 +176,15 @@ async fn hang_up(mut peer: impl AsyncRead + AsyncWrite + Unpin) {
 }
 
 /// Copies both ways. When one direction ends, the other has [`LINGER_MS`] left.
-pub async fn copy_both<A, B>(client: A, peer: B, bytes: &TunnelBytes)
+async fn relay<A, B>(client: A, peer: B, bytes: &TunnelBytes, goodbye: &CancellationToken)
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
     let (client_read, client_write) = tokio::io::split(client);
     let (peer_read, peer_write) = tokio::io::split(peer);
-    let up = copy_one(client_read, peer_write, &bytes.up);
-    let down = copy_one(peer_read, client_write, &bytes.down);
+    let up = Copy::new(client_read, peer_write, &bytes.up).to_the_end();
+    let down = Copy::new(peer_read, client_write, &bytes.down).until(goodbye);
     tokio::pin!(up, down);
     let linger = Duration::from_millis(LINGER_MS);
     // Errors and ends are alike here: the other side gets the time to say goodbye.
@@ -174,19 +194,64 @@ where
     }
 }
 
-async fn copy_one(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    count: &Cell<u64>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    loop {
-        let length = from.read(&mut buffer).await?;
-        if length == 0 {
-            return to.shutdown().await;
+/// One direction of a tunnel.
+struct Copy<'a, R, W> {
+    from: R,
+    to: W,
+    count: &'a Cell<u64>,
+    buffer: Vec<u8>,
+}
+
+impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<'a, R, W> {
+    fn new(from: R, to: W, count: &'a Cell<u64>) -> Self {
+        Self { from, to, count, buffer: vec![0; COPY_BUFFER_BYTES] }
+    }
+
+    async fn to_the_end(mut self) -> io::Result<()> {
+        loop {
+            let length = self.from.read(&mut self.buffer).await?;
+            if length == 0 {
+                return self.to.shutdown().await;
+            }
+            self.pass(length).await?;
         }
-        to.write_all(&buffer[..length]).await?;
-        to.flush().await?;
-        count.set(count.get() + length as u64);
+    }
+
+    /// Copies until `goodbye`, then says it at the next boundary between two frames. What comes after that is thrown
+    /// away: its end shows that the other side has heard of the goodbye as well.
+    async fn until(mut self, goodbye: &CancellationToken) -> io::Result<()> {
+        let mut frames = Frames::default();
+        loop {
+            let length = tokio::select! {
+                biased;
+                () = goodbye.cancelled(), if frames.is_at_boundary() => break,
+                length = self.from.read(&mut self.buffer) => length?,
+            };
+            let length = match goodbye.is_cancelled() {
+                true => frames.take_one(&self.buffer[..length]),
+                false => {
+                    frames.take(&self.buffer[..length]);
+                    length
+                }
+            };
+            if length == 0 {
+                return self.to.shutdown().await;
+            }
+            self.pass(length).await?;
+        }
+        if !frames.is_closed() {
+            self.to.write_all(CLOSE_FRAME).await?;
+            self.to.flush().await?;
+        }
+        while self.from.read(&mut self.buffer).await? > 0 {}
+        self.to.shutdown().await
+    }
+
+    /// Writes what was read.
+    async fn pass(&mut self, length: usize) -> io::Result<()> {
+        self.to.write_all(&self.buffer[..length]).await?;
+        self.to.flush().await?;
+        self.count.set(self.count.get() + length as u64);
+        Ok(())
     }
 }
