@@ -78,7 +78,7 @@ pub enum BadRequest {
     /// A target that is neither `/path` nor `http(s)://host/path`.
     #[error("the request target has a form that is not served")]
     Target,
-    /// `Content-Length` beside `Transfer-Encoding`.
+    /// `Content-Length` beside `Transfer-Encoding`, or of a tunnel, which has no body.
     #[error("the request states its length twice")]
     TwoLengths,
     /// Anything but `chunked`.
@@ -90,6 +90,9 @@ pub enum BadRequest {
     /// A name with a character that no field name has.
     #[error("the request has a field with an impossible name")]
     FieldName,
+    /// HTTP/2 has no white space around a value.
+    #[error("the request has a field with white space around its value")]
+    FieldValue,
     /// The target is too long.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -206,6 +209,12 @@ pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
         if name.as_str().len() + value.len() > FIELD_MAX_BYTES {
             return Err(BadRequest::HeadTooLarge);
         }
+        if value.as_bytes() != value.as_bytes().trim_ascii() {
+            return Err(BadRequest::FieldValue);
+        }
+    }
+    if head.method == Method::CONNECT && head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(BadRequest::TwoLengths);
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, mpsc};
@@ -116,8 +117,9 @@ impl Pool {
         &self,
         tenant: Option<&str>,
         endpoint: impl Into<Destination>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
+        frame_by_body(&mut request);
         let endpoint = self.endpoint(endpoint.into());
         let deadline = Instant::now() + Duration::from_millis(self.inner.limits.wait_ms);
         let share = match tenant {
@@ -138,7 +140,7 @@ impl Pool {
         match &sent {
             Ok(_) => endpoint.breaker.borrow_mut().answered(),
             Err(SendError::Failed(_)) => endpoint.breaker.borrow_mut().failed(Instant::now()),
-            Err(SendError::NotSent { .. }) => {}
+            Err(SendError::NotSent { .. } | SendError::Lost(_)) => {}
         }
         sent
     }
@@ -161,6 +163,7 @@ impl Pool {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.share = share.take();
+                    connection.spoke_http10 = response.version() == Version::HTTP_10;
                     return Ok(PooledBody::of_response(response.map(Into::into), Carrier::Http1(connection)));
                 }
                 Err(mut error) => match error.take_message() {
@@ -169,6 +172,7 @@ impl Pool {
                         let cause = NotSent::Closed(error.into_error().into());
                         return Err(SendError::NotSent { request: Box::new(unsent), cause });
                     }
+                    None if reused => return Err(SendError::on_kept(error.into_error())),
                     None => return Err(SendError::Failed(error.into_error().into())),
                 },
             }
@@ -324,7 +328,7 @@ impl Pool {
         });
         let chores = self.inner.chores.clone();
         let driver = driver.abort_handle();
-        Ok(Connection { sender, socket, driver, chores, reused: false, share: None, _slot: slot })
+        Ok(Connection { sender, socket, driver, chores, reused: false, spoke_http10: false, share: None, _slot: slot })
     }
 
     /// A place on a shared connection, and whether the connection was there before.
@@ -448,6 +452,15 @@ impl Endpoint {
         }
         // Closing calls back into the endpoint, so it must not be borrowed.
         drop(old);
+    }
+}
+
+/// A head that announces a body of which nothing will be sent would take the next request on its connection for it.
+fn frame_by_body(request: &mut Request<RequestBody>) {
+    if request.body().is_end_stream()
+        && let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH)
+    {
+        *length = HeaderValue::from_static("0");
     }
 }
 

@@ -159,6 +159,29 @@ async fn a_connection_is_reused_after_its_answer_was_read_to_the_end() {
 }
 
 #[tokio::test]
+async fn a_length_without_a_body_never_reaches_a_peer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        let length = tcp.read(&mut head).await.unwrap();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&head[..length]).into_owned()
+    });
+    LocalSet::new()
+        .run_until(async {
+            let request = Request::get("/").header("host", "a").header("content-length", "40");
+            let sent =
+                Pool::new(PoolLimits::default()).send(address, request.body(RequestBody::empty()).unwrap()).await;
+            assert!(sent.is_ok());
+        })
+        .await;
+    let head = app.await.unwrap();
+    assert!(head.contains("content-length: 0\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn connections_are_bounded_and_waiting_for_one_too() {
     let server = start(1, None);
     LocalSet::new()
@@ -225,6 +248,34 @@ async fn an_idle_connection_that_the_peer_closed_is_not_used() {
             }
         })
         .await;
+}
+
+#[tokio::test]
+async fn after_an_answer_in_an_older_version_its_connection_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        for _ in 0..2 {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let length = tcp.read(&mut head).await.unwrap();
+            assert!(head[..length].starts_with(b"GET / HTTP/1.1\r\n"));
+            let answer = b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok";
+            tcp.write_all(answer).await.unwrap();
+            connections.push(tcp);
+        }
+    });
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits::default());
+            for _ in 0..2 {
+                assert_eq!(text(pool.send(address, get("/")).await.unwrap()).await, "ok");
+            }
+            assert_eq!(pool.open_connections(address), 0);
+        })
+        .await;
+    app.await.unwrap();
 }
 
 /// An app that reads what comes, tells what it saw, and answers only when told to.

@@ -1,11 +1,9 @@
 //! The life of a request in a router: whose it is, where that tenant is, the attempts to deliver it, the answer.
 //!
 //! [`Forwarder::route`] reads the head; [`Forwarder::deliver`] is the loop of attempts and holds; [`Forwarder::attempt`]
-//! tries the endpoints of one cell. What a gate refused was never seen by the app, so it is sent again whatever its
+//! tries the endpoints of one cell, each as `exchange.rs` says. What a gate refused was never seen by the app, so it is sent again whatever its
 //! method; what may have been admitted is never sent again.
 
-use std::cell::Cell as Counter;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +14,16 @@ use cellway_core::ids::TenantId;
 use cellway_core::route::Owner;
 use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, BadRequest};
-use cellway_proxy::pool::NotSent;
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
-    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, RequestBody, ResponseBody,
-    SendError, ThreadContext,
+    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, ResponseBody, ThreadContext,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::TimeLimits;
 use crate::errand::{Errand, Outcome, request_id};
 use crate::failure::Failure;
 use crate::failure::page::Asker;
@@ -226,10 +221,8 @@ impl Forwarder {
             errand.upload.settle(&self.shared.replay).await?;
         }
         for destination in self.in_order(cell, errand.protocol()) {
-            let (request, lent) = errand.request(cell.route.kind, Some((tenant, target.owner.epoch)));
-            errand.journey.attempt(Some(&target.owner), &errand.sent);
-            let underway = Underway { tenant: Some(tenant), lent: &lent, sent: &errand.sent };
-            let response = match self.exchange(destination, request, underway).await {
+            let (answer, lent) = self.ask(destination, cell.route.kind, Some((tenant, &target.owner)), errand).await;
+            let response = match answer {
                 Ok(Some(response)) => response,
                 not_answered => {
                     let whole = errand.upload.take_back(lent);
@@ -287,51 +280,6 @@ impl Forwarder {
         may
     }
 
-    /// Sends a request and waits for the head of the answer; `None` if it was not sent.
-    async fn exchange(
-        &self,
-        endpoint: Destination,
-        request: Request<RequestBody>,
-        underway: Underway<'_>,
-    ) -> Result<Option<Response<PooledBody>>, Failure> {
-        let shown = endpoint.address;
-        let limits = self.shared.limits;
-        let silent = endpoint.clone();
-        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
-        let look_ms = limits.stall_ms.min(limits.answer_ms);
-        let (mut sent_before, mut still_ms) = (0, 0);
-        loop {
-            let answer = tokio::select! {
-                answer = answer.as_mut() => answer,
-                () = sleep(Duration::from_millis(look_ms)) => {
-                    still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
-                    sent_before = underway.sent.get();
-                    if let Err(failure) = underway.check(still_ms, limits) {
-                        if failure == Failure::CellTimeout {
-                            self.pool.fell_silent(&silent);
-                        }
-                        return Err(failure);
-                    }
-                    continue;
-                }
-            };
-            return match answer {
-                Ok(response) => Ok(Some(response)),
-                Err(SendError::NotSent { cause: NotSent::Exhausted(_), .. }) => Err(Failure::Busy),
-                Err(SendError::NotSent { cause, .. }) => {
-                    self.shared.metrics.not_sent.inc();
-                    tracing::debug!(endpoint = %shown, %cause, "an endpoint was not reached");
-                    Ok(None)
-                }
-                Err(error) if error.is_of_request_body() => Err(Failure::BodyBroken),
-                Err(SendError::Failed(error)) => {
-                    tracing::debug!(endpoint = %shown, %error, "a cell failed after the request was sent");
-                    Err(Failure::CellFailed)
-                }
-            };
-        }
-    }
-
     /// What a gate says instead of admitting the request. An app's own 421 has no verdict: gates strip that header
     /// from apps, and a plain origin is no gate.
     fn verdict(&self, kind: CellKind, response: &Response<PooledBody>) -> Option<Verdict> {
@@ -374,11 +322,9 @@ impl Forwarder {
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
     async fn to_origin(&self, mut errand: Errand<'_>) -> Result<Response<ResponseBody>, Failure> {
         let origin = errand.journey.settings.origin.ok_or(Failure::UnknownHost)?;
-        let (request, lent) = errand.request(CellKind::Origin, None);
-        errand.journey.attempt(None, &errand.sent);
-        let underway = Underway { tenant: None, lent: &lent, sent: &errand.sent };
         let destination = Destination::from(origin).over(errand.protocol());
-        let response = self.exchange(destination, request, underway).await?.ok_or(Failure::CellFailed)?;
+        let (answer, _) = self.ask(destination, CellKind::Origin, None, &mut errand).await;
+        let response = answer?.ok_or(Failure::CellFailed)?;
         self.pass_on(None, &mut errand, response)
     }
 
@@ -448,23 +394,6 @@ impl Forwarder {
             drop(open);
         });
         Ok(response)
-    }
-}
-
-/// What is watched while the head of an answer is waited for.
-struct Underway<'a> {
-    tenant: Option<&'a TenantId>,
-    lent: &'a Lent,
-    sent: &'a Counter<u64>,
-}
-
-impl Underway<'_> {
-    /// Whether to go on after this long without a byte of the request having been sent.
-    fn check(&self, still_ms: u64, limits: TimeLimits) -> Result<(), Failure> {
-        if still_ms >= limits.stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
-            return Err(Failure::BodyTimeout);
-        }
-        if still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
     }
 }
 

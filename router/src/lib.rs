@@ -27,6 +27,7 @@ pub mod access_log;
 mod admin;
 mod cookie_policy;
 mod errand;
+mod exchange;
 mod failure;
 pub mod feed;
 mod forward;

@@ -33,6 +33,10 @@ const HEAD_GRACE_MS: u64 = 1_000;
 /// How long the app may take to end an event stream after it was hung up on: less than a fence may take to drain.
 const STREAM_END_MS: u64 = 800;
 
+/// How long a connection to the app is kept: common app servers close an idle one after 5 s, and what is sent at that
+/// very moment is lost.
+const APP_IDLE_MS: u64 = 4_000;
+
 /// A refused request's body up to this size is on its way already: it is read, so that the connection can go on.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 
@@ -62,7 +66,7 @@ pub(crate) struct GateHandler {
 
 impl GateHandler {
     pub(crate) fn new(parts: GateParts, context: ThreadContext) -> Rc<Self> {
-        let pool = Pool::new(PoolLimits::default());
+        let pool = Pool::new(PoolLimits { idle_ms: APP_IDLE_MS, ..PoolLimits::default() });
         Rc::new(Self { parts, context, pool, abandoned: Abandoned::start() })
     }
 }
@@ -174,7 +178,7 @@ impl GateHandler {
                 tracing::warn!(app = %self.parts.app, error = %cause, "the app cannot be reached");
                 refuse(StatusCode::BAD_GATEWAY, "the app cannot be reached")
             }
-            SendError::Failed(cause) => {
+            SendError::Failed(cause) | SendError::Lost(cause) => {
                 tracing::warn!(app = %self.parts.app, error = %cause, "the app broke off");
                 refuse(StatusCode::BAD_GATEWAY, "the app broke off before it answered")
             }

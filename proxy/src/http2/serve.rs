@@ -28,7 +28,7 @@ use crate::connection::{Served, Tap, Tapped};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
 use crate::io::Io;
-use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream};
+use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream, refuse};
 
 /// Streams reset before a handler saw them, beyond which the connection is closed.
 const RESET_UNSEEN_MAX: usize = 20;
@@ -200,11 +200,11 @@ impl<H: Handler> Driver<H> {
         };
         let handler = Rc::clone(&self.served.handler);
         spawn_local(async move {
-            if websocket {
+            if let Some(key) = websocket {
                 let (promised, promise) = TunnelPromise::new();
                 head.extensions.insert(promise);
                 let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
-                stream.answer_websocket(answer, incoming, promised).await;
+                stream.answer_websocket(answer, &key, incoming, promised).await;
             } else {
                 let length = content_length(&head.headers);
                 let mut body = Received::new(incoming, Sender::Client, length);
@@ -273,15 +273,19 @@ impl Stream {
     async fn answer_websocket(
         mut self,
         answer: impl Future<Output = Response<ResponseBody>>,
+        key: &HeaderValue,
         incoming: RecvStream,
         promised: tokio::sync::oneshot::Sender<Tunnel>,
     ) {
         let Some(answer) = self.wait(answer).await else { return };
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return self.send(answer).await;
+        if !translate::opens(&answer, key) {
+            // Any success would tell the client that its WebSocket is open.
+            let seems_open = answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            let not_opened = || refuse(StatusCode::BAD_GATEWAY, "the app did not open the WebSocket");
+            return self.send(if seems_open { not_opened() } else { answer }).await;
         }
         let (mut head, _) = answer.into_parts();
-        translate::response(&mut head, true);
+        translate::response(&mut head);
         match self.respond.send_response(Response::from_parts(head, ()), false) {
             // A handler that does not want its tunnel any more resets the stream by dropping it.
             Ok(outgoing) => drop(promised.send(Tunnel::new(incoming, outgoing))),
@@ -295,7 +299,7 @@ impl Stream {
             return self.respond.send_reset(*reason);
         }
         let patience = self.patience.filter(|_| !hygiene::is_event_stream(&head.headers));
-        translate::response(&mut head, false);
+        translate::response(&mut head);
         let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if !bodiless
             && let Some(length) = body.size_hint().exact()

@@ -8,23 +8,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 use h2::ext::Protocol;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode, Version, response};
+use http::{Method, Response, StatusCode, Version, response};
 
+use crate::body::ResponseBody;
 use crate::hygiene;
+use crate::upgrade::{accept_of, new_key};
 
-const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
-
-/// A key is 16 bytes in base64. It only shows an HTTP/1.1 peer that a WebSocket is meant, which HTTP/2 does otherwise.
-const ANY_KEY: HeaderValue = HeaderValue::from_static("Y2VsbHdheS13ZWJzb2NrZQ==");
-
-/// Makes a request's head what it would be in HTTP/1.1, except for its version; says whether it asks for a WebSocket.
-pub(super) fn request(head: &mut Parts) -> bool {
+/// Makes a request's head what it would be in HTTP/1.1, except for its version. Gives the key of the WebSocket that it
+/// asks for.
+pub(super) fn request(head: &mut Parts) -> Option<HeaderValue> {
     join_cookies(&mut head.headers);
     let protocol = head.extensions.remove::<Protocol>();
     if head.method != Method::CONNECT || protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
-        return false;
+        return None;
     }
     head.method = Method::GET;
     head.version = Version::HTTP_11;
@@ -34,24 +32,29 @@ pub(super) fn request(head: &mut Parts) -> bool {
         head.headers.insert(header::HOST, host);
     }
     hygiene::write_websocket(&mut head.headers);
-    head.headers.insert(KEY, ANY_KEY);
-    true
+    let key = new_key();
+    head.headers.insert(header::SEC_WEBSOCKET_KEY, key.clone());
+    Some(key)
 }
 
-/// Makes an answer's head fit for HTTP/2; says whether it opens the WebSocket that was asked for.
-pub(super) fn response(head: &mut response::Parts, websocket: bool) -> bool {
-    let opens = websocket && head.status == StatusCode::SWITCHING_PROTOCOLS;
+/// Whether an answer opens the WebSocket that was asked for with this key.
+pub(super) fn opens(head: &Response<ResponseBody>, key: &HeaderValue) -> bool {
+    head.status() == StatusCode::SWITCHING_PROTOCOLS
+        && head.headers().get(header::SEC_WEBSOCKET_ACCEPT) == Some(&accept_of(key.as_bytes()))
+}
+
+/// Makes an answer's head fit for HTTP/2.
+pub(super) fn response(head: &mut response::Parts) {
     hygiene::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_2;
     if !head.headers.contains_key(header::DATE) {
         head.headers.insert(header::DATE, date());
     }
-    if opens {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
         head.status = StatusCode::OK;
         head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         head.headers.remove(header::CONTENT_LENGTH);
     }
-    opens
 }
 
 /// The time, written anew once a second.
@@ -92,7 +95,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use http::{HeaderName, Request};
 
     fn head(request: Request<()>) -> Parts {
         request.into_parts().0
@@ -102,7 +105,7 @@ mod tests {
     fn crumbs_of_a_cookie_come_as_one_field() {
         let request = Request::get("https://a.example/").header("cookie", "a=1").header("cookie", "b=2; c=3");
         let mut head = head(request.body(()).unwrap());
-        assert!(!self::request(&mut head));
+        assert_eq!(self::request(&mut head), None);
         let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
         assert_eq!(cookies, ["a=1; b=2; c=3"]);
     }
@@ -112,7 +115,8 @@ mod tests {
         let mut head = head(Request::builder().method("CONNECT").uri("https://a.example/chat").body(()).unwrap());
         head.version = Version::HTTP_2;
         head.extensions.insert(Protocol::from_static("websocket"));
-        assert!(self::request(&mut head));
+        let key = self::request(&mut head).unwrap();
+        assert_eq!(head.headers[header::SEC_WEBSOCKET_KEY], key);
         assert!(hygiene::asks_for_websocket(&head));
         assert_eq!(head.headers["host"], "a.example");
         assert_eq!(head.uri.path(), "/chat");
@@ -125,7 +129,7 @@ mod tests {
             if let Some(protocol) = protocol {
                 head.extensions.insert(Protocol::from_static(protocol));
             }
-            assert!(!self::request(&mut head));
+            assert_eq!(self::request(&mut head), None);
             assert_eq!(head.method, Method::CONNECT);
         }
     }
@@ -135,7 +139,7 @@ mod tests {
         let answer = http::Response::builder().status(101).header("connection", "upgrade, x-own").header("x-own", "1");
         let answer = answer.header("upgrade", "websocket").header("sec-websocket-accept", "abc").header("x-app", "2");
         let mut head = answer.body(()).unwrap().into_parts().0;
-        assert!(response(&mut head, true));
+        response(&mut head);
         assert_eq!(head.status, 200);
         let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-app", "date"]);

@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub(super) chores: Chores,
     /// It has carried a request before, so the peer may be closing it for having been idle.
     pub(super) reused: bool,
+    /// It has carried an answer in HTTP/1.0: hyper would go on in that version, which has no chunks.
+    pub(super) spoke_http10: bool,
     /// Of who uses it now, if its use is counted.
     pub(super) share: Option<Share>,
     pub(super) _slot: Slot,
@@ -35,6 +37,9 @@ impl Connection {
 
     /// The answer was read to its end.
     pub(super) fn give_back(self) {
+        if self.spoke_http10 {
+            return;
+        }
         if self.sender.is_ready() {
             self.settle();
         } else if !self.sender.is_closed() {

@@ -1,6 +1,6 @@
 //! Why a request got no answer.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use http::Request;
 
@@ -18,12 +18,26 @@ pub enum SendError {
         #[source]
         cause: NotSent,
     },
+    /// A connection that was kept from before was closed without an answer, as peers close what has been idle for long:
+    /// most likely the request was not read. HTTP lets it be repeated if it is safe (RFC 9112, section 9.3.1).
+    #[error("the connection was closed as the request was sent")]
+    Lost(#[source] BodyError),
     /// The request may have been received, and acted on.
     #[error("the connection failed after the request was sent")]
     Failed(#[source] BodyError),
 }
 
 impl SendError {
+    /// What failed on a connection that had carried a request before.
+    pub(super) fn on_kept(error: hyper::Error) -> Self {
+        let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        let closed = |error: &io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        match error.is_incomplete_message() || io.is_some_and(closed) {
+            true => Self::Lost(error.into()),
+            false => Self::Failed(error.into()),
+        }
+    }
+
     /// Whether the request's own body broke off: nothing is said of the endpoint.
     pub fn is_of_request_body(&self) -> bool {
         let Self::Failed(error) = self else { return false };

@@ -20,8 +20,11 @@ use crate::hygiene;
 use crate::pool::PooledBody;
 
 mod frames;
+mod handshake;
 
 use frames::Frames;
+pub use handshake::accept_of;
+pub(crate) use handshake::new_key;
 
 /// How long the other direction may go on after one has ended: time for the answer to a Close frame.
 pub const LINGER_MS: u64 = 2_000;

@@ -125,3 +125,41 @@ async fn an_endpoint_that_went_away_is_known_before_a_request_finds_out() {
     let _back = TcpListener::bind(address).await.unwrap();
     router.until("endpoints_away", |away| away == 0.0).await;
 }
+
+/// Answers the first request of each connection, and closes it when the second has come.
+async fn forgetful() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4_096];
+                let _ = tcp.read(&mut head).await;
+                tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                let _ = tcp.read(&mut head).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_safe_request_outlives_the_kept_connection_that_its_origin_closes() {
+    let app = forgetful().await;
+    let gate = format!("{{\"cell\":\"b\",\"endpoints\":[\"{app}\"],\"kind\":\"agent\"}}\n");
+    let known = origin("a", app) + &gate + &placed("acme", "a", 5) + &placed("beta", "b", 5);
+    let mut config = config();
+    // One thread and one pool, so that the second request finds the connection of the first.
+    config.threads = 1;
+    let router = TestRouter::knowing(config, &known).await;
+    let options = |tenant: &str| get(tenant, "/").replace("GET", "OPTIONS");
+    let post = |tenant: &str| get(tenant, "/").replace("GET", "POST");
+    for (second, status) in
+        [(get("acme", "/"), 200), (options("acme"), 200), (post("acme"), 502), (get("beta", "/"), 502)]
+    {
+        let tenant = if second.contains("beta") { "beta" } else { "acme" };
+        assert_eq!(ask(router.address, &get(tenant, "/")).await.status, 200);
+        assert_eq!(ask(router.address, &second).await.status, status, "{second}");
+    }
+}

@@ -1,8 +1,10 @@
 //! HTTP/2 in front of a router: the same rules, many requests on one connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cellway_proxy::upgrade;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response};
@@ -130,35 +132,95 @@ async fn an_answer_that_is_cut_off_never_looks_whole() {
     assert!(error.is_reset() && error.reason() != Some(Reason::NO_ERROR), "{error}");
 }
 
-#[tokio::test]
-async fn a_websocket_runs_inside_a_stream() {
+/// An app that answers each connection's first request with what `answer` makes of its key, then echoes.
+async fn handshakes(answer: impl Fn(&str) -> String + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let mut head = vec![0; 4096];
-        let length = tokio::io::AsyncReadExt::read(&mut tcp, &mut head).await.unwrap();
-        let head = String::from_utf8_lossy(&head[..length]).to_lowercase();
-        assert!(head.starts_with("get /chat http/1.1\r\n") && head.contains("upgrade: websocket"), "{head}");
-        assert!(head.contains("sec-websocket-key: ") && head.contains("host: acme.cells.localhost"), "{head}");
-        let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nfirst";
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, switch).await.unwrap();
-        let (mut read, mut write) = tcp.split();
-        tokio::io::copy(&mut read, &mut write).await.unwrap();
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = tokio::io::AsyncReadExt::read(&mut tcp, &mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            assert!(head.starts_with("GET /chat HTTP/1.1\r\n") && head.contains("upgrade: websocket"), "{head}");
+            assert!(head.contains("host: acme.cells.localhost") && !head.contains("content-length"), "{head}");
+            let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut tcp, answer(key).as_bytes()).await.unwrap();
+            let (mut read, mut write) = tcp.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
     });
-    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
-    let mut client = connect(&router).await;
+    address
+}
+
+fn switch(accept: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: \
+         {accept}\r\n\r\n"
+    )
+}
+
+async fn chat(
+    router: &TestRouter,
+    more: &[(&str, &str)],
+) -> Result<(Response<RecvStream>, SendStream<Bytes>), h2::Error> {
+    let mut client = connect(router).await;
     while !client.is_extended_connect_protocol_enabled() {
         sleep(Duration::from_millis(2)).await;
     }
-    let mut connect = request(Method::CONNECT, "acme", "/chat").header("sec-websocket-version", "13").body(()).unwrap();
+    let connect = request(Method::CONNECT, "acme", "/chat").header("sec-websocket-version", "13");
+    let connect = more.iter().fold(connect, |request, (name, value)| request.header(*name, *value));
+    let mut connect = connect.body(()).unwrap();
     connect.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-    let (response, mut sending) = client.send_request(connect, false).unwrap();
-    let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    let (response, sending) = client.send_request(connect, false).unwrap();
+    Ok((timeout(PATIENCE, response).await.unwrap()?, sending))
+}
+
+#[tokio::test]
+async fn a_websocket_runs_inside_a_stream() {
+    let accept = |key: &str| upgrade::accept_of(key.as_bytes()).to_str().unwrap().to_owned();
+    let address = handshakes(move |key| switch(&accept(key)) + "first").await;
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let (response, mut sending) = chat(&router, &[]).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut stream = response.into_body();
     sending.send_data("echo me".into(), true).unwrap();
     assert_eq!(body(&mut stream).await.unwrap(), b"firstecho me");
+}
+
+#[tokio::test]
+async fn a_websocket_that_the_app_did_not_open_never_seems_open() {
+    let plain = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+    for (answer, status) in [
+        (plain("200 OK"), 502),
+        (plain("204 No Content"), 502),
+        (plain("403 Forbidden"), 403),
+        (switch("b3RoZXI="), 502),
+    ] {
+        let address = handshakes(move |_| answer.clone()).await;
+        let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+        assert_eq!(chat(&router, &[]).await.unwrap().0.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_announces_a_body_reaches_no_cell() {
+    let gate = Gate::open().await;
+    let router = TestRouter::knowing(config(), &(cell("a", &[&gate]) + &placed("acme", "a", 5))).await;
+    assert_eq!(chat(&router, &[("content-length", "40")]).await.unwrap().0.status(), 400);
+    assert!(gate.admitted().is_empty());
+}
+
+#[tokio::test]
+async fn white_space_around_a_value_is_refused() {
+    let gate = Gate::open().await;
+    let router = TestRouter::knowing(config(), &(cell("a", &[&gate]) + &placed("acme", "a", 5))).await;
+    for (value, status) in [("plain", 200), (" before", 400), ("behind\t", 400)] {
+        let mut client = connect(&router).await;
+        let asked = request(Method::GET, "acme", "/").header("x-value", value).body(()).unwrap();
+        let (response, _) = client.send_request(asked, true).unwrap();
+        assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), status, "{value:?}");
+    }
 }
 
 #[tokio::test]

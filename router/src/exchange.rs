@@ -1,0 +1,128 @@
+//! A request and one endpoint: sent, and waited for until the head of its answer is there.
+
+use std::cell::Cell as Counter;
+use std::pin::pin;
+use std::time::Duration;
+
+use cellway_core::cell::CellKind;
+use cellway_core::ids::TenantId;
+use cellway_core::route::Owner;
+use cellway_proxy::pool::NotSent;
+use cellway_proxy::{Destination, HeldHandle, PooledBody, RequestBody, SendError};
+use http::{Request, Response};
+use tokio::time::sleep;
+
+use crate::TimeLimits;
+use crate::errand::Errand;
+use crate::failure::Failure;
+use crate::forward::Forwarder;
+use crate::upload::Lent;
+
+/// How often a request is sent again because the connection that was kept for it had just been closed.
+const LOSSES_MAX: u32 = 3;
+
+/// What came of sending a request to an endpoint.
+#[expect(clippy::large_enum_variant, reason = "made once per attempt, and nearly always the large one")]
+enum Exchanged {
+    Answered(Response<PooledBody>),
+    /// No byte of it was sent.
+    NotSent,
+    /// See [`SendError::Lost`].
+    Lost,
+}
+
+/// What is watched while the head of an answer is waited for.
+struct Underway<'a> {
+    tenant: Option<&'a TenantId>,
+    lent: &'a Lent,
+    sent: &'a Counter<u64>,
+}
+
+impl Underway<'_> {
+    /// Whether to go on after this long without a byte of the request having been sent.
+    fn check(&self, still_ms: u64, limits: TimeLimits) -> Result<(), Failure> {
+        if still_ms >= limits.stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
+            return Err(Failure::BodyTimeout);
+        }
+        if still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
+    }
+}
+
+impl Forwarder {
+    /// Sends the request to one endpoint: `None` if that was not possible. To a plain origin a safe request is sent again
+    /// where a kept connection was closed under it; a gate may have admitted it.
+    pub(crate) async fn ask(
+        &self,
+        endpoint: Destination,
+        kind: CellKind,
+        owner: Option<(&TenantId, &Owner)>,
+        errand: &mut Errand<'_>,
+    ) -> (Result<Option<Response<PooledBody>>, Failure>, Lent) {
+        let mut losses_left = if kind == CellKind::Origin && errand.method.is_safe() { LOSSES_MAX } else { 0 };
+        loop {
+            let (request, lent) = errand.request(kind, owner.map(|(tenant, owner)| (tenant, owner.epoch)));
+            errand.journey.attempt(owner.map(|(_, owner)| owner), &errand.sent);
+            let tenant = owner.map(|(tenant, _)| tenant);
+            let underway = Underway { tenant, lent: &lent, sent: &errand.sent };
+            match self.exchange(endpoint.clone(), request, underway).await {
+                Ok(Exchanged::Answered(response)) => return (Ok(Some(response)), lent),
+                Ok(Exchanged::NotSent) => return (Ok(None), lent),
+                Ok(Exchanged::Lost) if losses_left > 0 && lent.is_none() => {
+                    losses_left -= 1;
+                    self.shared.metrics.sent_again.inc();
+                }
+                Ok(Exchanged::Lost) => return (Err(Failure::CellFailed), lent),
+                Err(failure) => return (Err(failure), lent),
+            }
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    async fn exchange(
+        &self,
+        endpoint: Destination,
+        request: Request<RequestBody>,
+        underway: Underway<'_>,
+    ) -> Result<Exchanged, Failure> {
+        let shown = endpoint.address;
+        let limits = self.shared.limits;
+        let silent = endpoint.clone();
+        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
+        let look_ms = limits.stall_ms.min(limits.answer_ms);
+        let (mut sent_before, mut still_ms) = (0, 0);
+        loop {
+            let answer = tokio::select! {
+                answer = answer.as_mut() => answer,
+                () = sleep(Duration::from_millis(look_ms)) => {
+                    still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
+                    sent_before = underway.sent.get();
+                    if let Err(failure) = underway.check(still_ms, limits) {
+                        if failure == Failure::CellTimeout {
+                            self.pool.fell_silent(&silent);
+                        }
+                        return Err(failure);
+                    }
+                    continue;
+                }
+            };
+            return match answer {
+                Ok(response) => Ok(Exchanged::Answered(response)),
+                Err(SendError::NotSent { cause: NotSent::Exhausted(_), .. }) => Err(Failure::Busy),
+                Err(SendError::NotSent { cause, .. }) => {
+                    self.shared.metrics.not_sent.inc();
+                    tracing::debug!(endpoint = %shown, %cause, "an endpoint was not reached");
+                    Ok(Exchanged::NotSent)
+                }
+                Err(error) if error.is_of_request_body() => Err(Failure::BodyBroken),
+                Err(SendError::Lost(error)) => {
+                    tracing::debug!(endpoint = %shown, %error, "a cell closed a kept connection");
+                    Ok(Exchanged::Lost)
+                }
+                Err(SendError::Failed(error)) => {
+                    tracing::debug!(endpoint = %shown, %error, "a cell failed after the request was sent");
+                    Err(Failure::CellFailed)
+                }
+            };
+        }
+    }
+}
