@@ -10,7 +10,7 @@ use cellway_core::route::Owner;
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::{Destination, HeldHandle, PooledBody, RequestBody, SendError};
 use http::{Request, Response};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::TimeLimits;
 use crate::errand::Errand;
@@ -40,11 +40,13 @@ struct Underway<'a> {
 
 impl Underway<'_> {
     /// Whether to go on after this long without a byte of the request having been sent.
-    fn check(&self, still_ms: u64, limits: TimeLimits) -> Result<(), Failure> {
-        if still_ms >= limits.stall_ms && self.lent.as_ref().is_some_and(HeldHandle::is_starved) {
+    fn check(&self, still_ms: u64, age: Duration, limits: TimeLimits) -> Result<(), Failure> {
+        let starved = self.lent.as_ref().is_some_and(HeldHandle::is_starved);
+        let over = age >= Duration::from_millis(limits.total_ms);
+        if starved && (over || still_ms >= limits.stall_ms) {
             return Err(Failure::BodyTimeout);
         }
-        if still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
+        if over || still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
     }
 }
 
@@ -88,7 +90,8 @@ impl Forwarder {
         let limits = self.shared.limits;
         let silent = endpoint.clone();
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
-        let look_ms = limits.stall_ms.min(limits.answer_ms);
+        let began = Instant::now();
+        let look_ms = limits.stall_ms.min(limits.answer_ms).min(limits.total_ms);
         let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {
@@ -96,7 +99,7 @@ impl Forwarder {
                 () = sleep(Duration::from_millis(look_ms)) => {
                     still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
                     sent_before = underway.sent.get();
-                    if let Err(failure) = underway.check(still_ms, limits) {
+                    if let Err(failure) = underway.check(still_ms, began.elapsed(), limits) {
                         if failure == Failure::CellTimeout {
                             self.pool.fell_silent(&silent);
                         }

@@ -62,6 +62,30 @@ async fn an_upload_that_stands_still_is_ended() {
 }
 
 #[tokio::test]
+async fn an_upload_that_drips_is_ended_when_its_time_is_over() {
+    let gate = Gate::open().await;
+    let mut config = impatient();
+    config.time_limits.total_ms = 600;
+    let router = TestRouter::knowing(config, &(cell("a", &[&gate]) + &placed("acme", "a", 5))).await;
+    let mut client = Client::connect(router.address).await;
+    client.send("POST /x HTTP/1.1\r\nhost: acme.cells.localhost\r\ncontent-length: 200000\r\n\r\n").await;
+    let (mut read, mut write) = client.tcp.split();
+    let dripping = async {
+        while write.write_all(b"drip").await.is_ok() {
+            sleep(STALL / 6).await;
+        }
+    };
+    let mut answer = [0; 12];
+    let answered = async { timeout(PATIENCE, read.read_exact(&mut answer)).await.expect("an answer in time").unwrap() };
+    tokio::select! {
+        _ = answered => {}
+        () = dripping => panic!("no answer"),
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert!(gate.admitted().is_empty());
+}
+
+#[tokio::test]
 async fn an_answer_that_its_cell_stops_sending_is_cut_off() {
     let (app, given) = hand().await;
     let router = before(impatient(), app).await;
