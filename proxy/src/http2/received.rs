@@ -15,7 +15,8 @@ use crate::body::BodyError;
 pub(crate) enum Sender {
     /// A reset always cuts its request.
     Client,
-    /// A reset without an error after its whole answer asks for no more of the request.
+    /// A reset without an error after its whole answer asks for no more of the request. `h2` forgets at a reset whether
+    /// the answer had ended, so only its length or its trailers show that it is whole.
     Server,
 }
 
@@ -26,13 +27,14 @@ pub(crate) struct Received {
     /// As the head announced it; what is left of it.
     left_bytes: Option<u64>,
     data_ended: bool,
+    trailers_ended: bool,
     /// Told when the body is asked for at last.
     wanted: Option<Arc<Notify>>,
 }
 
 impl Received {
     pub(crate) fn new(stream: RecvStream, sender: Sender, length: Option<u64>) -> Self {
-        Self { stream, sender, left_bytes: length, data_ended: false, wanted: None }
+        Self { stream, sender, left_bytes: length, data_ended: false, trailers_ended: false, wanted: None }
     }
 
     /// Tells `wanted` when the body is first asked for.
@@ -59,7 +61,10 @@ impl Received {
             }
         }
         match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Ok(trailers) => {
+                self.trailers_ended = true;
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
             Err(error) if self.is_over(&error) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(error.into()))),
         }
@@ -67,7 +72,7 @@ impl Received {
 
     fn is_over(&self, error: &h2::Error) -> bool {
         let asks_to_stop = error.is_reset() && error.reason() == Some(Reason::NO_ERROR);
-        asks_to_stop && self.sender == Sender::Server && self.left_bytes.is_none_or(|left| left == 0)
+        asks_to_stop && self.sender == Sender::Server && (self.trailers_ended || self.left_bytes == Some(0))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

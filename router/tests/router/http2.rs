@@ -224,6 +224,43 @@ async fn white_space_around_a_value_is_refused() {
 }
 
 #[tokio::test]
+async fn an_answer_that_its_cell_resets_without_an_error_is_not_taken_for_whole() {
+    for (trailers, whole) in [(false, false), (true, true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(tcp).await.unwrap();
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                    let mut outgoing = respond.send_response(answer, false).unwrap();
+                    outgoing.send_data("half".into(), false).unwrap();
+                    if trailers {
+                        outgoing
+                            .send_trailers(HeaderMap::from_iter([(
+                                "grpc-status".parse().unwrap(),
+                                "0".parse().unwrap(),
+                            )]))
+                            .unwrap();
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                    outgoing.send_reset(Reason::NO_ERROR);
+                });
+            }
+        });
+        let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+        let mut client = connect(&router).await;
+        let asked =
+            request(Method::POST, "acme", "/call").header("content-type", "application/grpc").header("te", "trailers");
+        let (response, _sending) = client.send_request(asked.body(()).unwrap(), false).unwrap();
+        let mut stream = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+        let read = timeout(PATIENCE, body(&mut stream)).await.unwrap();
+        assert_eq!(read.is_ok(), whole, "{read:?}");
+    }
+}
+
+#[tokio::test]
 async fn grpc_goes_both_ways_at_once_and_ends_with_trailers() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
