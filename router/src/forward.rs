@@ -129,6 +129,7 @@ impl Forwarder {
             upload,
             websocket,
             slot,
+            room: peer.room(),
             sent: Rc::default(),
             journey,
         };
