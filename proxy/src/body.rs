@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::held::{HeldBody, HeldHandle};
+use crate::http2::Room;
 use crate::hygiene;
 use crate::incoming::IncomingBody;
 use crate::pool::PooledBody;
@@ -51,11 +52,12 @@ pub struct RequestBody {
     socket: Option<SocketHandle>,
     sent_bytes: Option<Rc<Cell<u64>>>,
     pace: Option<Box<dyn Pace>>,
+    room: Option<Room>,
 }
 
 impl RequestBody {
     fn of(source: Source) -> Self {
-        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None, pace: None }
+        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None, pace: None, room: None }
     }
 
     /// No body.
@@ -99,6 +101,17 @@ impl RequestBody {
         self
     }
 
+    /// Keeps the exchange within what its client's connection may keep.
+    #[must_use]
+    pub fn within(mut self, room: Option<Room>) -> Self {
+        self.room = room;
+        self
+    }
+
+    pub(crate) fn room(&self) -> Option<Room> {
+        self.room.clone()
+    }
+
     /// What releases the body, if it waits for that.
     pub(crate) fn held_handle(&self) -> Option<HeldHandle> {
         match &self.source {
@@ -108,6 +121,7 @@ impl RequestBody {
     }
 
     pub(crate) fn attach(&mut self, socket: SocketHandle) {
+        socket.read_at_most(self.room.as_ref().map(Room::read_bytes));
         self.socket = Some(socket);
     }
 

@@ -55,7 +55,7 @@ use share::{Share, Shares};
 /// The longest head of an answer.
 const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of an answer read ahead of who takes them.
-const READ_AHEAD_MAX_BYTES: usize = 128 * 1024;
+const READ_AHEAD_MAX_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
 
 /// The pool. Clones share it. It must be made and used inside a `LocalSet`.
 #[derive(Clone)]
@@ -158,13 +158,13 @@ impl Pool {
                 Ok(connection) => connection,
                 Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
             };
-            let reused = connection.reused;
+            let (reused, room) = (connection.reused, request.body().room());
             request.body_mut().attach(connection.socket.clone());
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.share = share.take();
                     connection.spoke_http10 = response.version() == Version::HTTP_10;
-                    return Ok(PooledBody::of_response(response.map(Into::into), Carrier::Http1(connection)));
+                    return Ok(PooledBody::of_response(response.map(Into::into), Carrier::Http1(connection), room));
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
@@ -186,6 +186,7 @@ impl Pool {
         deadline: Instant,
         mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
+        let room = request.body().room();
         loop {
             let (ticket, reused) = match self.board(endpoint, deadline).await {
                 Ok(boarded) => boarded,
@@ -195,7 +196,7 @@ impl Pool {
                 Ok(response) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
                     let carrier = Carrier::Http2 { _ticket: ticket, _share: share, limits, chores };
-                    return Ok(PooledBody::of_response(response, carrier));
+                    return Ok(PooledBody::of_response(response, carrier, room));
                 }
                 Err(Ok((unsent, _))) if reused => request = unsent,
                 Err(Ok((unsent, error))) => {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::addresses::Addresses;
 use crate::body::ResponseBody;
 use crate::connection::{Accepted, drive};
-use crate::http2::{Hold, HoldSlot};
+use crate::http2::{Hold, HoldSlot, Room};
 use crate::hygiene::BadRequest;
 use crate::incoming::IncomingBody;
 use crate::proxy_protocol::ProxyProtocol;
@@ -189,12 +189,18 @@ pub struct Peer {
     /// What is wrong with the request's bytes, which hyper hides: for [`crate::hygiene::check_framing`].
     pub malformed: Option<BadRequest>,
     pub(crate) hold: Option<HoldSlot>,
+    pub(crate) room: Option<Room>,
 }
 
 impl Peer {
     /// `https` or `http`.
     pub fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// What the connection may keep in memory, where its requests share it: for [`crate::RequestBody::within`].
+    pub fn room(&self) -> Option<Room> {
+        self.room.clone()
     }
 
     /// Says that the request is held, its body unread, for as long as the result lives.

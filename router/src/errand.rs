@@ -7,7 +7,7 @@ use cellway_core::cell::CellKind;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
-use cellway_proxy::{ClientHalf, Pace, PooledBody, Protocol, RequestBody, hygiene};
+use cellway_proxy::{ClientHalf, Pace, PooledBody, Protocol, RequestBody, Room, hygiene};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use prometheus::IntGauge;
 
@@ -31,6 +31,8 @@ pub(crate) struct Errand<'j> {
     pub(crate) websocket: Option<ClientHalf>,
     /// Its place among those that its tenant may have at a time, if its tenant has limits.
     pub(crate) slot: Option<Slot>,
+    /// What its client's connection may keep.
+    pub(crate) room: Option<Room>,
     /// Bytes of the body that the last attempt has sent.
     pub(crate) sent: Rc<Cell<u64>>,
     /// What is told of it.
@@ -81,7 +83,8 @@ impl Errand<'_> {
         }
         let counter = Rc::clone(&self.sent);
         let pace = self.slot.as_ref().map(|slot| Box::new(slot.pace()) as Box<dyn Pace>);
-        (request.map(|body| body.counted_by(counter).paced_by(pace)), lent)
+        let room = self.room.clone();
+        (request.map(|body| body.counted_by(counter).paced_by(pace).within(room)), lent)
     }
 }
 

@@ -125,6 +125,7 @@ impl Forwarder {
             upload,
             websocket,
             slot,
+            room: peer.room(),
             sent: Rc::default(),
             journey,
         };

@@ -63,7 +63,7 @@ impl<H> Served<H> {
     /// Who sends the requests of this connection.
     pub(crate) fn peer(&self) -> Peer {
         let tls = self.tls.clone();
-        Peer { address: self.address, protocol: Protocol::Http1, tls, malformed: None, hold: None }
+        Peer { address: self.address, protocol: Protocol::Http1, tls, malformed: None, hold: None, room: None }
     }
 }
 

@@ -4,6 +4,7 @@
 mod frames;
 mod hold;
 mod received;
+mod room;
 mod send;
 mod serve;
 mod trailers;
@@ -13,7 +14,8 @@ mod tunnel;
 pub(crate) use hold::HoldSlot;
 pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
 pub(crate) use received::{Received, Sender};
-pub(crate) use send::send_body;
+pub use room::{KEPT_MAX_BYTES, QUEUED_MAX_BYTES, Room};
+pub(crate) use send::{Bounds, send_body};
 pub(crate) use serve::serve;
 pub(crate) use tunnel::{Tunnel, TunnelPromise};
 

@@ -10,6 +10,7 @@ use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 use tokio::time::timeout;
 
+use super::Room;
 use crate::body::BodyError;
 
 /// What is asked of the window at once: one frame.
@@ -32,17 +33,22 @@ pub(crate) enum Unsent {
     Body(#[source] BodyError),
 }
 
+/// What bounds the sending of a body.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Bounds<'a> {
+    /// How long the peer may take nothing; for ever without it.
+    pub(crate) patience: Option<Duration>,
+    /// What all streams of the connection may queue.
+    pub(crate) room: Option<&'a Room>,
+}
+
 /// Sends all of `body` and ends the stream. What cannot be sent to its end resets the stream, so that the peer never
 /// takes a part for the whole.
-pub(crate) async fn send_body<B>(
-    body: B,
-    stream: &mut SendStream<Bytes>,
-    patience: Option<Duration>,
-) -> Result<(), Unsent>
+pub(crate) async fn send_body<B>(body: B, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
-    let sent = send_frames(body, stream, patience).await;
+    let sent = send_frames(body, stream, bounds).await;
     match &sent {
         Err(Unsent::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
         Err(Unsent::Stalled) => stream.send_reset(Reason::CANCEL),
@@ -51,7 +57,7 @@ where
     sent
 }
 
-async fn send_frames<B>(body: B, stream: &mut SendStream<Bytes>, patience: Option<Duration>) -> Result<(), Unsent>
+async fn send_frames<B>(body: B, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
@@ -60,7 +66,7 @@ where
         match frame.into_data() {
             Ok(data) => {
                 let last = body.is_end_stream();
-                send_data(data, last, stream, patience).await?;
+                send_data(data, last, stream, bounds).await?;
                 if last {
                     return Ok(());
                 }
@@ -94,7 +100,7 @@ async fn send_data(
     mut data: Bytes,
     last: bool,
     stream: &mut SendStream<Bytes>,
-    patience: Option<Duration>,
+    bounds: Bounds<'_>,
 ) -> Result<(), Unsent> {
     if data.is_empty() && last {
         return Ok(stream.send_data(data, true)?);
@@ -102,18 +108,20 @@ async fn send_data(
     while !data.is_empty() {
         // Asked for only with data at hand, so that an idle stream pins none of the connection's window.
         stream.reserve_capacity(data.len().min(WINDOW_ASKED_BYTES));
-        let opened = match patience {
-            Some(patience) => timeout(patience, window(stream)).await.map_err(|_| Unsent::Stalled)??,
-            None => window(stream).await?,
+        let opening = window(stream, bounds.room);
+        let opened = match bounds.patience {
+            Some(patience) => timeout(patience, opening).await.map_err(|_| Unsent::Stalled)??,
+            None => opening.await?,
         };
         let part = data.split_to(opened.min(data.len()));
+        let part = bounds.room.map_or_else(|| part.clone(), |room| room.queue(part.clone()));
         stream.send_data(part, last && data.is_empty())?;
     }
     Ok(())
 }
 
 /// How much may be sent now; waits until it is something.
-async fn window(stream: &mut SendStream<Bytes>) -> Result<usize, Unsent> {
+async fn window(stream: &mut SendStream<Bytes>, room: Option<&Room>) -> Result<usize, Unsent> {
     poll_fn(|cx| {
         if let Poll::Ready(reset) = stream.poll_reset(cx) {
             return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
@@ -121,11 +129,11 @@ async fn window(stream: &mut SendStream<Bytes>) -> Result<usize, Unsent> {
         loop {
             let capacity = stream.capacity();
             if capacity > 0 {
-                return Poll::Ready(Ok(capacity));
+                // The queue empties as the socket takes what has its window already, whatever the other streams do.
+                return room.map_or(Poll::Ready(()), |room| room.poll_queue(cx)).map(|()| Ok(capacity));
             }
             match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(0))) => {}
-                Poll::Ready(Some(Ok(capacity))) => return Poll::Ready(Ok(capacity)),
+                Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Unsent::Stream(error))),
                 Poll::Ready(None) => return Poll::Ready(Err(Unsent::Reset(Reason::CANCEL))),
                 Poll::Pending => return Poll::Pending,

@@ -20,7 +20,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::frames::{Fault, FrameTap};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
-use super::send::send_body;
+use super::room::Room;
+use super::send::{Bounds, send_body};
 use super::tunnel::{Tunnel, TunnelPromise};
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
 use crate::ResponseBody;
@@ -35,7 +36,7 @@ const RESET_UNSEEN_MAX: usize = 20;
 /// Streams that the client's faults made us reset, beyond which the connection is closed.
 const RESET_FAULTY_MAX: usize = 100;
 /// Bytes that wait for the socket per stream.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
@@ -69,6 +70,7 @@ struct Driver<H> {
     connection: Connection<Wire, Bytes>,
     fault: Rc<Cell<Option<Fault>>>,
     holding: Holding,
+    room: Room,
     open: Rc<Cell<usize>>,
     was_busy: bool,
     idle: Pin<Box<Sleep>>,
@@ -93,6 +95,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         connection,
         fault,
         holding: Holding::default(),
+        room: Room::default(),
         open: Rc::default(),
         was_busy: false,
         idle: Box::pin(sleep(idle_for)),
@@ -190,12 +193,19 @@ impl<H: Handler> Driver<H> {
         let malformed = hygiene::check_http2(&head).err();
         let websocket = translate::request(&mut head);
         let slot: HoldSlot = self.holding.slot(incoming.flow_control().clone());
-        let peer = Peer { protocol: Protocol::Http2, malformed, hold: Some(slot), ..self.served.peer() };
+        let peer = Peer {
+            protocol: Protocol::Http2,
+            malformed,
+            hold: Some(slot),
+            room: Some(self.room.clone()),
+            ..self.served.peer()
+        };
         let stream = Stream {
             respond,
             is_head: head.method == Method::HEAD,
             continues: head.headers.get(header::EXPECT).is_some().then(Arc::default),
             patience: self.served.options.unread_ms.map(Duration::from_millis),
+            room: self.room.clone(),
             _open: Open::new(&self.open),
         };
         let handler = Rc::clone(&self.served.handler);
@@ -204,7 +214,7 @@ impl<H: Handler> Driver<H> {
                 let (promised, promise) = TunnelPromise::new();
                 head.extensions.insert(promise);
                 let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
-                stream.answer_websocket(answer, &key, incoming, promised).await;
+                stream.answer_websocket(Box::pin(answer), &key, incoming, promised).await;
             } else {
                 let length = content_length(&head.headers);
                 let mut body = Received::new(incoming, Sender::Client, length);
@@ -212,7 +222,8 @@ impl<H: Handler> Driver<H> {
                     body = body.tell(Arc::clone(wanted));
                 }
                 let answer = handler.handle(Request::from_parts(head, body.into()), peer);
-                stream.answer(answer).await;
+                // In a box of its own: it is dropped before the answer's body is sent, which may take long.
+                stream.answer(Box::pin(answer)).await;
             }
         });
     }
@@ -241,6 +252,7 @@ struct Stream {
     /// Told when the body is wanted by a handler whose client waits for `100 Continue`.
     continues: Option<Arc<Notify>>,
     patience: Option<Duration>,
+    room: Room,
     _open: Open,
 }
 
@@ -311,7 +323,7 @@ impl Stream {
         let at_end = bodiless || self.is_head || body.is_end_stream();
         let sent = match self.respond.send_response(Response::from_parts(head, ()), at_end) {
             Ok(_) if at_end => return,
-            Ok(mut outgoing) => send_body(body, &mut outgoing, patience).await,
+            Ok(mut outgoing) => send_body(body, &mut outgoing, Bounds { patience, room: Some(&self.room) }).await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = sent {

@@ -50,6 +50,7 @@ impl Connection {
 
     pub(super) fn settle(mut self) {
         self.reused = true;
+        self.socket.read_at_most(None);
         self.share = None;
         let endpoint = Rc::clone(&self._slot.0);
         let excess = {

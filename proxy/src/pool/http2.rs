@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Destination, SendError};
 use crate::body::RequestBody;
-use crate::http2::{Received, Sender, send_body};
+use crate::http2::{Bounds, Received, Sender, send_body};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
 use crate::io::Io;
@@ -24,8 +24,8 @@ use crate::io::Io;
 pub const STREAMS_PER_CONNECTION_MAX: usize = 64;
 /// Connections per destination and thread: a fault on one cuts no more than its share of the requests.
 pub const SHARED_PER_ENDPOINT_MAX: usize = 4;
-/// What the peer may send on a stream before it is read.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// What the peer may send on a stream before it is read: a client that stalls all of its answers pins no more of each.
+const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 /// What the peer may send on a connection before it is read: every stream's window, so that an answer that nobody takes
 /// keeps no other one waiting.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 64;
@@ -165,7 +165,7 @@ pub(super) async fn send(
     };
     if !at_end {
         spawn_local(async move {
-            if let Err(error) = send_body(body, &mut outgoing, None).await {
+            if let Err(error) = send_body(body, &mut outgoing, Bounds::default()).await {
                 tracing::debug!(%error, "a request's body was not sent to its end");
             }
         });

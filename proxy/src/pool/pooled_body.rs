@@ -15,6 +15,7 @@ use super::http2::Ticket;
 use super::share::Share;
 use super::{Chore, Chores, Connection, Ended, PoolLimits, switches};
 use crate::body::BodyError;
+use crate::http2::Room;
 use crate::incoming::IncomingBody;
 
 /// What happens to an answer that is dropped before its end.
@@ -66,14 +67,21 @@ pub struct PooledBody {
     silence: Option<Silence>,
     /// Asked about at each wait and each frame: an answer that flows is cut as well.
     until: Option<Instant>,
+    /// What the client's connection may keep; nothing bounds it where it carries one answer at a time.
+    room: Option<Room>,
 }
 
 impl PooledBody {
-    pub(super) fn of_response(response: Response<IncomingBody>, carrier: Carrier) -> Response<Self> {
+    pub(super) fn of_response(
+        response: Response<IncomingBody>,
+        carrier: Carrier,
+        room: Option<Room>,
+    ) -> Response<Self> {
         let upgraded = switches(response.status());
         response.map(|inner| {
             let at_end = inner.is_end_stream();
             let mut body = Self::new(Some(inner), carrier, None);
+            body.room = room;
             if at_end && !upgraded {
                 body.finish();
             }
@@ -82,7 +90,15 @@ impl PooledBody {
     }
 
     fn new(inner: Option<IncomingBody>, connection: Carrier, ended: Option<Ended>) -> Self {
-        Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None, until: None }
+        Self {
+            inner,
+            connection: Some(connection),
+            ended,
+            on_drop: OnDrop::Close,
+            silence: None,
+            until: None,
+            room: None,
+        }
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
@@ -174,6 +190,9 @@ impl Body for PooledBody {
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return self.break_off(Box::new(TooLong));
         }
+        if let (Some(room), Some(Carrier::Http1(connection))) = (&self.room, &self.connection) {
+            connection.socket.read_at_most(Some(room.read_bytes()));
+        }
         let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *inner).poll_frame(cx);
         let at_end = inner.is_end_stream();
@@ -186,6 +205,10 @@ impl Body for PooledBody {
                 if at_end {
                     self.finish();
                 }
+                let frame = match &self.room {
+                    Some(room) => frame.map_data(|data| room.keep(data)),
+                    None => frame,
+                };
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -228,6 +251,9 @@ impl Drop for PooledBody {
             _ => limits.abandoned_ms,
         };
         let (inner, ended) = (self.inner.take(), self.ended.take());
+        if let Carrier::Http1(connection) = &connection {
+            connection.socket.read_at_most(None);
+        }
         let rest = Self::new(inner, connection, ended);
         let _ = chores.send(Chore::Drain(rest, Duration::from_millis(limit_ms)));
     }

@@ -1,9 +1,10 @@
-//! A router alone, fed by a file, in front of a backend that always answers.
+//! A router alone, fed by a file, in front of stand-in cells.
 
 use crate::ports::Ports;
 use crate::process::{Process, Recipe};
 use crate::{binary, eventually};
 use reqwest::Client;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ const ADMIN_MS: u64 = 2_000;
 
 /// Answers every request with 200, after a while.
 pub struct Backend {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -71,17 +72,26 @@ pub struct RouterAlone {
 impl RouterAlone {
     /// Starts one with these further lines in its configuration, which knows tenant acme; waits until it is ready.
     pub async fn start(backend: &Backend, more: &str) -> Self {
+        Self::launch(&[Placed::at(backend, &["acme".to_owned()])], more, None).await
+    }
+
+    /// Starts one that knows these cells; `within` is a shell's words before the router's own, which set its limits.
+    pub async fn launch(cells: &[Placed], more: &str, within: Option<&str>) -> Self {
         let (dir, ports) = (tempfile::tempdir().expect("a directory"), Ports::take());
         let config = dir.path().join("router.yaml").display().to_string();
-        let recipe = Recipe {
-            name: "router".to_owned(),
-            program: binary(),
-            args: vec!["router".to_owned(), "--config".to_owned(), config],
-            env: Vec::new(),
-            log: dir.path().join("router.log"),
+        let own = ["router".to_owned(), "--config".to_owned(), config];
+        let (program, args) = match within {
+            None => (binary(), own.to_vec()),
+            Some(limits) => {
+                let script = format!("{limits}\nexec \"$0\" \"$@\"");
+                let shell = ["-c".to_owned(), script, binary().display().to_string()];
+                (PathBuf::from("/bin/sh"), shell.into_iter().chain(own).collect())
+            }
         };
+        let log = dir.path().join("router.log");
+        let recipe = Recipe { name: "router".to_owned(), program, args, env: Vec::new(), log };
         write_config(&dir, &ports, more);
-        write_routes(&dir, backend, &["acme".to_owned()]);
+        write_routes(&dir, cells);
         let http = Client::builder().no_proxy().timeout(Duration::from_millis(ADMIN_MS)).build().expect("a client");
         let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0 };
         eventually("the router is ready", async || (router.readyz().await? == 200).then_some(())).await;
@@ -95,7 +105,17 @@ impl RouterAlone {
 
     /// Writes its routes anew: these tenants.
     pub fn tell(&self, backend: &Backend, tenants: &[String]) {
-        write_routes(&self.dir, backend, tenants);
+        write_routes(&self.dir, &[Placed::at(backend, tenants)]);
+    }
+
+    /// Where it serves in clear.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.at(0)))
+    }
+
+    /// Where it serves HTTPS, if its configuration says so.
+    pub fn https_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.at(1)))
     }
 
     /// Moves the access log away, as logrotate does.
@@ -169,15 +189,40 @@ fn write_config(dir: &TempDir, ports: &Ports, more: &str) {
     let given = |key: &str| more.lines().any(|line| line.starts_with(&format!("{key}:")));
     let mut text: String =
         lines.into_iter().filter(|(key, _)| !given(key)).map(|(key, value)| format!("{key}: {value}\n")).collect();
+    if given("tls") {
+        text.push_str(&format!("listen_tls: 127.0.0.1:{}\n", ports.at(1)));
+    }
     text.push_str(more);
     std::fs::write(dir.path().join("router.yaml"), text).expect("written");
 }
 
+/// A cell, and who lives there.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// Its name.
+    pub cell: String,
+    /// Where it answers.
+    pub endpoint: SocketAddr,
+    /// Its tenants.
+    pub tenants: Vec<String>,
+}
+
+impl Placed {
+    fn at(backend: &Backend, tenants: &[String]) -> Self {
+        Self { cell: "a".to_owned(), endpoint: backend.address, tenants: tenants.to_vec() }
+    }
+}
+
 /// The file is replaced at once, so that it is never seen half written.
-fn write_routes(dir: &TempDir, backend: &Backend, tenants: &[String]) {
-    let mut text = format!("{{\"cell\":\"a\",\"endpoints\":[\"{}\"],\"kind\":\"origin\"}}\n", backend.address);
-    for tenant in tenants {
-        text.push_str(&format!("{{\"tenant\":\"{tenant}\",\"cell\":\"a\",\"epoch\":1}}\n"));
+fn write_routes(dir: &TempDir, cells: &[Placed]) {
+    let mut text = String::new();
+    for Placed { cell, endpoint, .. } in cells {
+        text.push_str(&format!("{{\"cell\":\"{cell}\",\"endpoints\":[\"{endpoint}\"],\"kind\":\"origin\"}}\n"));
+    }
+    for Placed { cell, tenants, .. } in cells {
+        for tenant in tenants {
+            text.push_str(&format!("{{\"tenant\":\"{tenant}\",\"cell\":\"{cell}\",\"epoch\":1}}\n"));
+        }
     }
     let unfinished = dir.path().join("routes.new");
     std::fs::write(&unfinished, text).expect("written");

@@ -7,6 +7,7 @@ pub mod dev;
 pub mod fleet;
 pub mod ports;
 pub mod process;
+pub mod stress;
 pub mod writer;
 
 use std::path::PathBuf;

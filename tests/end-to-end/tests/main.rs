@@ -13,3 +13,4 @@ mod router_operation;
 mod soak;
 mod static_stability;
 mod streams;
+mod stress;

@@ -1,0 +1,158 @@
+//! What one client's HTTP/2 connection may keep in this process's memory, over all of its streams.
+//!
+//! A client can stall many answers at once, each with bytes at hand that it does not take. So what is read of a cell's
+//! answer at once follows from what its client's connection keeps already: the first answers are read in large pieces,
+//! and the more lies about, the smaller the pieces of all of them, down to a floor with which every answer still moves.
+//! What was handed to the connection and waits for the socket is bounded for all streams together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// What all streams of a connection may keep, beyond the floors.
+pub const KEPT_MAX_BYTES: usize = 128 * 1024;
+/// What may wait for the socket, of all streams together.
+pub const QUEUED_MAX_BYTES: usize = 128 * 1024;
+/// What is read of one answer at once: at most, and at least. One byte less than a buffer of the client's side of
+/// hyper: a read that fills one makes it double the next.
+pub(crate) const READ_MAX_BYTES: usize = 16 * 1024 - 1;
+pub(crate) const READ_MIN_BYTES: usize = 4 * 1024;
+/// The part of what is left that one answer may read at once.
+const READ_PART: usize = 8;
+
+/// The room of one connection. Clones share it.
+#[derive(Clone, Default)]
+pub struct Room(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    kept: AtomicUsize,
+    queued: AtomicUsize,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Room {
+    /// What may be read of an answer now.
+    pub(crate) fn read_bytes(&self) -> usize {
+        let left = KEPT_MAX_BYTES.saturating_sub(self.0.kept.load(Ordering::Relaxed));
+        (left / READ_PART).clamp(READ_MIN_BYTES, READ_MAX_BYTES)
+    }
+
+    /// Counts these bytes until the last of them is dropped.
+    pub(crate) fn keep(&self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        self.0.kept.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Kept { room: self.clone(), bytes })
+    }
+
+    /// Ready once more may wait for the socket. One stream alone may always send: what it queues is bounded by itself.
+    pub(crate) fn poll_queue(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_queue() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.0.waiting.lock();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        drop(waiting);
+        // It may have emptied meanwhile.
+        if self.has_queue() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn has_queue(&self) -> bool {
+        self.0.queued.load(Ordering::Acquire) < QUEUED_MAX_BYTES
+    }
+
+    /// Counts these bytes as waiting for the socket until they are dropped.
+    pub(crate) fn queue(&self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        self.0.queued.fetch_add(bytes.len(), Ordering::AcqRel);
+        Bytes::from_owner(Queued { room: self.clone(), bytes })
+    }
+}
+
+struct Kept {
+    room: Room,
+    bytes: Bytes,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.room.0.kept.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+struct Queued {
+    room: Room,
+    bytes: Bytes,
+}
+
+impl AsRef<[u8]> for Queued {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let state = &self.room.0;
+        let before = state.queued.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        if before >= QUEUED_MAX_BYTES && self.room.has_queue() {
+            // Woken outside the lock: a waker may run what locks again.
+            let waiting = std::mem::take(&mut *state.waiting.lock());
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_is_kept_the_less_is_read_but_never_nothing() {
+        let room = Room::default();
+        assert_eq!(room.read_bytes(), READ_MAX_BYTES);
+        let mut kept: Vec<Bytes> = Vec::new();
+        let mut least = READ_MAX_BYTES;
+        for _ in 0..100 {
+            let length = room.read_bytes();
+            assert!(length <= least && length >= READ_MIN_BYTES);
+            least = length;
+            kept.push(room.keep(Bytes::from(vec![0; length])));
+        }
+        assert_eq!(least, READ_MIN_BYTES);
+        let all: usize = kept.iter().map(Bytes::len).sum();
+        assert!(all <= KEPT_MAX_BYTES + 100 * READ_MIN_BYTES, "{all}");
+        drop(kept);
+        assert_eq!(room.read_bytes(), READ_MAX_BYTES, "what was dropped is not counted");
+    }
+
+    #[test]
+    fn who_waits_for_the_queue_is_woken_as_it_empties() {
+        let room = Room::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let first = room.queue(Bytes::from(vec![0; QUEUED_MAX_BYTES]));
+        assert!(room.poll_queue(&mut cx).is_pending());
+        assert_eq!(room.0.waiting.lock().len(), 1);
+        let part = first.slice(..1);
+        drop(first);
+        assert!(room.poll_queue(&mut cx).is_pending(), "a part keeps the whole");
+        drop(part);
+        assert!(room.0.waiting.lock().is_empty());
+        assert!(room.poll_queue(&mut cx).is_ready());
+    }
+}
