@@ -69,7 +69,8 @@ pub struct RouterAlone {
 }
 
 impl RouterAlone {
-    /// Starts one with these further lines in its configuration, which knows tenant acme; waits until it is ready.
+    /// Starts one with these further lines in its configuration, in which `HTTPS` is the address of another free port;
+    /// it knows tenant acme; waits until it is ready.
     pub async fn start(backend: &Backend, more: &str) -> Self {
         let (dir, ports) = (tempfile::tempdir().expect("a directory"), Ports::take());
         let config = dir.path().join("router.yaml").display().to_string();
@@ -81,7 +82,7 @@ impl RouterAlone {
             log: dir.path().join("router.log"),
         };
         write_config(&dir, &ports, more);
-        write_routes(&dir, backend, &["acme".to_owned()]);
+        write_routes(&dir, backend, &["acme".to_owned()], "");
         let http = Client::builder().no_proxy().timeout(Duration::from_millis(ADMIN_MS)).build().expect("a client");
         let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0 };
         eventually("the router is ready", async || (router.readyz().await? == 200).then_some(())).await;
@@ -95,7 +96,22 @@ impl RouterAlone {
 
     /// Writes its routes anew: these tenants.
     pub fn tell(&self, backend: &Backend, tenants: &[String]) {
-        write_routes(&self.dir, backend, tenants);
+        write_routes(&self.dir, backend, tenants, "");
+    }
+
+    /// Writes its routes anew: tenant acme, and these further lines.
+    pub fn tell_also(&self, backend: &Backend, lines: &str) {
+        write_routes(&self.dir, backend, &["acme".to_owned()], lines);
+    }
+
+    /// Takes the source of its routes away.
+    pub fn tell_nothing(&self) {
+        std::fs::remove_file(self.dir.path().join("routes.jsonl")).expect("there");
+    }
+
+    /// Where it serves HTTPS, if its configuration says so.
+    pub fn https(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([127, 0, 0, 1], self.ports.at(1)))
     }
 
     /// Moves the access log away, as logrotate does.
@@ -169,16 +185,17 @@ fn write_config(dir: &TempDir, ports: &Ports, more: &str) {
     let given = |key: &str| more.lines().any(|line| line.starts_with(&format!("{key}:")));
     let mut text: String =
         lines.into_iter().filter(|(key, _)| !given(key)).map(|(key, value)| format!("{key}: {value}\n")).collect();
-    text.push_str(more);
+    text.push_str(&more.replace("HTTPS", &format!("127.0.0.1:{}", ports.at(1))));
     std::fs::write(dir.path().join("router.yaml"), text).expect("written");
 }
 
 /// The file is replaced at once, so that it is never seen half written.
-fn write_routes(dir: &TempDir, backend: &Backend, tenants: &[String]) {
+fn write_routes(dir: &TempDir, backend: &Backend, tenants: &[String], more: &str) {
     let mut text = format!("{{\"cell\":\"a\",\"endpoints\":[\"{}\"],\"kind\":\"origin\"}}\n", backend.address);
     for tenant in tenants {
         text.push_str(&format!("{{\"tenant\":\"{tenant}\",\"cell\":\"a\",\"epoch\":1}}\n"));
     }
+    text.push_str(more);
     let unfinished = dir.path().join("routes.new");
     std::fs::write(&unfinished, text).expect("written");
     std::fs::rename(unfinished, dir.path().join("routes.jsonl")).expect("moved");
