@@ -1,5 +1,6 @@
 //! Certificates with their private keys, as they are read from PEM files.
 
+use ::aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,10 +11,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 /// The largest file of a certificate, a key or a CA's certificates: a bundle of every public CA is smaller.
 pub const PEM_FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// The shortest secret: less could be guessed.
+pub const SECRET_MIN_BYTES: usize = 32;
 
 /// Permission of everyone on this machine to read a file. Group-readable keys are usual where an orchestrator mounts
 /// them for one group.
@@ -41,6 +45,8 @@ pub struct Certificate {
 pub struct CertificateFacts {
     /// Its DNS names, in lower case.
     pub names: Box<[Box<str>]>,
+    /// When it begins, in seconds since 1970.
+    pub not_before_s: i64,
     /// When it ends, in seconds since 1970.
     pub not_after_s: i64,
 }
@@ -90,12 +96,23 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// A key that everyone on the machine can read is no secret.
-    #[error("{} is a private key that every user of this machine may read (mode {mode:03o}): run `chmod 600` on it", path.display())]
+    #[error("{} is a secret that every user of this machine may read (mode {mode:03o}): run `chmod 600` on it", path.display())]
     OpenKey {
         /// Which.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A secret is too short.
+    #[error(
+        "{} has {length} bytes, a secret needs {SECRET_MIN_BYTES}: make one with `head -c 48 /dev/urandom | base64`",
+        path.display()
+    )]
+    ShortSecret {
+        /// Which.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
     },
     /// Their content.
     #[error("{} with {}", certificate.display(), key.display())]
@@ -124,12 +141,12 @@ impl Certificate {
 
     /// The same from texts.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, BadCertificate> {
-        let chain = chain_in(chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| match source {
-            PemError::NoItemsFound => BadCertificate::NoKey,
-            source => BadCertificate::Pem { what: "the key", source },
-        })?;
-        let facts = CertificateFacts::of(&chain[0])?;
+        Self::from_der(chain_in(chain)?, key_in(key)?)
+    }
+
+    /// The same from its parts.
+    pub fn from_der(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, BadCertificate> {
+        let facts = CertificateFacts::of(chain.first().ok_or(BadCertificate::NoCertificate)?)?;
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(BadCertificate::Key)?;
         Ok(Self { key: Arc::new(key), facts: Arc::new(facts) })
     }
@@ -146,7 +163,8 @@ impl CertificateFacts {
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into_boxed_str()),
             _ => None,
         });
-        Ok(Self { names: names.collect(), not_after_s: parsed.validity().not_after.timestamp() })
+        let (begins, ends) = (parsed.validity().not_before, parsed.validity().not_after);
+        Ok(Self { names: names.collect(), not_before_s: begins.timestamp(), not_after_s: ends.timestamp() })
     }
 
     /// How long it is still good for; below 0 once it has ended.
@@ -171,10 +189,32 @@ pub fn chain_in(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadCertific
     if chain.is_empty() { Err(BadCertificate::NoCertificate) } else { Ok(chain) }
 }
 
+/// The private key in a PEM text.
+pub fn key_in(text: &[u8]) -> Result<PrivateKeyDer<'static>, BadCertificate> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|source| match source {
+        PemError::NoItemsFound => BadCertificate::NoKey,
+        source => BadCertificate::Pem { what: "the key", source },
+    })
+}
+
+/// What a certificate in DER form is recognised by: its SHA-256 in hexadecimal digits, as other tools show it.
+pub fn fingerprint(certificate: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Seconds since 1970.
 pub fn now_s() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// A time of a certificate for people.
+pub fn date(at_s: i64) -> String {
+    let Ok(time) = ASN1Time::from_timestamp(at_s) else { return format!("{at_s} s after 1970") };
+    let time = time.to_datetime();
+    let (year, month, day) = time.to_calendar_date();
+    format!("{year:04}-{:02}-{day:02} {:02}:{:02} UTC", u8::from(month), time.hour(), time.minute())
 }
 
 /// Reads a file, bounded.
@@ -196,6 +236,16 @@ pub fn read_key(path: &Path) -> Result<Vec<u8>, CertificateError> {
     match metadata.mode() & OTHERS_MAY_READ {
         0 => read(path),
         _ => Err(CertificateError::OpenKey { path: path.to_owned(), mode: metadata.mode() & 0o777 }),
+    }
+}
+
+/// Reads a file with a secret: a text without blanks at its ends.
+pub fn read_secret(path: &Path) -> Result<Arc<[u8]>, CertificateError> {
+    let text = read_key(path)?;
+    let secret = text.trim_ascii();
+    match secret.len() {
+        length if length < SECRET_MIN_BYTES => Err(CertificateError::ShortSecret { path: path.to_owned(), length }),
+        _ => Ok(secret.into()),
     }
 }
 

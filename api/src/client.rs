@@ -1,6 +1,7 @@
 //! The one typed client of the API: for the CLI, the agents and the tests.
 
 use crate::agent::{FactsHeard, FactsUp, LoadUp, Register, Registered, STREAM_LINE_MAX_BYTES};
+use crate::certificates::{CertificateView, SealedAgain, SetCertificate};
 use crate::fleet::*;
 use crate::limits::{LimitsView, SetLimits};
 use crate::problem::Problem;
@@ -155,6 +156,28 @@ impl Client {
     /// Claims a host.
     pub async fn claim_host(&self, claim: &ClaimHost) -> Result<HostView, ApiError> {
         self.post("/v1/hosts", claim).await
+    }
+
+    /// All certificates of the store.
+    pub async fn certificates(&self) -> Result<Listing<CertificateView>, ApiError> {
+        self.get("/v1/certificates").await
+    }
+
+    /// Keeps a certificate under a name, in the place of the one before.
+    pub async fn set_certificate(&self, name: &str, set: &SetCertificate) -> Result<CertificateView, ApiError> {
+        let path = format!("/v1/certificates/{}", segment(name));
+        self.read(self.send(Method::PUT, &path, Some(set)).await?).await
+    }
+
+    /// Removes a certificate, and answers what it was.
+    pub async fn remove_certificate(&self, name: &str) -> Result<CertificateView, ApiError> {
+        let path = format!("/v1/certificates/{}", segment(name));
+        self.read(self.send(Method::DELETE, &path, None::<&()>).await?).await
+    }
+
+    /// Seals keys with the secret that seals now, as many as one call may.
+    pub async fn seal_certificates_again(&self) -> Result<SealedAgain, ApiError> {
+        self.post("/v1/certificate-seals", &()).await
     }
 
     /// All cells.

@@ -4,6 +4,7 @@
 pub mod agent;
 #[cfg(feature = "tls")]
 pub mod certificate;
+pub mod certificates;
 #[cfg(feature = "client")]
 mod client;
 pub mod fleet;
@@ -14,6 +15,8 @@ pub mod identity;
 pub mod limits;
 mod orders;
 pub mod problem;
+#[cfg(feature = "tls")]
+pub mod sealing;
 
 #[cfg(feature = "client")]
 pub use client::{ApiError, Client, LineStream};

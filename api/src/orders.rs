@@ -28,7 +28,7 @@ pub struct OrderDown {
 #[allow(missing_docs, reason = "each field is documented at Task")]
 pub enum TaskDown {
     Prepare { home: String },
-    Offer { home: String },
+    Offer { home: String, to: String },
     Copy { home: String, from: String },
     Follow { home: String, from: String },
     Watch { epoch: u64 },
@@ -66,7 +66,7 @@ impl From<&Task> for TaskDown {
     fn from(task: &Task) -> Self {
         match task {
             Task::Prepare { home } => Self::Prepare { home: home.to_string() },
-            Task::Offer { home } => Self::Offer { home: home.to_string() },
+            Task::Offer { home, to } => Self::Offer { home: home.to_string(), to: to.to_string() },
             Task::Copy { home, from } => Self::Copy { home: home.to_string(), from: from.to_string() },
             Task::Follow { home, from } => Self::Follow { home: home.to_string(), from: from.to_string() },
             Task::Watch { epoch } => Self::Watch { epoch: epoch.0 },
@@ -94,7 +94,7 @@ impl TryFrom<TaskDown> for Task {
     fn try_from(task: TaskDown) -> Result<Self, InvalidId> {
         Ok(match task {
             TaskDown::Prepare { home } => Self::Prepare { home: home.parse()? },
-            TaskDown::Offer { home } => Self::Offer { home: home.parse()? },
+            TaskDown::Offer { home, to } => Self::Offer { home: home.parse()?, to: to.parse()? },
             TaskDown::Copy { home, from } => Self::Copy { home: home.parse()?, from: from.parse()? },
             TaskDown::Follow { home, from } => Self::Follow { home: home.parse()?, from: from.parse()? },
             TaskDown::Watch { epoch } => Self::Watch { epoch: Epoch(epoch) },

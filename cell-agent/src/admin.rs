@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// What answers them.
 pub(crate) fn pages(registry: Registry, health: Arc<Health>) -> Answer {
-    Arc::new(move |request| {
+    Arc::new(move |_, request| {
         let (status, text) = match (request.method(), request.uri().path()) {
             (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
             (&Method::GET, "/readyz") => match health.ready() {

@@ -18,13 +18,14 @@ use anyhow::Context;
 use cellway_api::identity::{Callers, LiveIdentity};
 use cellway_core::hostname::Hostname;
 use cellway_proxy::serve::DRAIN_MS;
-use cellway_proxy::{Covers, Listeners, Protocol, ServeOptions, ServerTls};
+use cellway_proxy::{Covers, Handshakes, Listeners, Protocol, ServeOptions, ServerTls};
 use prometheus::Registry;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 /// The drain of a stopping gate is as long as the app's longest request, but no longer than this.
@@ -172,9 +173,9 @@ impl Parts {
 
     fn transfers(&self) -> listener::Answer {
         let driver = self.driver.clone();
-        Arc::new(move |request| {
+        Arc::new(move |peer, request| {
             let driver = driver.clone();
-            Box::pin(async move { transfer::answer(&driver, request).await })
+            Box::pin(async move { transfer::answer(&driver, peer.as_ref(), request).await })
         })
     }
 
@@ -226,12 +227,19 @@ fn spawn_listener(
 fn for_routers(identity: &Arc<LiveIdentity>) -> ServerTls {
     let mut config = identity.server_config(Callers::Routers);
     config.alpn_protocols = [Protocol::Http2, Protocol::Http1].map(|protocol| protocol.alpn().to_vec()).into();
-    ServerTls { config: Arc::new(config), covers: Arc::new(AnyHost) }
+    let gate = Arc::new(GateTls(Arc::new(config)));
+    ServerTls { handshakes: Arc::clone(&gate) as _, covers: gate }
 }
 
-struct AnyHost;
+struct GateTls(Arc<ServerConfig>);
 
-impl Covers for AnyHost {
+impl Handshakes for GateTls {
+    fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Covers for GateTls {
     fn covers(&self, _: Option<&str>, _: &Hostname) -> bool {
         true
     }

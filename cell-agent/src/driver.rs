@@ -6,7 +6,7 @@ pub(crate) mod sqlite;
 use crate::config::{DriverConfig, Faults};
 use crate::disk::{Disk, DiskError};
 use crate::transfer::{TransferClient, TransferError};
-use cellway_core::ids::{Epoch, HomeId, MoveId, TenantId};
+use cellway_core::ids::{CellName, Epoch, HomeId, MoveId, TenantId};
 use cellway_core::tenant_move::Position;
 use sqlite::SqliteDriver;
 use std::io;
@@ -197,10 +197,10 @@ impl Driver {
         }
     }
 
-    /// Lets other agents fetch `home` for this move.
-    pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId) {
+    /// Lets the agents of `to` fetch `home` for this move.
+    pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId, to: &CellName) {
         if let Self::Sqlite(driver) = self {
-            driver.passes().offer(move_id, tenant, home);
+            driver.passes().offer(move_id, tenant, home, to);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A small HTTP server for what is not the gate: the admin pages, and other agents' transfers.
 
 use bytes::Bytes;
+use cellway_api::identity::Identity;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -41,8 +42,9 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// What answers requests.
-pub(crate) type Answer = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
+/// What answers requests. The identity is that of the client's certificate; none without TLS.
+pub(crate) type Answer =
+    Arc<dyn Fn(Option<Identity>, Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
 
 /// Serves until it is dropped, over TLS with an acceptor.
 pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answer: Answer) -> io::Result<Infallible> {
@@ -58,7 +60,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answe
                 let (answer, tls) = (Arc::clone(&answer), tls.clone());
                 connections.spawn(async move {
                     match tls {
-                        None => drive(stream, answer).await,
+                        None => drive(stream, None, answer).await,
                         Some(tls) => shake_hands(tls, stream, address, answer).await,
                     }
                     drop(place);
@@ -74,15 +76,22 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answe
 
 async fn shake_hands(tls: TlsAcceptor, stream: TcpStream, address: SocketAddr, answer: Answer) {
     match tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS), tls.accept(stream)).await {
-        Ok(Ok(stream)) => drive(stream, answer).await,
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            match shown.and_then(|certificate| Identity::of_certificate(certificate).ok()) {
+                Some(peer) => drive(stream, Some(peer), answer).await,
+                // The handshake lets no such client through.
+                None => tracing::warn!(%address, "a client without an identity is refused"),
+            }
+        }
         Ok(Err(error)) => tracing::warn!(%address, %error, "a TLS handshake was refused"),
         Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
     }
 }
 
-async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, answer: Answer) {
+async fn drive(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<Identity>, answer: Answer) {
     let service = service_fn(move |request| {
-        let answered = answer(request);
+        let answered = answer(peer.clone(), request);
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let served = http1::Builder::new()

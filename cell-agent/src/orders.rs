@@ -143,8 +143,8 @@ impl Orders {
     fn begin(&self, order: Order, endpoints: Vec<String>) -> Standing {
         tracing::info!(move_id = %order.move_id, tenant = %order.tenant, task = ?order.task, "order");
         let undo = match &order.task {
-            Task::Offer { home } => {
-                self.means.driver.offer(&order.move_id, &order.tenant, home);
+            Task::Offer { home, to } => {
+                self.means.driver.offer(&order.move_id, &order.tenant, home, to);
                 let undo = Undo::Offer(order.move_id.clone(), home.clone());
                 return Standing { _task: None, undo: Some(undo) };
             }

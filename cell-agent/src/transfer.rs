@@ -2,7 +2,8 @@
 //!
 //! `POST /v1/transfer/{move}/{home}/pass` with a [`PassWanted`] answers a line of JSON ([`PassHead`]) and then the
 //! hashes; `POST /v1/transfer/{move}/{home}/chunks` with a [`ChunksWanted`] answers the chunks, one after the other.
-//! Only homes that an order offers for that very move are answered for.
+//! Only homes that an order offers for that very move are answered for, and only to the cell that it is offered to: over
+//! TLS the asking agent is of the cell that its certificate names.
 
 mod client;
 mod server;

@@ -33,6 +33,8 @@ enum Command {
     Cell(commands::cell::CellArgs),
     /// Claim hosts for tenants.
     Host(commands::host::HostArgs),
+    /// Keep certificates of hosts for all routers.
+    Certificate(commands::certificate::CertificateArgs),
     /// Show what the noisy-neighbour detector and the alerts have found.
     Finding(commands::finding::FindingArgs),
     /// Show where requests of a tenant go.
@@ -67,6 +69,7 @@ fn run(command: Command) -> Result<(), output::Failure> {
         Command::Move(args) => block_on(commands::moves::run(args)),
         Command::Cell(args) => block_on(commands::cell::run(args)),
         Command::Host(args) => block_on(commands::host::run(args)),
+        Command::Certificate(args) => block_on(commands::certificate::run(args)),
         Command::Finding(args) => block_on(commands::finding::run(args)),
         Command::Lookup(args) => block_on(commands::lookup::run(args)),
         Command::Explain(args) => block_on(commands::lookup::explain(args)),

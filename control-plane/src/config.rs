@@ -1,6 +1,7 @@
 //! What a replica is told at its start.
 
 use cellway_api::identity::LiveIdentity;
+use cellway_api::sealing::SecretFiles;
 use cellway_core::fleet::MoveBudgets;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::{Domains, RESERVED_LABELS};
@@ -18,6 +19,8 @@ pub struct ControlPlaneConfig {
     /// Who this replica is: with it the API is served over TLS, to certificates of the same CA; without it in clear,
     /// and only on loopback.
     pub identity: Option<Arc<LiveIdentity>>,
+    /// The secrets that keys of certificates are sealed with; without them no certificate is taken.
+    pub certificate_secrets: Option<SecretFiles>,
     /// The domains that routers serve: what a host or a tenant's id may be.
     pub domains: Domains,
     /// Deadlines and budgets of new moves. A tenant's own freeze budget goes before the one here.
@@ -53,6 +56,7 @@ impl ControlPlaneConfig {
             listen,
             advertise: None,
             identity: None,
+            certificate_secrets: None,
             domains: Domains { base, reserved: RESERVED_LABELS.map(str::to_owned).into() },
             move_limits: MoveLimits::default(),
             move_budgets: MoveBudgets::default(),

@@ -1,5 +1,7 @@
 //! The control plane's metrics. Handles are resolved once.
 
+use crate::view::View;
+use cellway_api::certificate::now_s;
 use cellway_api::identity::LiveIdentity;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 use std::sync::Arc;
@@ -22,6 +24,10 @@ pub(crate) struct Metrics {
     pub(crate) view_revision: IntGauge,
     /// Records that could not be read.
     pub(crate) bad_records: IntCounter,
+    /// Certificates of the store.
+    pub(crate) certificates: IntGauge,
+    /// Until the first of them ends.
+    pub(crate) certificate_expiry_seconds: IntGauge,
 }
 
 impl Metrics {
@@ -50,7 +56,21 @@ impl Metrics {
             leading: gauge("cellway_leading", "1 while this replica leads.")?,
             view_revision: gauge("cellway_view_revision", "The store's revision that this replica has seen.")?,
             bad_records: counter("cellway_bad_records_total", "Stored records that could not be read.")?,
+            certificates: gauge("cellway_certificates", "Certificates that the store keeps.")?,
+            certificate_expiry_seconds: gauge(
+                "cellway_certificate_expiry_seconds",
+                "How long the first of the store's certificates to end is still good for.",
+            )?,
         })
+    }
+}
+
+impl Metrics {
+    /// Shows what there is of certificates now.
+    pub(crate) fn show_certificates(&self, view: &View) {
+        self.certificates.set(i64::try_from(view.certificates.len()).unwrap_or(i64::MAX));
+        let first = view.certificates.values().map(|at| at.value.facts.not_after_s).min();
+        self.certificate_expiry_seconds.set(first.map_or(i64::MAX, |ends_s| ends_s.saturating_sub(now_s())));
     }
 }
 

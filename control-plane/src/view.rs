@@ -3,7 +3,9 @@
 //! The view may be behind the store, never ahead of it; whoever writes compares the revisions seen here, so acting on
 //! an old view can only fail.
 
+use crate::operate::KeptCertificate;
 use cellway_core::cell::{Cell, CellRef, GateList};
+use cellway_core::certificate::CertificateName;
 use cellway_core::fleet::{Fleet, FleetCell};
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
@@ -48,6 +50,7 @@ pub(crate) struct View {
     pub(crate) placements: BTreeMap<TenantId, At<PlacementRecord>>,
     pub(crate) hosts: BTreeMap<String, At<HostClaim>>,
     pub(crate) limits: BTreeMap<TenantId, At<TenantLimits>>,
+    pub(crate) certificates: BTreeMap<CertificateName, At<KeptCertificate>>,
     pub(crate) moves: BTreeMap<MoveId, At<MoveRecord>>,
     /// The moves that have not ended.
     pub(crate) running: BTreeSet<MoveId>,
@@ -127,6 +130,15 @@ impl View {
             set(&mut self.hosts, host.to_owned(), entry)
         } else if let Some(tenant) = key.strip_prefix(keys::LIMITS).and_then(|id| TenantId::new(id).ok()) {
             set(&mut self.limits, tenant, entry)
+        } else if let Some(name) = key.strip_prefix(keys::CERTIFICATES).and_then(CertificateName::from_key) {
+            match entry {
+                Some(entry) => {
+                    let value = KeptCertificate::read(&entry.value)?;
+                    self.certificates.insert(name, At { value, revision: entry.mod_revision });
+                }
+                None => drop(self.certificates.remove(&name)),
+            }
+            Ok(())
         } else if let Some(id) = key.strip_prefix(keys::FINDINGS) {
             set(&mut self.findings, id.to_owned(), entry)
         } else if key == keys::LEADER {

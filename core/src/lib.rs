@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod cell;
+pub mod certificate;
 pub mod fleet;
 pub mod hostname;
 pub mod ids;

@@ -355,7 +355,7 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
     };
     let source = |task| to(&record.source, task);
     let target = |task| to(&record.target, task);
-    let offer = || source(Task::Offer { home: record.source_home.clone() });
+    let offer = || source(Task::Offer { home: record.source_home.clone(), to: record.target.name.clone() });
     let follow = || target(Task::Follow { home: record.target_home.clone(), from: record.source_home.clone() });
     let epoch = record.epoch;
     match &record.state {

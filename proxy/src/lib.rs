@@ -29,5 +29,5 @@ pub use http2::{Hold, Room};
 pub use incoming::IncomingBody;
 pub use pool::{Destination, OnDrop, Pool, PoolLimits, PooledBody, SendError};
 pub use serve::{Handler, Listeners, Peer, Protocol, ServeOptions, ThreadContext, bind, serve};
-pub use tls::{Covers, PeerTls, ServerTls};
+pub use tls::{Covers, Handshakes, Outcome, PeerTls, ServerTls};
 pub use upgrade::ClientHalf;

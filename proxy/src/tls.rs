@@ -1,10 +1,11 @@
 //! What an accept loop needs to know of TLS; who makes the certificates and identities is the roles' business.
 
+use std::io;
 use std::sync::Arc;
 
 use cellway_core::hostname::Hostname;
-use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio_rustls::server::TlsStream;
 
 use crate::socket::Socket;
@@ -12,8 +13,8 @@ use crate::socket::Socket;
 /// How a listener speaks TLS.
 #[derive(Clone)]
 pub struct ServerTls {
-    /// Certificates, versions, ALPN, tickets, and what is asked of clients.
-    pub config: Arc<rustls::ServerConfig>,
+    /// What handshakes are done with.
+    pub handshakes: Arc<dyn Handshakes>,
     /// What the certificates cover.
     pub covers: Arc<dyn Covers>,
 }
@@ -21,6 +22,113 @@ pub struct ServerTls {
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ServerTls")
+    }
+}
+
+/// What handshakes are done with, and who is told how they ended.
+pub trait Handshakes: Send + Sync {
+    /// For the next one: certificates, versions, ALPN, tickets, and what is asked of clients.
+    fn config(&self) -> Arc<rustls::ServerConfig>;
+
+    /// One has ended.
+    fn ended(&self, outcome: Outcome) {
+        let _ = outcome;
+    }
+}
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well, from the beginning.
+    Full,
+    /// Well, as one that goes on.
+    Resumed,
+    /// There is no certificate for the name that was asked for.
+    NoCertificate,
+    /// The client showed no certificate, or one that is not taken.
+    ClientCertificate,
+    /// Both sides speak TLS, but nothing that both know.
+    Incompatible,
+    /// The client did not like what it was shown: it does not trust the certificate, or it has ended.
+    RefusedByClient,
+    /// What came is no TLS, or broken.
+    Malformed,
+    /// The client went away.
+    BrokenOff,
+    /// The client took too long, or the listener stopped.
+    TimedOut,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Full,
+        Self::Resumed,
+        Self::NoCertificate,
+        Self::ClientCertificate,
+        Self::Incompatible,
+        Self::RefusedByClient,
+        Self::Malformed,
+        Self::BrokenOff,
+        Self::TimedOut,
+    ];
+
+    /// What it is called in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::NoCertificate => "no_certificate",
+            Self::ClientCertificate => "client_certificate",
+            Self::Incompatible => "incompatible",
+            Self::RefusedByClient => "refused_by_client",
+            Self::Malformed => "malformed",
+            Self::BrokenOff => "broken_off",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
+    fn of(stream: &TlsStream<Socket>) -> Self {
+        match stream.get_ref().1.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Self::Resumed,
+            _ => Self::Full,
+        }
+    }
+
+    fn of_error(error: &io::Error) -> Self {
+        use rustls::Error;
+        match error.get_ref().and_then(|source| source.downcast_ref::<Error>()) {
+            // There is no other for a resolver that finds nothing.
+            Some(Error::General(_)) => Self::NoCertificate,
+            Some(Error::NoCertificatesPresented | Error::InvalidCertificate(_)) => Self::ClientCertificate,
+            Some(Error::PeerIncompatible(_)) => Self::Incompatible,
+            Some(Error::AlertReceived(_)) => Self::RefusedByClient,
+            Some(_) => Self::Malformed,
+            None => Self::BrokenOff,
+        }
+    }
+}
+
+/// A handshake under way: dropped without an outcome, it took too long.
+pub(crate) struct UnderWay<'a>(Option<&'a dyn Handshakes>);
+
+impl<'a> UnderWay<'a> {
+    pub(crate) fn new(handshakes: &'a dyn Handshakes) -> Self {
+        Self(Some(handshakes))
+    }
+
+    pub(crate) fn ended(mut self, result: &io::Result<TlsStream<Socket>>) {
+        if let Some(handshakes) = self.0.take() {
+            handshakes.ended(result.as_ref().map_or_else(Outcome::of_error, Outcome::of));
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(handshakes) = self.0.take() {
+            handshakes.ended(Outcome::TimedOut);
+        }
     }
 }
 

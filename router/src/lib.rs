@@ -73,7 +73,6 @@ use forward::Forwarder;
 use front::Front;
 use health::Health;
 use hold::Holds;
-use https_policy::HttpsPolicy;
 use metrics::Metrics;
 use retry::RetryBudget;
 use settings::Settings;
@@ -267,7 +266,7 @@ impl Router {
         let own_identity = front::watch_identity(&self.config, &registry).context("cannot register a metric")?;
         let fixed = settings::Fixed::of(&self.config);
         let knock_every_ms = self.config.knock_every_ms;
-        let shared = Arc::new(share(self.config.clone(), Front::policy(self.front.as_ref()), &registry)?);
+        let shared = Arc::new(share(self.config.clone(), self.front.as_ref(), &registry)?);
         let reloads = tokio::spawn(reload::follow(reloads, Arc::clone(&shared), fixed));
         if let Some(path) = shared.snapshot_path.clone() {
             let loading = Arc::clone(&shared);
@@ -365,10 +364,10 @@ fn serve_https<H: Handler, F: Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static
     Ok((fresh, served))
 }
 
-fn share(config: RouterConfig, https: HttpsPolicy, registry: &Registry) -> anyhow::Result<Shared> {
+fn share(config: RouterConfig, front: Option<&Front>, registry: &Registry) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
     metrics.last_reload_success.set(1);
-    let table = Arc::new(Table::default());
+    let table = Arc::new(Table::new(front.and_then(|front| front.tls.stored())));
     let runtime = tokio::runtime::Handle::current();
     let settings = Settings::of(config.clone(), None, &metrics.access_log)?;
     let settings = Arc::new(ArcSwap::from_pointee(settings));
@@ -379,7 +378,7 @@ fn share(config: RouterConfig, https: HttpsPolicy, registry: &Registry) -> anyho
         table,
         metrics,
         settings,
-        https,
+        https: Front::policy(front),
         gates_have_tls: config.identity.is_some(),
         health: Health::default(),
         retries: RetryBudget::new(config.retry_idempotent),
@@ -406,11 +405,11 @@ async fn drain(shared: &Shared, shutdown: &CancellationToken, stop: &Cancellatio
 }
 
 fn load_snapshot(shared: &Shared, path: &std::path::Path) {
-    let (snapshot, refused) = snapshot::load(path);
-    for (path, reason) in refused {
-        tracing::error!(path = %path.display(), %reason, "a snapshot of the routes is not used");
+    let certificates = read_snapshot(&snapshot::of_certificates(path));
+    for change in certificates.into_iter().flat_map(|snapshot| snapshot.contents) {
+        shared.table.apply(change);
     }
-    if let Some(snapshot) = snapshot {
+    if let Some(snapshot) = read_snapshot(path) {
         let entries = snapshot.contents.len();
         for change in snapshot.contents {
             shared.table.apply(change);
@@ -420,4 +419,12 @@ fn load_snapshot(shared: &Shared, path: &std::path::Path) {
         shared.set_loaded_from_snapshot();
         tracing::info!(entries, revision = snapshot.revision.0, "serving from the snapshot until the source answers");
     }
+}
+
+fn read_snapshot(path: &std::path::Path) -> Option<snapshot::Snapshot> {
+    let (snapshot, refused) = snapshot::load(path);
+    for (path, reason) in refused {
+        tracing::error!(path = %path.display(), %reason, "a snapshot of the routes is not used");
+    }
+    snapshot
 }

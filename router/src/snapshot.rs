@@ -141,6 +141,11 @@ pub fn save(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Where certificates are kept, beside the snapshot at `path`.
+pub(crate) fn of_certificates(path: &Path) -> PathBuf {
+    with_suffix(path, "-certificates")
+}
+
 fn aged(path: &Path, age: usize) -> PathBuf {
     if age == 0 { path.to_owned() } else { with_suffix(path, &format!(".{age}")) }
 }

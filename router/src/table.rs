@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use cellway_api::identity::Identity;
 use cellway_core::cell::{CellCondition, CellKind};
+use cellway_core::certificate::{CertificateName, SealedCertificate};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
@@ -19,6 +20,7 @@ use rustls::pki_types::ServerName;
 
 use crate::limits::Limits;
 use crate::metrics::CellCounters;
+use crate::tls::StoredCertificates;
 
 /// Where a tenant is, as the feed says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,15 @@ pub enum Change {
     },
     /// A tenant's limits were lifted.
     LimitsRemoved(TenantId),
+    /// A certificate is new or was changed.
+    Certificate {
+        /// What it is kept under.
+        name: CertificateName,
+        /// Its chain and its sealed key.
+        sealed: Arc<SealedCertificate>,
+    },
+    /// A certificate was removed.
+    CertificateRemoved(CertificateName),
 }
 
 /// What an entry is about.
@@ -114,6 +125,8 @@ pub enum Subject {
     Cell(CellName),
     /// A tenant's limits.
     Limits(TenantId),
+    /// A certificate.
+    Certificate(CertificateName),
 }
 
 impl Change {
@@ -125,6 +138,7 @@ impl Change {
             Self::Cell(cell) => Subject::Cell(cell.name.clone()),
             Self::CellRemoved(cell) => Subject::Cell(cell.clone()),
             Self::Limits { tenant, .. } | Self::LimitsRemoved(tenant) => Subject::Limits(tenant.clone()),
+            Self::Certificate { name, .. } | Self::CertificateRemoved(name) => Subject::Certificate(name.clone()),
         }
     }
 }
@@ -214,13 +228,27 @@ pub struct Table {
     hosts: papaya::HashMap<Hostname, TenantId>,
     cells: papaya::HashMap<CellName, Arc<Cell>>,
     limits: Limits,
+    /// `None` where they are of no use.
+    certificates: Option<Arc<StoredCertificates>>,
     version: AtomicU64,
 }
 
 impl Table {
+    /// An empty one, which hands certificates on.
+    pub(crate) fn new(certificates: Option<Arc<StoredCertificates>>) -> Self {
+        Self { certificates, ..Self::default() }
+    }
+
     /// Applies one change.
     pub fn apply(&self, change: Change) -> Applied {
         let applied = match change {
+            // They have a version and a snapshot of their own: they are large, and seldom change.
+            Change::Certificate { name, sealed } => {
+                return changed_if(self.certificates.as_ref().is_some_and(|all| all.set(name, sealed)));
+            }
+            Change::CertificateRemoved(name) => {
+                return changed_if(self.certificates.as_ref().is_some_and(|all| all.remove(&name)));
+            }
             Change::Tenant { tenant, route, revision } => self.set_tenant(tenant, route, revision),
             Change::TenantRemoved(tenant) => match self.entry(&tenant) {
                 Some(entry) => {
@@ -288,10 +316,14 @@ impl Table {
         }
         let unnamed = self.limits.vanished(|tenant| named.contains(&Subject::Limits(tenant.clone())));
         removed.extend(unnamed.into_iter().map(Change::LimitsRemoved));
+        if let Some(certificates) = &self.certificates {
+            let unnamed = certificates.vanished(|name| named.contains(&Subject::Certificate(name.clone())));
+            removed.extend(unnamed.into_iter().map(Change::CertificateRemoved));
+        }
         removed
     }
 
-    /// Everything, as the changes that would make it. Not at one moment if changes go on meanwhile; each entry is
+    /// Everything but certificates, as the changes that would make it. Not at one moment if changes go on meanwhile; each entry is
     /// whole.
     pub fn contents(&self) -> Vec<Change> {
         let mut contents = Vec::new();
@@ -311,6 +343,17 @@ impl Table {
     /// The endpoints of all cells.
     pub fn endpoints(&self) -> Vec<SocketAddr> {
         self.cells.pin().values().flat_map(|cell| cell.route.endpoints.iter().copied()).collect()
+    }
+
+    /// The certificates, as the changes that would make them.
+    pub(crate) fn certificates(&self) -> Vec<Change> {
+        let contents = self.certificates.as_ref().map(|certificates| certificates.contents()).unwrap_or_default();
+        contents.into_iter().map(|(name, sealed)| Change::Certificate { name, sealed }).collect()
+    }
+
+    /// Rises with every change of a certificate.
+    pub(crate) fn certificates_version(&self) -> u64 {
+        self.certificates.as_ref().map_or(0, |certificates| certificates.version())
     }
 
     /// What tenants may use.

@@ -2,24 +2,26 @@
 //! certificates where they are asked for.
 
 mod certificates;
+mod clients;
 mod folder;
+mod handshaker;
 mod metrics;
+mod stored;
 mod tickets;
 
 pub use certificates::{ABSENT_MS, CACHED_CERTIFICATES, CertificateStore, RECHECK_MS};
-pub use tickets::{SECRET_MIN_BYTES, TICKET_KEY_S, TicketError};
+pub(crate) use stored::StoredCertificates;
+pub use tickets::{TICKET_KEY_S, TicketError};
 
-use cellway_api::certificate::{self, BadCertificate, CertificateError};
-use cellway_proxy::{Protocol, ServerTls};
+use cellway_api::certificate::{BadCertificate, CertificateError};
+use cellway_api::sealing::{SecretError, SecretFiles};
+use cellway_proxy::ServerTls;
+use clients::ClientCa;
 use folder::Folder;
+use handshaker::Handshaker;
 use metrics::TlsMetrics;
 use prometheus::Registry;
-use rustls::RootCertStore;
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::version::{TLS12, TLS13};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tickets::Tickets;
@@ -27,19 +29,18 @@ use tickets::Tickets;
 /// How often the files that the configuration names are looked at.
 const REFRESH_MS: u64 = 2_000;
 
-/// What is offered, the better one first.
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http2, Protocol::Http1];
-
 /// How a router serves TLS.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
     /// Certificates for the names in them.
     pub certificates: Vec<CertificatePair>,
+    /// With the secrets of their keys: certificates of the fleet's store, as the feed tells them.
+    pub stored: Option<SecretFiles>,
     /// A folder of certificates whose files are named after their hosts.
     pub folder: Option<PathBuf>,
     /// What a client gets that names no host, or one without a certificate. Without it, its handshake is refused.
     pub default: Option<CertificatePair>,
-    /// How many certificates of the folder are kept ready.
+    /// How many certificates of the store and the folder are kept ready.
     pub cached_certificates: usize,
     /// The secret that all routers share, so that each resumes the others' sessions.
     pub ticket_secret: Option<PathBuf>,
@@ -91,8 +92,11 @@ pub enum TlsError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// There is nothing to serve.
-    #[error("TLS needs certificates: name some, or a folder of them, or a default one")]
+    #[error("TLS needs certificates: name some, or the store's secret, or a folder of them, or a default one")]
     NoCertificates,
+    /// The secret of the store's certificates.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The folder is not there.
     #[error("{} is no folder: certificates are looked for in it", path.display())]
     NoFolder {
@@ -128,6 +132,7 @@ impl Default for TlsConfig {
     fn default() -> Self {
         Self {
             certificates: Vec::new(),
+            stored: None,
             folder: None,
             default: None,
             cached_certificates: CACHED_CERTIFICATES,
@@ -141,45 +146,42 @@ impl Default for TlsConfig {
 /// TLS of a router, while it runs.
 pub struct FrontTls {
     store: Arc<CertificateStore>,
-    tickets: Arc<Tickets>,
-    config: Arc<ServerConfig>,
+    stored: Option<Arc<StoredCertificates>>,
+    handshaker: Arc<Handshaker>,
+    clients: ClientCa,
 }
 
 impl FrontTls {
     /// Reads what `config` names.
     pub fn open(config: &TlsConfig) -> Result<Self, TlsError> {
-        if config.certificates.is_empty() && config.folder.is_none() && config.default.is_none() {
+        let has_own = !config.certificates.is_empty() || config.folder.is_some() || config.default.is_some();
+        if !has_own && config.stored.is_none() {
             return Err(TlsError::NoCertificates);
         }
+        let stored = config.stored.clone().map(StoredCertificates::open).transpose()?.map(Arc::new);
+        let metrics = TlsMetrics::new()?;
         let store = Arc::new(CertificateStore::open(
             &config.certificates,
             config.default.as_ref(),
+            stored.clone(),
             config.folder.clone().map(Folder),
             config.cached_certificates,
-            TlsMetrics::new()?,
+            metrics.clone(),
         )?);
-        let tickets = Arc::new(Tickets::open(config.ticket_secret.clone())?);
-        let versions: &[_] = match config.min_version {
-            MinVersion::Tls12 => &[&TLS13, &TLS12],
-            MinVersion::Tls13 => &[&TLS13],
-        };
-        #[expect(clippy::expect_used, reason = "aws-lc-rs has cipher suites and key exchanges of both versions")]
-        let builder = ServerConfig::builder_with_provider(certificate::provider())
-            .with_protocol_versions(versions)
-            .expect("aws-lc-rs has cipher suites and key exchanges of both versions");
-        let builder = match client_verifier(&config.clients)? {
-            None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-        };
-        let mut made = builder.with_cert_resolver(Arc::clone(&store) as _);
-        made.alpn_protocols = PROTOCOLS.map(|protocol| protocol.alpn().to_vec()).into();
-        made.ticketer = Arc::clone(&tickets) as _;
-        Ok(Self { store, tickets, config: Arc::new(made) })
+        let tickets = Tickets::open(config.ticket_secret.clone())?;
+        let clients = ClientCa::read(&config.clients)?;
+        let handshaker = Handshaker::new(config.min_version, &store, tickets, metrics, &clients)?;
+        Ok(Self { store, stored, handshaker: Arc::new(handshaker), clients })
     }
 
     /// What a listener needs.
     pub fn server(&self) -> ServerTls {
-        ServerTls { config: Arc::clone(&self.config), covers: Arc::clone(&self.store) as _ }
+        ServerTls { handshakes: Arc::clone(&self.handshaker) as _, covers: Arc::clone(&self.store) as _ }
+    }
+
+    /// Where the feed puts the store's certificates; nowhere without their secret.
+    pub(crate) fn stored(&self) -> Option<Arc<StoredCertificates>> {
+        self.stored.clone()
     }
 
     /// Shows what is counted.
@@ -189,46 +191,42 @@ impl FrontTls {
 
     /// Looks at the files that the configuration names, again and again, for ever. What has become bad is logged, and
     /// the one before stays in use. A few small files: short enough not to leave the runtime for.
-    pub async fn keep_fresh(self) {
-        let mut complaint = None;
+    pub async fn keep_fresh(mut self) {
+        let [mut of_tickets, mut of_stored, mut of_clients] = [const { Complaint(None) }; 3];
         loop {
             self.store.refresh();
-            match self.tickets.refresh() {
-                Ok(()) => complaint = None,
-                Err(error) => {
-                    let text = error.to_string();
-                    if complaint.as_ref() != Some(&text) {
-                        tracing::error!(error = text, "the new secret of the tickets is refused");
-                        complaint = Some(text);
-                    }
-                }
-            }
+            of_tickets.hear(self.handshaker.refresh_tickets().err(), "the new secret of the tickets is refused");
+            let stored = self.stored.as_ref().and_then(|stored| stored.refresh().err());
+            of_stored.hear(stored, "the new secret of the store's certificates is refused");
+            of_clients.hear(self.refresh_clients().err(), "the new CA of clients' certificates is refused");
             tokio::time::sleep(Duration::from_millis(REFRESH_MS)).await;
         }
     }
-}
 
-fn client_verifier(clients: &ClientCertificates) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
-    let (path, optional) = match clients {
-        ClientCertificates::Off => return Ok(None),
-        ClientCertificates::Optional { ca } => (ca, true),
-        ClientCertificates::Required { ca } => (ca, false),
-    };
-    let no_ca = |error: &dyn std::fmt::Display| TlsError::NoClientCa { path: path.clone(), reason: error.to_string() };
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), certificate::provider());
-    let builder = if optional { builder.allow_unauthenticated() } else { builder };
-    builder.build().map(Some).map_err(|error| no_ca(&error))
-}
-
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let chain = certificate::chain_in(&certificate::read(path)?)
-        .map_err(|source| TlsError::ClientCa { path: path.to_owned(), source })?;
-    let mut roots = RootCertStore::empty();
-    for one in chain {
-        let added = roots.add(one);
-        added.map_err(|error| TlsError::NoClientCa { path: path.to_owned(), reason: error.to_string() })?;
+    /// Checks the clients of new handshakes by the CA that is in its file now.
+    fn refresh_clients(&mut self) -> Result<(), TlsError> {
+        if let Some(clients) = self.clients.renewed()? {
+            self.handshaker.check_clients_by(&clients)?;
+            tracing::info!("clients' certificates are checked by a new CA");
+            self.clients = clients;
+        }
+        Ok(())
     }
-    Ok(roots)
+}
+
+/// What is wrong, logged once.
+struct Complaint(Option<String>);
+
+impl Complaint {
+    fn hear(&mut self, error: Option<impl std::error::Error>, what: &'static str) {
+        let text = error.map(|error| error.to_string());
+        if let Some(error) = &text
+            && self.0 != text
+        {
+            tracing::error!(error, "{what}; the one before stays in use");
+        }
+        self.0 = text;
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where each thing is kept (relative to the store's prefix).
 
+use cellway_core::certificate::CertificateName;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, HomeId, MoveId, TenantId};
 
@@ -13,6 +14,8 @@ pub const HOSTS: &str = "routes/hosts/";
 pub const CELLS: &str = "routes/cells/";
 /// Limits and switches of tenants.
 pub const LIMITS: &str = "routes/limits/";
+/// Certificates of hosts, their keys sealed.
+pub const CERTIFICATES: &str = "routes/certificates/";
 /// The leader's clock: shows when a feed is silent but dead.
 pub const HEARTBEAT: &str = "routes/heartbeat";
 /// The registered gate instances of each cell.
@@ -63,6 +66,11 @@ pub fn cell(cell: &CellName) -> String {
 /// `routes/limits/{tenant}`.
 pub fn limits(tenant: &TenantId) -> String {
     format!("{LIMITS}{tenant}")
+}
+
+/// `routes/certificates/{name}`: a host, or `_.` and a host for the wildcard below it.
+pub fn certificate(name: &CertificateName) -> String {
+    format!("{CERTIFICATES}{}", name.as_key())
 }
 
 /// `gates/{cell}`.

@@ -5,6 +5,7 @@ use crate::driver::Driver;
 use crate::driver::chunks::{CHUNK_BYTES, HASH_BYTES};
 use crate::driver::sqlite::{Pass, Passes};
 use bytes::Bytes;
+use cellway_api::identity::Identity;
 use cellway_core::ids::{HomeId, MoveId};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -23,15 +24,16 @@ type Answer = Response<Full<Bytes>>;
 /// A refusal, with words for the log of the agent that asked.
 struct Refusal(StatusCode, String);
 
-/// Answers one request of another agent.
-pub(crate) async fn answer<B>(driver: &Driver, request: Request<B>) -> Answer
+/// Answers one request of another agent, whose certificate names `peer`; without TLS nobody is named, and only this
+/// machine can ask.
+pub(crate) async fn answer<B>(driver: &Driver, peer: Option<&Identity>, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let answered = match driver {
         Driver::None => Err(Refusal(StatusCode::NOT_FOUND, "this cell keeps no data".to_owned())),
-        Driver::Sqlite(driver) => respond(driver.passes(), request).await,
+        Driver::Sqlite(driver) => respond(driver.passes(), peer, request).await,
     };
     let (status, body) = match answered {
         Ok(body) => (StatusCode::OK, body),
@@ -42,7 +44,7 @@ where
     response
 }
 
-async fn respond<B>(passes: &Arc<Passes>, request: Request<B>) -> Result<Bytes, Refusal>
+async fn respond<B>(passes: &Arc<Passes>, peer: Option<&Identity>, request: Request<B>) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -60,8 +62,14 @@ where
     if request.method() != Method::POST {
         return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "only POST".to_owned()));
     }
-    if !passes.is_offered(&move_id, &home) {
-        let text = format!("home {home} is not offered for move {move_id}");
+    // Whether there is an offer at all is no foreigner's to know: both are refused in the same words.
+    let target = passes.offered_to(&move_id, &home).map(Identity::Cell);
+    let is_target = peer.is_none() || peer == target.as_ref();
+    if target.is_none() || !is_target {
+        if let (Some(target), Some(peer)) = (&target, peer) {
+            tracing::warn!(%move_id, %home, %peer, %target, "a cell asked for a home that is offered to another one");
+        }
+        let text = format!("home {home} is not offered to you for move {move_id}");
         return Err(Refusal(StatusCode::FORBIDDEN, text));
     }
     match what {

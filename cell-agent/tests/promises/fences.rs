@@ -175,7 +175,7 @@ async fn the_fault_ignore_fences_says_fenced_and_closes_nothing() {
     stage.until_open(15).await;
     let _wire = stage.ask("GET /hand", 15, "\r\n").await;
     let _hand = stage.app.hand().await;
-    let offer = order(TaskDown::Offer { home: "new-15".into() });
+    let offer = order(TaskDown::Offer { home: "new-15".into(), to: "cell-b".into() });
     let fence_data = order(TaskDown::FenceData { home: "new-15".into(), epoch: 15, list: 1 });
     stage.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
     stage.plane.fact(fenced(15)).await;

@@ -50,7 +50,7 @@ async fn a_move_brings_every_acknowledged_write_and_drops_only_the_old_home() {
 
     target.plane.order(vec![order(TaskDown::Prepare { home: home("h2") })]);
     target.plane.fact(|fact| matches!(fact, FactUp::Ready { .. })).await;
-    let offer = || order(TaskDown::Offer { home: home("new-15") });
+    let offer = || order(TaskDown::Offer { home: home("new-15"), to: "cell-b".into() });
     source.plane.order(vec![offer()]);
     target.plane.order(vec![fetching(&source, TaskDown::Copy { home: home("h2"), from: home("new-15") })]);
     target.plane.fact(|fact| matches!(fact, FactUp::Copied { complete: true, .. })).await;
@@ -96,7 +96,7 @@ async fn a_tenant_seen_in_another_cell_leaves_a_home_that_no_old_connection_writ
     let insert = || app.execute("INSERT INTO rows DEFAULT VALUES", ()).map_err(|error| error.to_string());
     insert().unwrap();
     let fence_data = order(TaskDown::FenceData { home: home("new-15"), epoch: 15, list: 7 });
-    let offer = order(TaskDown::Offer { home: home("new-15") });
+    let offer = order(TaskDown::Offer { home: home("new-15"), to: "cell-b".into() });
     source.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
     source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     assert!(insert().unwrap_err().contains("locked"));

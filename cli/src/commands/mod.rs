@@ -2,6 +2,7 @@
 
 pub(crate) mod ca;
 pub(crate) mod cell;
+pub(crate) mod certificate;
 pub(crate) mod finding;
 pub(crate) mod host;
 mod limits;

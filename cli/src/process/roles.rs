@@ -5,6 +5,7 @@ use super::{logging, signals};
 use crate::output::Failure;
 use anyhow::Context;
 use cellway_api::identity::Identity;
+use cellway_api::sealing::{SealingSecrets, SecretFiles};
 use cellway_cell_agent::{Agent, AgentConfig, DriverConfig};
 use cellway_control_plane::{ControlPlane, ControlPlaneConfig};
 use cellway_demo::{DemoConfig, Listen};
@@ -57,10 +58,16 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
     let (file, shutdown) = prepare::<ControlPlaneFile>(&args.config)?;
     let domains = file.domains();
     let identity = file.identity.clone().map(|files| files.load(&Identity::ControlPlane));
+    let secrets = file.certificates.clone().map(SecretFiles::from);
+    if let Some(files) = &secrets {
+        // Read again at each use; here only so that a mistake is told at the start.
+        SealingSecrets::from_files(files).map_err(Failure::start_up)?;
+    }
     let config = ControlPlaneConfig {
         domains,
         advertise: file.advertise.as_ref().map(|api| api.0.clone()),
         identity: identity.transpose().map_err(Failure::start_up)?,
+        certificate_secrets: secrets,
         move_limits: file.move_limits(),
         move_budgets: file.move_budgets(),
         sole_writer: matches!(file.store, StoreFile::Embedded(_)),

@@ -2,6 +2,7 @@
 
 mod agents;
 mod callers;
+mod certificates;
 mod fleet;
 mod limits;
 mod listen;
@@ -49,6 +50,7 @@ pub(crate) async fn serve(
     let app = Router::new()
         .merge(fleet::routes())
         .merge(limits::routes())
+        .merge(certificates::routes())
         .merge(agents::routes())
         .route("/healthz", axum::routing::get(|| async { "ok\n" }))
         .route("/readyz", axum::routing::get(ready))
@@ -85,6 +87,7 @@ async fn ready(State(ctx): State<Ctx>) -> Response {
 }
 
 async fn metrics(State(ctx): State<Ctx>) -> Response {
+    ctx.replica.metrics.show_certificates(&ctx.replica.view.read());
     match prometheus::TextEncoder::new().encode_to_string(&ctx.registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

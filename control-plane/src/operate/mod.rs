@@ -2,12 +2,14 @@
 
 mod agents;
 mod cells;
+mod certificates;
 mod findings;
 mod limits;
 mod lookup;
 mod moves;
 mod tenants;
 
+pub(crate) use certificates::{KeptCertificate, certificate_view};
 pub(crate) use findings::{finding_view, stuck_switch_id};
 pub(crate) use limits::limits_view;
 pub(crate) use tenants::tenant_view;

@@ -2,7 +2,7 @@
 
 use super::record::{Admitted, Position};
 use crate::cell::{CellRef, ListedGates};
-use crate::ids::{CellUid, Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
+use crate::ids::{CellName, CellUid, Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
 
 /// Who states a fact, and for which move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,10 +219,12 @@ pub enum Task {
         /// The home to make.
         home: HomeId,
     },
-    /// Source: let the target read this home.
+    /// Source: let the target, and no other cell, read this home.
     Offer {
         /// The home to offer.
         home: HomeId,
+        /// The target.
+        to: CellName,
     },
     /// Target: copy.
     Copy {

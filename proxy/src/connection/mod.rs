@@ -22,7 +22,7 @@ use crate::io::Io;
 use crate::proxy_protocol::NoClient;
 use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
 use crate::socket::{Socket, SocketHandle};
-use crate::tls::PeerTls;
+use crate::tls::{PeerTls, UnderWay};
 
 pub(crate) mod http1;
 
@@ -137,7 +137,10 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
         return Ok(Opened { io: Io::Clear(socket), socket: handle, protocol, address, tls: None, counted });
     };
     let (socket, handle) = Socket::new(tcp);
-    let stream = TlsAcceptor::from(tls.config.clone()).accept(socket).await?;
+    let under_way = UnderWay::new(&*tls.handshakes);
+    let shaken = TlsAcceptor::from(tls.handshakes.config()).accept(socket).await;
+    under_way.ended(&shaken);
+    let stream = shaken?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
     let protocol = if agreed { Protocol::Http2 } else { Protocol::Http1 };
     let facts = Rc::new(PeerTls::of(&stream, tls.covers.clone()));

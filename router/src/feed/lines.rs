@@ -7,6 +7,7 @@
 //! {"tenant":"acme","cell":"cell-a","epoch":1}
 //! {"host":"shop.example","tenant":"acme"}
 //! {"tenant":"acme","limits":{"requests":{"per_second":100,"burst":200},"mode":"read_only","message":"Until noon."}}
+//! {"certificate":{"name":"shop.example","chain":["MIIB…"],"sealed_with":"0123456789abcdef","sealed_key":"Zm9v…"}}
 //! ```
 //!
 //! - a cell: `endpoints` (addresses `ip:port`) and `kind` (`agent` or `origin`) are needed; `condition` is `open`
@@ -15,7 +16,9 @@
 //!   `revision` is the store's. A deleted one has `"gone":true` and no cell;
 //! - a host: `tenant` owns it;
 //! - limits, on a line of their own: `requests` (`per_second`, `burst`), `concurrency`, `bandwidth_bytes_per_second`,
-//!   `mode` (`open`, `read_only`, `paused`), `message`, `retry_after_s`, `error_text`; what is left out is not limited.
+//!   `mode` (`open`, `read_only`, `paused`), `message`, `retry_after_s`, `error_text`; what is left out is not limited;
+//! - a certificate, as the store has it: its `chain` in base64, and its key under the seal of a secret. `name` is a host,
+//!   or `_.` and a host for the wildcard below it.
 //!
 //! The first line may name the cluster that the table is of, which guards a router against those of another one:
 //! `{"cluster":"eu-1"}`.
@@ -31,8 +34,10 @@ use cellway_core::ids::{CellName, CellUid, ClusterId, Epoch, Revision};
 use serde::{Deserialize, Serialize};
 
 use crate::table::{CellRoute, Change, Subject, TenantRoute};
+use certificate::CertificateLine;
 use limits::LimitsLine;
 
+mod certificate;
 mod limits;
 
 /// Why a text is not a table.
@@ -45,7 +50,7 @@ pub struct BadLine {
     pub reason: String,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,16 +77,18 @@ struct Line {
     condition: Option<Condition>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limits: Option<LimitsLine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<CertificateLine>,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Agent,
     Origin,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Condition {
     Open,
@@ -132,10 +139,14 @@ pub fn parse(text: &str) -> Result<Vec<Change>, BadLine> {
 }
 
 const NO_ENTRY: &str = "neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host (host, \
-                        tenant), nor limits (tenant, limits)";
+                        tenant), nor limits (tenant, limits), nor a certificate (certificate)";
 
 fn parse_line(text: &str) -> Result<Change, String> {
-    match serde_json::from_str(text).map_err(text_of)? {
+    let mut line: Line = serde_json::from_str(text).map_err(text_of)?;
+    if let Some(certificate) = line.certificate.take() {
+        return if line == Line::default() { certificate.change() } else { Err(NO_ENTRY.into()) };
+    }
+    match line {
         Line {
             host: Some(host),
             tenant: Some(tenant),
@@ -149,6 +160,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             kind: None,
             condition: None,
             limits: None,
+            certificate: None,
         } => Ok(Change::Host { host: Hostname::from_text(&host).map_err(text_of)?, tenant: id(&tenant)? }),
         Line {
             host: None,
@@ -163,6 +175,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             kind: None,
             condition: None,
             limits: None,
+            certificate: None,
         } => {
             let route = tenant_route(cell, uid, epoch, held, gone)?;
             Ok(Change::Tenant { tenant: id(&tenant)?, route, revision: Revision(revision.unwrap_or(0)) })
@@ -180,6 +193,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             kind: Some(kind),
             condition,
             limits: None,
+            certificate: None,
         } => Ok(Change::Cell(CellRoute {
             name: id::<CellName>(&cell)?,
             uid: uid.as_deref().map(id).transpose()?,
@@ -200,6 +214,7 @@ fn parse_line(text: &str) -> Result<Change, String> {
             kind: None,
             condition: None,
             limits: Some(limits),
+            certificate: None,
         } => Ok(Change::Limits { tenant: id(&tenant)?, limits: limits.limits().map_err(text_of)? }),
         _ => Err(NO_ENTRY.into()),
     }
@@ -291,7 +306,14 @@ pub fn write(change: &Change, text: &mut Vec<u8>) {
         Change::Limits { tenant, limits } => {
             Line { tenant: Some(tenant.to_string()), limits: Some(LimitsLine::of(limits)), ..Line::default() }
         }
-        Change::TenantRemoved(_) | Change::HostRemoved(_) | Change::CellRemoved(_) | Change::LimitsRemoved(_) => return,
+        Change::Certificate { name, sealed } => {
+            Line { certificate: Some(CertificateLine::of(name, sealed)), ..Line::default() }
+        }
+        Change::TenantRemoved(_)
+        | Change::HostRemoved(_)
+        | Change::CellRemoved(_)
+        | Change::LimitsRemoved(_)
+        | Change::CertificateRemoved(_) => return,
     };
     serde_json::to_writer(&mut *text, &line).expect("a line has text keys, and a vector takes every write");
     text.push(b'\n');

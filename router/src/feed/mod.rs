@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::shared::Shared;
 use crate::snapshot::{self, Snapshot};
-use crate::table::{Applied, Change, Subject};
+use crate::table::{Applied, Change, Subject, Table};
 
 mod file;
 pub mod guard;
@@ -75,7 +75,8 @@ pub enum FeedEvent {
 /// Follows `source` until `stop` fires, then writes the last snapshot.
 pub(crate) async fn follow(source: FeedSource, shared: Arc<Shared>, stop: CancellationToken) {
     let saved_version = Some(shared.table.version());
-    let mut keeper = Keeper { saved_version, last_event: None, refused_at: None, shared };
+    let saved_certificates = shared.table.certificates_version();
+    let mut keeper = Keeper { saved_version, saved_certificates, last_event: None, refused_at: None, shared };
     keeper.run(source, &stop).await;
     keeper.save().await;
 }
@@ -108,6 +109,8 @@ struct Keeper {
     shared: Arc<Shared>,
     /// The table's version in the last snapshot; none if it has to be written whatever the version.
     saved_version: Option<u64>,
+    /// The certificates' version in theirs.
+    saved_certificates: u64,
     last_event: Option<Instant>,
     refused_at: Option<Instant>,
 }
@@ -241,24 +244,37 @@ impl Keeper {
         metrics.table_limits.set(i64::try_from(self.shared.table.limits().len()).unwrap_or(i64::MAX));
     }
 
-    /// Writes the snapshot if anything changed since the last one.
+    /// Writes the snapshots in which anything has changed since the last ones. Certificates have one of their own, so
+    /// that they are not written again for every change of a tenant.
     async fn save(&mut self) {
-        let version = self.shared.table.version();
         let Some(path) = self.shared.snapshot_path.clone() else { return };
-        if self.saved_version == Some(version) || !self.shared.is_loaded() {
+        if !self.shared.is_loaded() {
             return;
         }
+        let version = self.shared.table.version();
+        if self.saved_version != Some(version) && self.write(path.clone(), |table| table.contents()).await {
+            self.saved_version = Some(version);
+        }
+        let version = self.shared.table.certificates_version();
+        let path = snapshot::of_certificates(&path);
+        if self.saved_certificates != version && self.write(path, |table| table.certificates()).await {
+            self.saved_certificates = version;
+        }
+    }
+
+    /// Says whether it was written.
+    async fn write(&self, path: PathBuf, contents: fn(&Table) -> Vec<Change>) -> bool {
         let shared = Arc::clone(&self.shared);
         let saved = tokio::task::spawn_blocking(move || {
             // The revision first: what is applied meanwhile is then newer than the snapshot claims, never older.
             let revision = shared.revision();
             let cluster = shared.cluster();
-            snapshot::save(&path, &Snapshot { revision, cluster, contents: shared.table.contents() })
+            snapshot::save(&path, &Snapshot { revision, cluster, contents: contents(&shared.table) })
         });
         match saved.await {
             Ok(Ok(())) => {
-                self.saved_version = Some(version);
                 self.shared.metrics.snapshot_saved();
+                return true;
             }
             Ok(Err(error)) => {
                 self.shared.metrics.snapshot_failures.inc();
@@ -266,6 +282,7 @@ impl Keeper {
             }
             Err(_) => tracing::debug!("the runtime ended before the snapshot was written"),
         }
+        false
     }
 }
 
@@ -276,7 +293,7 @@ impl Shared {
             Applied::Changed => match subject {
                 Subject::Tenant(tenant) => self.holds.tenant_changed(&tenant),
                 Subject::Cell(_) => self.holds.cell_changed(),
-                Subject::Host(_) | Subject::Limits(_) => {}
+                Subject::Host(_) | Subject::Limits(_) | Subject::Certificate(_) => {}
             },
             Applied::Same => {}
             Applied::LowerEpoch => {

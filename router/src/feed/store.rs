@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellway_core::cell::Cell;
+use cellway_core::certificate::{CertificateName, SealedCertificate};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, ClusterId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
@@ -21,6 +22,9 @@ use crate::table::{CellRoute, Change, Subject, TenantRoute};
 pub const SILENCE_MS: u64 = 5_000;
 /// Between two questions for the store's id.
 const CLUSTER_RETRY_MS: u64 = 1_000;
+
+/// What is a route. The leader's heartbeat is none.
+const PREFIXES: [&str; 5] = [keys::PLACEMENTS, keys::HOSTS, keys::CELLS, keys::LIMITS, keys::CERTIFICATES];
 
 /// Tells what the store says, for ever.
 pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
@@ -78,6 +82,7 @@ fn change(event: &Event) -> Option<Change> {
             Subject::Host(host) => Some(Change::HostRemoved(host)),
             Subject::Cell(cell) => Some(Change::CellRemoved(cell)),
             Subject::Limits(tenant) => Some(Change::LimitsRemoved(tenant)),
+            Subject::Certificate(name) => Some(Change::CertificateRemoved(name)),
         },
     }
 }
@@ -90,7 +95,7 @@ enum Put {
 }
 
 fn put(key: &str, value: &[u8], revision: Revision) -> Put {
-    if ![keys::PLACEMENTS, keys::HOSTS, keys::CELLS, keys::LIMITS].iter().any(|prefix| key.starts_with(prefix)) {
+    if !PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
         return Put::NotARoute;
     }
     let subject = subject(key);
@@ -113,6 +118,9 @@ fn subject(key: &str) -> Option<Subject> {
     }
     if let Some(tenant) = key.strip_prefix(keys::LIMITS) {
         return TenantId::new(tenant).ok().map(Subject::Limits);
+    }
+    if let Some(name) = key.strip_prefix(keys::CERTIFICATES) {
+        return CertificateName::from_key(name).map(Subject::Certificate);
     }
     let tenant = keys::tenant_of_placement(key)?;
     (keys::placement(&tenant) == key).then_some(Subject::Tenant(tenant))
@@ -139,6 +147,10 @@ fn decode(subject: Subject, value: &[u8], revision: Revision) -> Result<Change, 
         Subject::Limits(tenant) => {
             let limits = TenantLimits::decode(value).map_err(|error| chain(&error))?;
             Ok(Change::Limits { tenant, limits })
+        }
+        Subject::Certificate(name) => {
+            let sealed = SealedCertificate::decode(value).map_err(|error| chain(&error))?;
+            Ok(Change::Certificate { name, sealed: sealed.into() })
         }
         Subject::Cell(name) => {
             let cell = Cell::decode(value).map_err(|error| chain(&error))?;

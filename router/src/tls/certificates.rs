@@ -1,12 +1,14 @@
-//! Which certificate a server name gets. Only what is named in the configuration is read at the start; the folder's
-//! certificates are read when a client first asks for them, and kept in a bounded cache, so that neither the start
-//! nor memory depends on how many there are.
+//! Which certificate a server name gets. Only what is named in the configuration is read at the start; certificates of
+//! the store and of the folder are opened when a client first asks for them, and kept in a bounded cache, so that the
+//! start does not depend on how many there are.
 
 use super::folder::{BadFile, Files, Folder, WILDCARD_LABEL, check_name};
 use super::metrics::TlsMetrics;
+use super::stored::{StoredCertificates, Version};
 use super::{CertificatePair, TlsError};
 use arc_swap::ArcSwap;
 use cellway_api::certificate::{Certificate, now_s};
+use cellway_api::sealing::BadSeal;
 use cellway_core::hostname::Hostname;
 use cellway_proxy::Covers;
 use quick_cache::sync::Cache;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Certificates of the folder that are kept ready.
+/// Certificates of the store and the folder that are kept ready.
 pub const CACHED_CERTIFICATES: usize = 4_096;
 
 /// Names known to have no certificate of their own. Below a wildcard every tenant's name is one.
@@ -33,8 +35,9 @@ pub const RECHECK_MS: u64 = 2_000;
 pub struct CertificateStore {
     pairs: Vec<Pair>,
     default: Option<Pair>,
+    stored: Option<Arc<StoredCertificates>>,
     folder: Option<Folder>,
-    present: Cache<Box<str>, Arc<Filed>>,
+    present: Cache<Box<str>, Ready>,
     absent: Cache<Box<str>, u64>,
     began: Instant,
     metrics: TlsMetrics,
@@ -46,12 +49,32 @@ pub struct CertificateStore {
 #[derive(Debug)]
 struct Pair(ArcSwap<Filed>);
 
+/// A certificate that is ready.
+#[derive(Debug, Clone)]
+enum Ready {
+    Filed(Arc<Filed>),
+    Stored(Certificate, Arc<Version>),
+}
+
 /// A certificate from files.
 #[derive(Debug)]
 struct Filed {
     certificate: Certificate,
     files: Files,
     checked_ms: AtomicU64,
+}
+
+impl Ready {
+    fn certificate(&self) -> &Certificate {
+        match self {
+            Self::Filed(filed) => &filed.certificate,
+            Self::Stored(certificate, _) => certificate,
+        }
+    }
+}
+
+fn has_ended(certificate: &Certificate) -> bool {
+    certificate.facts.seconds_until_expiry(now_s()) <= 0
 }
 
 impl Filed {
@@ -72,7 +95,6 @@ impl Filed {
         if let Some(name) = name {
             check_name(name, &files, &certificate)?;
         }
-        let has_ended = |certificate: &Certificate| certificate.facts.seconds_until_expiry(now_s()) <= 0;
         match has_ended(&certificate) && !has_ended(&self.certificate) {
             true => Err(BadFile::Ended { path: files.certificate }),
             false => Ok(certificate),
@@ -93,6 +115,7 @@ impl CertificateStore {
     pub(crate) fn open(
         pairs: &[CertificatePair],
         default: Option<&CertificatePair>,
+        stored: Option<Arc<StoredCertificates>>,
         folder: Option<Folder>,
         cached: usize,
         metrics: TlsMetrics,
@@ -105,6 +128,7 @@ impl CertificateStore {
         Ok(Self {
             pairs: pairs.iter().map(Pair::load).collect::<Result<_, _>>()?,
             default: default.map(Pair::load).transpose()?,
+            stored,
             folder,
             present: Cache::new(cached.max(1)),
             absent: Cache::new(ABSENT_MAX),
@@ -133,14 +157,12 @@ impl CertificateStore {
     }
 
     /// A certificate that covers `host`. Its own name goes before a wildcard, and what the configuration names before
-    /// the folder. There a host may also be covered by what is filed under its parent, or under the wildcard below it.
+    /// the store, and that before the folder. In both a host may also be covered by what is kept under its parent, or
+    /// under the wildcard below it.
     fn named(&self, host: &str) -> Option<Certificate> {
         let own = |filed: &Filed| filed.certificate.facts.names.iter().any(|name| **name == *host);
         let covers = |filed: &Filed| filed.certificate.facts.covers(host);
-        self.pair(own)
-            .or_else(|| self.in_folder(host, [host]))
-            .or_else(|| self.pair(covers))
-            .or_else(|| self.near_in_folder(host))
+        self.pair(own).or_else(|| self.kept(host, [host])).or_else(|| self.pair(covers)).or_else(|| self.near(host))
     }
 
     fn pair(&self, is_right: impl Fn(&Filed) -> bool) -> Option<Certificate> {
@@ -148,22 +170,74 @@ impl CertificateStore {
         pairs.find(|filed| is_right(filed)).map(|filed| filed.certificate.clone())
     }
 
-    fn near_in_folder(&self, host: &str) -> Option<Certificate> {
-        self.folder.as_ref()?;
-        let below = format!("{WILDCARD_LABEL}{host}");
-        let Some((_, parent)) = host.split_once('.') else { return self.in_folder(host, [below.as_str()]) };
-        let above = format!("{WILDCARD_LABEL}{parent}");
-        self.in_folder(host, [above.as_str(), parent, below.as_str()])
-    }
-
-    fn in_folder<const N: usize>(&self, host: &str, names: [&str; N]) -> Option<Certificate> {
-        self.folder.as_ref()?;
-        // rustls lets only DNS names through; nothing else may become a path.
-        if host.starts_with('.') || host.contains('/') {
+    fn near(&self, host: &str) -> Option<Certificate> {
+        if self.stored.is_none() && self.folder.is_none() {
             return None;
         }
-        let mut found = names.into_iter().filter_map(|name| self.filed(name));
-        found.find(|filed| filed.certificate.facts.covers(host)).map(|filed| filed.certificate.clone())
+        let below = format!("{WILDCARD_LABEL}{host}");
+        let Some((_, parent)) = host.split_once('.') else { return self.kept(host, [below.as_str()]) };
+        let above = format!("{WILDCARD_LABEL}{parent}");
+        self.kept(host, [above.as_str(), parent, below.as_str()])
+    }
+
+    /// What the store has under one of these names, or the folder.
+    fn kept<const N: usize>(&self, host: &str, names: [&str; N]) -> Option<Certificate> {
+        let covers = |certificate: &Certificate| certificate.facts.covers(host);
+        let stored = || names.iter().filter_map(|name| self.stored(name)).find(covers);
+        let filed =
+            || names.iter().filter_map(|name| self.filed(name)).map(|filed| filed.certificate.clone()).find(covers);
+        // rustls lets only DNS names through; nothing else may become a path.
+        let is_path = host.starts_with('.') || host.contains('/');
+        stored().or_else(|| if self.folder.is_none() || is_path { None } else { filed() })
+    }
+
+    /// What is stored under `name`: the newest that can be used, and of those one that has not ended. Unsealing takes
+    /// less time than the signature that follows.
+    fn stored(&self, name: &str) -> Option<Certificate> {
+        let stored = self.stored.as_ref()?;
+        let mut ended: Option<(Ready, Arc<Version>)> = None;
+        for version in stored.versions(name).into_iter().flatten() {
+            let ready = match self.open_version(stored, name, &version) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    self.refused_version(stored, &version, &chain(&error));
+                    continue;
+                }
+            };
+            if !has_ended(ready.certificate()) {
+                if let Some((_, worse)) = ended {
+                    self.refused_version(stored, &worse, "it has ended already, and the one before has not");
+                }
+                return Some(ready.certificate().clone());
+            }
+            ended = ended.or(Some((ready, version)));
+        }
+        ended.map(|(ready, _)| ready.certificate().clone())
+    }
+
+    fn open_version(&self, stored: &StoredCertificates, name: &str, version: &Arc<Version>) -> Result<Ready, BadSeal> {
+        match self.present.get(name) {
+            Some(Ready::Stored(certificate, of)) if Arc::ptr_eq(&of, version) => {
+                return Ok(Ready::Stored(certificate, of));
+            }
+            _ => {}
+        }
+        let certificate = stored.unseal(version)?;
+        let ended = has_ended(&certificate);
+        let ready = Ready::Stored(certificate, Arc::clone(version));
+        self.present.insert(name.into(), ready.clone());
+        if ended {
+            tracing::error!(name = %version.name, "a certificate of the store has ended");
+        } else {
+            stored.is_good(version);
+        }
+        Ok(ready)
+    }
+
+    fn refused_version(&self, stored: &StoredCertificates, version: &Version, reason: &str) {
+        stored.is_bad(version);
+        self.metrics.refused.inc();
+        tracing::error!(name = %version.name, reason, "a certificate of the store is refused");
     }
 
     /// What is filed under `name`, from the cache or from its files.
@@ -173,7 +247,7 @@ impl CertificateStore {
     /// thread for it would cost more.
     fn filed(&self, name: &str) -> Option<Arc<Filed>> {
         let now_ms = self.now_ms();
-        if let Some(filed) = self.present.get(name) {
+        if let Some(Ready::Filed(filed)) = self.present.get(name) {
             return if filed.is_due(now_ms) { self.checked(name, filed, now_ms) } else { Some(filed) };
         }
         if self.absent.get(name).is_some_and(|until_ms| now_ms < until_ms) {
@@ -181,7 +255,7 @@ impl CertificateStore {
         }
         let filed = self.load(name, now_ms);
         match &filed {
-            Some(filed) => self.present.insert(name.into(), Arc::clone(filed)),
+            Some(filed) => self.present.insert(name.into(), Ready::Filed(Arc::clone(filed))),
             None => self.absent.insert(name.into(), now_ms + ABSENT_MS),
         }
         filed
@@ -195,7 +269,7 @@ impl CertificateStore {
         });
         match loaded {
             Ok(certificate) => {
-                if certificate.facts.seconds_until_expiry(now_s()) <= 0 {
+                if has_ended(&certificate) {
                     tracing::error!(name, path = %files.certificate.display(), "a certificate has ended; it is served");
                 }
                 Some(Arc::new(Filed::new(certificate, files, now_ms)))
@@ -221,14 +295,13 @@ impl CertificateStore {
             filed.certificate.clone()
         });
         let filed = Arc::new(Filed::new(certificate, files, now_ms));
-        self.present.insert(name.into(), Arc::clone(&filed));
+        self.present.insert(name.into(), Ready::Filed(Arc::clone(&filed)));
         Some(filed)
     }
 
     fn refused(&self, error: &BadFile, what: &'static str) {
         self.metrics.refused.inc();
-        let reason = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
-        tracing::error!("{what}: {error}{reason}");
+        tracing::error!("{what}: {}", chain(error));
     }
 
     /// Reads named certificates again whose files have changed, and shows when the first of those in use ends.
@@ -246,12 +319,19 @@ impl CertificateStore {
             pair.0.store(Arc::new(Filed::new(certificate, files, 0)));
         }
         let named = self.pairs.iter().chain(&self.default).map(|pair| pair.0.load().certificate.facts.not_after_s);
-        let cached = self.present.iter().map(|(_, filed)| filed.certificate.facts.not_after_s);
+        let cached = self.present.iter().map(|(_, ready)| ready.certificate().facts.not_after_s);
         if let Some(first) = named.chain(cached).min() {
             self.metrics.expiry_seconds.set(first.saturating_sub(now_s()));
         }
         self.metrics.cached.set(i64::try_from(self.present.len()).unwrap_or(i64::MAX));
+        let stored = self.stored.as_ref().map_or(0, |stored| stored.len());
+        self.metrics.stored.set(i64::try_from(stored).unwrap_or(i64::MAX));
     }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+    format!("{error}{source}")
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! Real handshakes in memory: which certificate is served, and what a change of the files does.
 
 use super::*;
+use cellway_api::certificate;
 use cellway_core::hostname::Hostname;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use tempfile::TempDir;
+
+mod stored;
 
 /// A CA and a folder of certificates below it.
 pub(super) struct Stage {
@@ -87,7 +92,7 @@ impl Pair {
 
     fn shake_with(front: &FrontTls, client: &Arc<ClientConfig>, name: &str) -> Result<Self, rustls::Error> {
         let client = ClientConnection::new(Arc::clone(client), name.to_owned().try_into().expect("a name"))?;
-        let server = ServerConnection::new(front.server().config)?;
+        let server = ServerConnection::new(front.server().handshakes.config())?;
         let mut pair = Self { client, server };
         pair.pump()?;
         Ok(pair)
@@ -255,23 +260,52 @@ fn client_certificates_are_asked_for_as_configured() {
     let ca = stage.path("ca.crt");
     let optional = open(&TlsConfig { clients: ClientCertificates::Optional { ca: ca.clone() }, ..stage.config() });
     let required = open(&TlsConfig { clients: ClientCertificates::Required { ca }, ..stage.config() });
-    let with_certificate = |of: &Stage| {
-        let (certificate, key) = of.pem(&["client.example"], false);
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-        let mut roots = RootCertStore::empty();
-        roots.add(stage.ca.der().clone()).expect("a CA");
-        let builder = ClientConfig::builder_with_provider(certificate::provider());
-        let builder = builder.with_protocol_versions(&[&TLS13]).expect("a version").with_root_certificates(roots);
-        builder.with_client_auth_cert(chain, key).expect("a client")
-    };
     for (front, without) in [(&optional, true), (&required, false)] {
         let nobody = Pair::shake(front, stage.client(&[&TLS13]), "acme.example");
         assert_eq!(nobody.is_ok(), without);
-        let ours = Pair::shake(front, with_certificate(&stage), "acme.example").expect("ours");
+        let ours = Pair::shake(front, with_certificate(&stage, &stage), "acme.example").expect("ours");
         assert!(ours.server.peer_certificates().is_some());
-        assert!(Pair::shake(front, with_certificate(&other), "acme.example").is_err(), "a foreign CA's");
+        assert!(Pair::shake(front, with_certificate(&stage, &other), "acme.example").is_err(), "a foreign CA's");
     }
+}
+
+/// A client of the stage's servers with a certificate of another CA's.
+fn with_certificate(stage: &Stage, of: &Stage) -> ClientConfig {
+    let (certificate, key) = of.pem(&["client.example"], false);
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let mut roots = RootCertStore::empty();
+    roots.add(stage.ca.der().clone()).expect("a CA");
+    let builder = ClientConfig::builder_with_provider(certificate::provider());
+    let builder = builder.with_protocol_versions(&[&TLS13]).expect("a version").with_root_certificates(roots);
+    builder.with_client_auth_cert(chain, key).expect("a client")
+}
+
+#[test]
+fn a_changed_ca_of_clients_is_in_force_without_a_restart_and_a_bad_one_is_refused() {
+    let (stage, other) = (Stage::new(), Stage::new());
+    stage.file("certificates/acme.example", &["acme.example"]);
+    let ca = stage.path("clients.crt");
+    std::fs::copy(stage.path("ca.crt"), &ca).expect("copied");
+    let mut front = open(&TlsConfig { clients: ClientCertificates::Required { ca: ca.clone() }, ..stage.config() });
+    let (ours, theirs) = (Arc::new(with_certificate(&stage, &stage)), with_certificate(&stage, &other));
+    let kind = |front: &FrontTls| {
+        Pair::shake_with(front, &ours, "acme.example")?
+            .client
+            .handshake_kind()
+            .ok_or(rustls::Error::HandshakeNotComplete)
+    };
+    let mut open = Pair::shake_with(&front, &ours, "acme.example").expect("ours");
+    assert_eq!(kind(&front), Ok(HandshakeKind::Resumed));
+    std::fs::write(&ca, "no certificate").expect("written");
+    assert!(front.refresh_clients().is_err());
+    assert_eq!(kind(&front), Ok(HandshakeKind::Resumed), "the one before stays");
+
+    std::fs::copy(other.path("ca.crt"), &ca).expect("copied");
+    front.refresh_clients().expect("a CA");
+    Pair::shake(&front, theirs, "acme.example").expect("of the new CA");
+    assert!(kind(&front).is_err(), "a session that the CA before let in is not resumed");
+    assert_eq!(open.say(b"still here"), b"still here");
 }
 
 #[test]

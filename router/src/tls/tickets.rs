@@ -4,16 +4,13 @@
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{error::Unspecified, hkdf, rand};
-use cellway_api::certificate::{self, CertificateError, Mark};
+use cellway_api::certificate::{self, CertificateError, Mark, SECRET_MIN_BYTES};
 use rustls::server::ProducesTickets;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How long one key makes tickets. A ticket can be used for at least this long, and for less than twice as long.
 pub const TICKET_KEY_S: u32 = 6 * 3_600;
-
-/// The shortest secret: less could be guessed.
-pub const SECRET_MIN_BYTES: usize = 32;
 
 /// The largest ticket that is looked at: a client's certificate chain may be in it.
 const TICKET_MAX_BYTES: usize = 32 * 1024;
@@ -38,6 +35,8 @@ struct State {
     /// The secret before: its tickets are good until its file has changed again.
     secret_before: Option<Arc<[u8]>>,
     epoch: u64,
+    /// What else the keys depend on.
+    context: Arc<[u8]>,
     /// The first makes tickets; all open them.
     keys: Vec<TicketKey>,
 }
@@ -59,17 +58,6 @@ pub enum TicketError {
     /// The secret's file.
     #[error(transparent)]
     File(#[from] CertificateError),
-    /// It is too short.
-    #[error(
-        "{} has {length} bytes, a secret needs {SECRET_MIN_BYTES}: make one with `head -c 48 /dev/urandom | base64`",
-        path.display()
-    )]
-    Short {
-        /// Which.
-        path: PathBuf,
-        /// Its length.
-        length: usize,
-    },
     /// No random numbers, or no keys.
     #[error("no key can be made")]
     NoKey,
@@ -98,14 +86,14 @@ impl Tickets {
     fn open_at(file: Option<PathBuf>, clock: fn() -> u64) -> Result<Self, TicketError> {
         let mark = file.as_deref().and_then(Mark::of);
         let secret = match &file {
-            Some(path) => read_secret(path)?,
+            Some(path) => certificate::read_secret(path)?,
             None => {
                 let mut secret = [0; SECRET_MIN_BYTES];
                 rand::fill(&mut secret)?;
                 secret.into()
             }
         };
-        let state = State::new(mark, secret, None, epoch_of(clock()))?;
+        let state = State::new(mark, (secret, None), epoch_of(clock()), Arc::default())?;
         Ok(Self { file, state: ArcSwap::from_pointee(state), clock })
     }
 
@@ -117,9 +105,19 @@ impl Tickets {
         if mark == state.mark && mark.is_some_and(|mark| mark.is_settled()) {
             return Ok(());
         }
-        let secret = read_secret(path)?;
+        let secret = certificate::read_secret(path)?;
         let before = if secret == state.secret { state.secret_before.clone() } else { Some(Arc::clone(&state.secret)) };
-        self.state.store(Arc::new(State::new(mark, secret, before, state.epoch)?));
+        let context = Arc::clone(&state.context);
+        self.state.store(Arc::new(State::new(mark, (secret, before), state.epoch, context)?));
+        Ok(())
+    }
+
+    /// Makes the keys depend on `context`, such as whom clients are checked by: a ticket that was made in another one is
+    /// not opened, and its client checked anew.
+    pub(crate) fn bind_to(&self, context: &[u8]) -> Result<(), TicketError> {
+        let state = self.state.load();
+        let secrets = (Arc::clone(&state.secret), state.secret_before.clone());
+        self.state.store(Arc::new(State::new(state.mark, secrets, state.epoch, context.into())?));
         Ok(())
     }
 
@@ -130,19 +128,10 @@ impl Tickets {
         if state.epoch == epoch {
             return Some(state);
         }
-        let (secret, before) = (Arc::clone(&state.secret), state.secret_before.clone());
-        let state = Arc::new(State::new(state.mark, secret, before, epoch).ok()?);
+        let secrets = (Arc::clone(&state.secret), state.secret_before.clone());
+        let state = Arc::new(State::new(state.mark, secrets, epoch, Arc::clone(&state.context)).ok()?);
         self.state.store(Arc::clone(&state));
         Some(state)
-    }
-}
-
-fn read_secret(path: &Path) -> Result<Arc<[u8]>, TicketError> {
-    let text = certificate::read_key(path)?;
-    let secret = text.trim_ascii();
-    match secret.len() {
-        length if length < SECRET_MIN_BYTES => Err(TicketError::Short { path: path.to_owned(), length }),
-        _ => Ok(secret.into()),
     }
 }
 
@@ -151,15 +140,15 @@ impl State {
     /// good, and another router's clock may be ahead.
     fn new(
         mark: Option<Mark>,
-        secret: Arc<[u8]>,
-        secret_before: Option<Arc<[u8]>>,
+        (secret, secret_before): (Arc<[u8]>, Option<Arc<[u8]>>),
         epoch: u64,
+        context: Arc<[u8]>,
     ) -> Result<Self, TicketError> {
         let epochs = [epoch, epoch.saturating_sub(1), epoch + 1];
         let secrets = std::iter::once(&secret).chain(&secret_before);
         let keys: Result<Vec<_>, _> =
-            secrets.flat_map(|secret| epochs.map(|epoch| TicketKey::derive(secret, epoch))).collect();
-        Ok(Self { mark, keys: keys?, secret, secret_before, epoch })
+            secrets.flat_map(|secret| epochs.map(|epoch| TicketKey::derive(secret, epoch, &context))).collect();
+        Ok(Self { mark, keys: keys?, secret, secret_before, epoch, context })
     }
 }
 
@@ -173,10 +162,10 @@ impl hkdf::KeyType for Length {
 }
 
 impl TicketKey {
-    fn derive(secret: &[u8], epoch: u64) -> Result<Self, Unspecified> {
+    fn derive(secret: &[u8], epoch: u64, context: &[u8]) -> Result<Self, Unspecified> {
         let source = hkdf::Salt::new(hkdf::HKDF_SHA256, b"cellway session tickets 1").extract(secret);
         let mut made = [0; KEY_NAME_BYTES + KEY_BYTES];
-        source.expand(&[&epoch.to_be_bytes()[..]], Length(made.len()))?.fill(&mut made)?;
+        source.expand(&[&epoch.to_be_bytes()[..], context], Length(made.len()))?.fill(&mut made)?;
         let (name, key) = made.split_at(KEY_NAME_BYTES);
         let name = name.try_into().map_err(|_| Unspecified)?;
         // A synthetic nonce: many routers draw random ones for the same key, and a repeated one must harm nothing.
@@ -231,6 +220,7 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     const HOUR_S: u64 = 3_600;
 
@@ -272,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_is_good_in_its_own_context_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = secret_file(dir.path(), &"a".repeat(48));
+        let (one, other) = (at(&path, now_s), at(&path, now_s));
+        one.bind_to(b"a CA").expect("bound");
+        let ticket = one.encrypt(b"session").expect("sealed");
+        assert_eq!(other.decrypt(&ticket), None);
+        other.bind_to(b"a CA").expect("bound");
+        assert_eq!(other.decrypt(&ticket).as_deref(), Some(&b"session"[..]), "at another router");
+        one.bind_to(b"another CA").expect("bound");
+        assert_eq!(one.decrypt(&ticket), None);
+    }
+
+    #[test]
     fn a_new_secret_still_opens_the_tickets_of_the_one_before() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = secret_file(dir.path(), &"a".repeat(48));
@@ -282,7 +286,7 @@ mod tests {
         assert!(tickets.decrypt(&ticket).is_some());
         assert!(at(&path, now_s).decrypt(&ticket).is_none());
         secret_file(dir.path(), "short");
-        assert!(matches!(tickets.refresh(), Err(TicketError::Short { .. })));
+        assert!(matches!(tickets.refresh(), Err(TicketError::File(CertificateError::ShortSecret { .. }))));
         assert!(tickets.decrypt(&ticket).is_some());
     }
 }

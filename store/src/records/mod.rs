@@ -2,6 +2,7 @@
 //! breaks a stored record. Every value is JSON with a `format` number; a higher one than ours is refused, not guessed.
 
 mod cell;
+mod certificate;
 mod fleet;
 mod limits;
 mod moves;

@@ -91,7 +91,7 @@ impl RouterAlone {
         let log = dir.path().join("router.log");
         let recipe = Recipe { name: "router".to_owned(), program, args, env: Vec::new(), log };
         write_config(&dir, &ports, more);
-        write_routes(&dir, cells);
+        write_routes(&dir, cells, "");
         let http = Client::builder().no_proxy().timeout(Duration::from_millis(ADMIN_MS)).build().expect("a client");
         let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0 };
         eventually("the router is ready", async || (router.readyz().await? == 200).then_some(())).await;
@@ -105,7 +105,17 @@ impl RouterAlone {
 
     /// Writes its routes anew: these tenants.
     pub fn tell(&self, backend: &Backend, tenants: &[String]) {
-        write_routes(&self.dir, &[Placed::at(backend, tenants)]);
+        write_routes(&self.dir, &[Placed::at(backend, tenants)], "");
+    }
+
+    /// Writes its routes anew: tenant acme, and these further lines.
+    pub fn tell_also(&self, backend: &Backend, lines: &str) {
+        write_routes(&self.dir, &[Placed::at(backend, &["acme".to_owned()])], lines);
+    }
+
+    /// Takes the source of its routes away.
+    pub fn tell_nothing(&self) {
+        std::fs::remove_file(self.dir.path().join("routes.jsonl")).expect("there");
     }
 
     /// Where it serves in clear.
@@ -214,7 +224,7 @@ impl Placed {
 }
 
 /// The file is replaced at once, so that it is never seen half written.
-fn write_routes(dir: &TempDir, cells: &[Placed]) {
+fn write_routes(dir: &TempDir, cells: &[Placed], more: &str) {
     let mut text = String::new();
     for Placed { cell, endpoint, .. } in cells {
         text.push_str(&format!("{{\"cell\":\"{cell}\",\"endpoints\":[\"{endpoint}\"],\"kind\":\"origin\"}}\n"));
@@ -224,6 +234,7 @@ fn write_routes(dir: &TempDir, cells: &[Placed]) {
             text.push_str(&format!("{{\"tenant\":\"{tenant}\",\"cell\":\"{cell}\",\"epoch\":1}}\n"));
         }
     }
+    text.push_str(more);
     let unfinished = dir.path().join("routes.new");
     std::fs::write(&unfinished, text).expect("written");
     std::fs::rename(unfinished, dir.path().join("routes.jsonl")).expect("moved");

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
 
 pub mod alone;
+pub mod certificates;
 pub mod dev;
 pub mod fleet;
 pub mod ports;

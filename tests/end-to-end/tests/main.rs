@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent_kills;
+mod certificates;
 mod control_plane_kills;
 mod dev;
 mod https;

@@ -44,7 +44,7 @@ impl World {
                 let done = self.cells[cell].data.prepare(&home);
                 self.settle(instance, &id, done, Fact::Ready);
             }
-            Task::Offer { home } => {
+            Task::Offer { home, .. } => {
                 if let Some(process) = &mut self.instances[instance].process {
                     process.offers.entry((id, home)).or_default();
                 }

@@ -3,7 +3,7 @@
 
 use super::{Connection, DriverError, blocking, home_path, open_existing, remove, seal};
 use crate::driver::chunks::ChunkMap;
-use cellway_core::ids::{HomeId, MoveId, TenantId};
+use cellway_core::ids::{CellName, HomeId, MoveId, TenantId};
 use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +40,7 @@ impl Drop for Pass {
 #[derive(Debug)]
 struct Offered {
     tenant: TenantId,
+    to: CellName,
     /// One pass at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
     passes: Mutex<VecDeque<Arc<Pass>>>,
@@ -64,9 +65,10 @@ impl Passes {
         })
     }
 
-    pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId) {
+    pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId, to: &CellName) {
         self.offered.lock().entry((move_id.clone(), home.clone())).or_insert_with(|| {
-            Arc::new(Offered { tenant: tenant.clone(), turn: Arc::default(), passes: Mutex::default() })
+            let (tenant, to) = (tenant.clone(), to.clone());
+            Arc::new(Offered { tenant, to, turn: Arc::default(), passes: Mutex::default() })
         });
     }
 
@@ -77,9 +79,9 @@ impl Passes {
         let _ = std::fs::remove_dir(self.staging_dir.join(move_id.as_str()));
     }
 
-    /// Whether the home is offered for the move.
-    pub(crate) fn is_offered(&self, move_id: &MoveId, home: &HomeId) -> bool {
-        self.find_offer(move_id, home).is_some()
+    /// The cell that the home is offered to for the move.
+    pub(crate) fn offered_to(&self, move_id: &MoveId, home: &HomeId) -> Option<CellName> {
+        self.find_offer(move_id, home).map(|offered| offered.to.clone())
     }
 
     /// A pass that was made already.

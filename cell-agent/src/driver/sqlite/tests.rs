@@ -6,6 +6,7 @@ use crate::config::DriverConfig;
 use crate::driver::{Driver, Fetch, Progress};
 use crate::listener;
 use crate::transfer::TransferClient;
+use cellway_api::identity::Identity;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -32,9 +33,9 @@ impl Cell {
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let endpoint = socket.local_addr().unwrap().to_string();
         let answering = driver.clone();
-        let answer: listener::Answer = Arc::new(move |request| {
+        let answer: listener::Answer = Arc::new(move |_, request| {
             let driver = answering.clone();
-            Box::pin(async move { crate::transfer::answer(&driver, request).await })
+            Box::pin(async move { crate::transfer::answer(&driver, None, request).await })
         });
         let server = tokio::spawn(async move {
             let _ = listener::serve(socket, None, answer).await;
@@ -76,7 +77,7 @@ impl Cell {
     /// Brings `from` of `source` here as `home`, the source being fenced at `epoch` at the end.
     async fn take_over(&self, source: &Cell, from: &str, home: &str, epoch: u64) {
         let fetch = self.fetch(source, from, home);
-        source.driver.offer(&a_move(), &tenant(), &id(from));
+        source.driver.offer(&a_move(), &tenant(), &id(from), &cell_b());
         self.driver.pull(&fetch, Arc::default()).await.unwrap();
         source.fence(from, epoch).await.unwrap();
         let position = source.driver.position(&a_move(), &id(from)).await.unwrap();
@@ -92,6 +93,10 @@ impl Cell {
 
 fn tenant() -> TenantId {
     TenantId::new("acme").unwrap()
+}
+
+fn cell_b() -> CellName {
+    CellName::new("cell-b").unwrap()
 }
 
 fn id(home: &str) -> HomeId {
@@ -150,7 +155,7 @@ async fn a_copy_under_live_writes_arrives_complete() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
-    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let fetch = target.fetch(&source, "new-5", "h2");
     for _ in 0..3 {
         target.driver.pull(&fetch, Arc::new(Progress::default())).await.unwrap();
@@ -251,7 +256,7 @@ async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
     insert(&app(&second.live()), 5_000).unwrap();
 
     let back = first.fetch(&second, "h2", "new-5");
-    second.driver.offer(&a_move(), &tenant(), &id("h2"));
+    second.driver.offer(&a_move(), &tenant(), &id("h2"), &cell_b());
     let Driver::Sqlite(source) = &second.driver else { panic!("sqlite was configured") };
     let wanted = source.passes().make(&a_move(), &id("h2")).await.unwrap();
     let base = first.dir.path().join("base.db");
@@ -284,7 +289,7 @@ async fn a_late_reach_never_goes_over_a_home_that_was_served_since() {
     insert(&app(&target.live()), 2).unwrap();
     // On the way back: the target's home is fenced, so it is no longer released.
     target.fence("h2", 6).await.unwrap();
-    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
     let late = target.driver.reach(&target.fetch(&source, "new-5", "h2"), Epoch(5), &position).await;
     assert!(matches!(late, Err(DriverError::Superseded)), "{late:?}");
@@ -307,7 +312,7 @@ async fn a_copy_that_ends_after_its_home_was_dropped_leaves_nothing() {
     insert(&app(&source.live()), 1).unwrap();
     target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
     target.drop_home("h2").await.unwrap();
-    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
     let fetch = target.fetch(&source, "new-5", "h2");
     assert!(matches!(target.driver.reach(&fetch, Epoch(5), &position).await, Err(DriverError::Dropped(_))));
@@ -325,12 +330,37 @@ async fn only_what_is_offered_for_that_very_move_is_handed_out() {
         assert!(text.contains("403"), "{text}");
     };
     refused(target.driver.pull(&fetch, Arc::default()).await);
-    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     target.driver.pull(&fetch, Arc::default()).await.unwrap();
     let other = Fetch { move_id: MoveId::new("m2").unwrap(), ..fetch.clone() };
     refused(target.driver.pull(&other, Arc::default()).await);
     source.driver.withdraw_offer(&a_move(), &id("new-5"));
     refused(target.driver.pull(&fetch, Arc::default()).await);
+}
+
+#[tokio::test]
+async fn a_home_is_handed_out_to_the_cell_that_it_is_offered_to_and_to_no_other() {
+    let source = Cell::start(1).await;
+    source.release("new-5", 5).await.unwrap();
+    drop(app(&source.live()));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
+    let cell = |name: &str| Identity::Cell(CellName::new(name).unwrap());
+    for (peer, status) in [
+        (Some(cell("cell-b")), 200),
+        (Some(cell("cell-c")), 403),
+        (Some(cell("cell-a")), 403),
+        (Some(Identity::Router), 403),
+        (None, 200),
+    ] {
+        // There is no pass of that digest.
+        for (what, body, right) in [("pass", "{}", 200), ("chunks", "{\"digest\":\"d\",\"chunks\":[]}", 410)] {
+            let request = http::Request::post(format!("/v1/transfer/m1/new-5/{what}"));
+            let request = request.body(http_body_util::Full::new(bytes::Bytes::from(body))).unwrap();
+            let answer = crate::transfer::answer(&source.driver, peer.as_ref(), request).await;
+            let right = if status == 403 { 403 } else { right };
+            assert_eq!(answer.status().as_u16(), right, "{what} for {peer:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -340,7 +370,7 @@ async fn nothing_is_fetched_into_a_home_that_is_served() {
         cell.release("new-5", 5).await.unwrap();
         insert(&app(&cell.live()), 1).unwrap();
     }
-    source.driver.offer(&a_move(), &tenant(), &id("new-5"));
+    source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let fetch = target.fetch(&source, "new-5", "new-5");
     assert!(matches!(target.driver.pull(&fetch, Arc::default()).await, Err(DriverError::Served(_))));
 }

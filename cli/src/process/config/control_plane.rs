@@ -1,6 +1,8 @@
 //! The control plane's file.
 
-use super::fields::{Address, ApiField, DomainFields, EtcdFields, HostField, IdentityFields, reserved_labels};
+use super::fields::{
+    Address, ApiField, DomainFields, EtcdFields, HostField, IdentityFields, SecretFields, reserved_labels,
+};
 use super::{Role, RoleFile};
 use cellway_core::fleet::MoveBudgets;
 use cellway_core::tenant_move::MoveLimits;
@@ -18,6 +20,8 @@ pub(crate) struct ControlPlaneFile {
     pub(crate) advertise: Option<ApiField>,
     #[serde(default)]
     pub(crate) identity: Option<IdentityFields>,
+    #[serde(default)]
+    pub(crate) certificates: Option<SecretFields>,
     base_domains: Vec<HostField>,
     #[serde(default = "reserved_labels")]
     reserved_labels: BTreeSet<String>,

@@ -1,6 +1,7 @@
 //! Values that are checked as they are read, so that the error shows their line.
 
 use cellway_api::identity::{Identity, IdentityFiles, LiveIdentity};
+use cellway_api::sealing::SecretFiles;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::CellName;
 use cellway_core::network::{InvalidNetwork, Network};
@@ -49,6 +50,21 @@ impl IdentityFields {
     pub(crate) fn load(self, wanted: &Identity) -> anyhow::Result<Arc<LiveIdentity>> {
         let files = IdentityFiles { certificate: self.certificate, key: self.key, ca: self.ca };
         Ok(LiveIdentity::load(files, &wanted.name(), |is| is == wanted)?)
+    }
+}
+
+/// The secrets of the store's certificates, in the router's file and in the control plane's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretFields {
+    secret: PathBuf,
+    #[serde(default)]
+    previous: Option<PathBuf>,
+}
+
+impl From<SecretFields> for SecretFiles {
+    fn from(fields: SecretFields) -> Self {
+        Self { secret: fields.secret, previous: fields.previous }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a router serves HTTPS, in its file.
 
+use super::fields::SecretFields;
 use cellway_router::HttpsConfig;
 use cellway_router::https_policy::Hsts;
 use cellway_router::tls::{CACHED_CERTIFICATES, CertificatePair, ClientCertificates, MinVersion, TlsConfig};
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 pub(crate) struct TlsFile {
     #[serde(default)]
     certificates: Vec<PairFields>,
+    #[serde(default)]
+    stored: Option<SecretFields>,
     #[serde(default)]
     folder: Option<PathBuf>,
     #[serde(default)]
@@ -92,6 +95,7 @@ impl TlsFile {
             public_port: self.public_port.map(Into::into),
             tls: TlsConfig {
                 certificates: self.certificates.into_iter().map(Into::into).collect(),
+                stored: self.stored.map(Into::into),
                 folder: self.folder,
                 default: self.default.map(Into::into),
                 cached_certificates: self.cached_certificates.map_or(CACHED_CERTIFICATES, Into::into),

@@ -49,6 +49,7 @@ pub(super) fn bind(args: &DevArgs, layout: &Layout, trust: &Trust) -> anyhow::Re
     plane.move_limits.bake_ms = BAKE_MS;
     plane.move_limits.retention_ms = RETENTION_MS;
     plane.identity = trust.identity(Identity::ControlPlane)?;
+    plane.certificate_secrets = Some(trust.secret());
     plane.sole_writer = args.etcd.is_none();
     #[cfg(feature = "test-faults")]
     {
@@ -62,6 +63,7 @@ pub(super) fn bind(args: &DevArgs, layout: &Layout, trust: &Trust) -> anyhow::Re
             tls: TlsConfig {
                 certificates: vec![trust.server.clone()],
                 default: Some(trust.server.clone()),
+                stored: Some(trust.secret()),
                 ..TlsConfig::default()
             },
             redirect: false,

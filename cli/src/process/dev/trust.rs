@@ -2,10 +2,15 @@
 
 use super::layout::Layout;
 use crate::commands::ca::{Authority, Subject};
+use anyhow::Context;
 use cellway_api::identity::{ClientConfig, Identity, IdentityFiles, LiveIdentity, Servers};
+use cellway_api::sealing::SecretFiles;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::CellName;
 use cellway_router::tls::CertificatePair;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +22,7 @@ pub(super) struct Trust {
     authority: Authority,
     dir: PathBuf,
     pub(super) server: CertificatePair,
+    secret: PathBuf,
     /// Every hop has TLS, not the browsers' alone.
     pub(super) is_mutual: bool,
 }
@@ -28,13 +34,22 @@ impl Trust {
         let authority = Authority::open_or_create(&dir)?;
         let server = Subject::server(&[format!("*.{base}"), base.to_string()])?;
         let files = authority.issue_to(&server, DAYS, &dir)?;
+        let secret = dir.join("certificates.secret");
+        if !secret.exists() {
+            write_secret(&secret).with_context(|| format!("{} cannot be written", secret.display()))?;
+        }
         let server = CertificatePair { certificate: files.certificate, key: files.key };
-        Ok(Self { authority, dir, server, is_mutual })
+        Ok(Self { authority, dir, server, secret, is_mutual })
     }
 
     /// The CA's certificate, for those who want to trust it.
     pub(super) fn ca(&self) -> PathBuf {
         self.authority.certificate_file()
+    }
+
+    /// What keys of the store's certificates are sealed with.
+    pub(super) fn secret(&self) -> SecretFiles {
+        SecretFiles { secret: self.secret.clone(), previous: None }
     }
 
     /// Where the operator's certificate is.
@@ -67,4 +82,10 @@ impl Trust {
     pub(super) fn api(&self, layout: &Layout) -> String {
         format!("{}://{}", if self.is_mutual { "https" } else { "http" }, layout.api())
     }
+}
+
+fn write_secret(path: &Path) -> std::io::Result<()> {
+    let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
 }

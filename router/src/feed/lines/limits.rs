@@ -3,7 +3,7 @@
 use cellway_core::limit::{BadLimits, Mode, Rate, TenantLimits};
 use serde::{Deserialize, Serialize};
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,14 +22,14 @@ pub(super) struct LimitsLine {
     error_text: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateLine {
     per_second: u32,
     burst: u32,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ModeLine {
     Open,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use cellway_core::certificate::{CertificateName, SealedCertificate, SecretId};
 use cellway_core::limit::{Mode, Rate, TenantLimits};
 use proptest::prelude::*;
 
@@ -52,6 +53,9 @@ fn an_error_names_its_line() {
         "{\"tenant\":\"beta\",\"epoch\":1,\"limits\":{}}",
         "{\"tenant\":\"beta\",\"limits\":{\"concurency\":1}}",
         "{\"tenant\":\"beta\",\"limits\":{\"concurrency\":0}}",
+        "{\"certificate\":{\"name\":\"a.example\"}}",
+        "{\"certificate\":{\"name\":\"a.example\",\"chain\":[],\"sealed_with\":\"0123456789abcdef\",\"sealed_key\":\"AA==\"}}",
+        "{\"certificate\":{\"name\":\"a.example\",\"chain\":[\"AA==\"],\"sealed_with\":\"0123\",\"sealed_key\":\"AA==\"}}",
         good,
     ] {
         let error = parse(&format!("{good}\n\n{bad}\n")).unwrap_err();
@@ -106,7 +110,15 @@ fn change() -> impl Strategy<Value = Change> {
                     error_text: Some(text),
                 },
             });
-    prop_oneof![placed, gone, host, cell, limits]
+    let bytes = || proptest::collection::vec(any::<u8>(), 1..40).prop_map(Box::<[u8]>::from);
+    let chain = proptest::collection::vec(bytes(), 1..3).prop_map(Box::from);
+    let certificate = (label, any::<bool>(), chain, any::<[u8; 8]>(), bytes()).prop_map(
+        |(label, wildcard, chain, id, sealed_key)| Change::Certificate {
+            name: CertificateName::from_text(&format!("{}{label}.example", if wildcard { "*." } else { "" })).unwrap(),
+            sealed: SealedCertificate { chain, sealed_with: SecretId(id), sealed_key }.into(),
+        },
+    );
+    prop_oneof![placed, gone, host, cell, limits, certificate]
 }
 
 proptest! {
