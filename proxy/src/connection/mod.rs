@@ -166,6 +166,11 @@ async fn protocol_in_clear(tcp: &TcpStream) -> io::Result<Protocol> {
 /// Watches the bytes that come in.
 pub(crate) trait Tap {
     fn take(&mut self, bytes: &[u8]);
+
+    /// Whether the other tasks of the thread should have their turn before more is read.
+    fn wants_break(&mut self) -> bool {
+        false
+    }
 }
 
 /// A connection whose incoming bytes pass by a tap.
@@ -176,6 +181,10 @@ pub(crate) struct Tapped<I, T> {
 
 impl<I: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<I, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.tap.wants_break() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         self.tap.take(&buf.filled()[before..]);

@@ -17,6 +17,11 @@ pub(crate) const FRAMES_PER_SECOND: u32 = 200;
 /// WINDOW_UPDATE frames a token pays for: a client sends up to two for each DATA frame that it takes.
 const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
 
+/// DATA frames below this size are dear to `h2`, which keeps each of them as a frame until it is read …
+const SMALL_DATA_BYTES: usize = 256;
+/// … and gives a connection up that has about 2,000 of them unread: those who read have a turn before.
+const SMALL_DATA_MAX: u32 = 1_000;
+
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
@@ -43,6 +48,7 @@ pub(crate) struct FrameTap {
     tokens: u32,
     refilled: Instant,
     window_updates: u32,
+    small_data: u32,
     begun: bool,
     trailers: TrailerWatch,
     fault: Option<Fault>,
@@ -57,6 +63,7 @@ impl FrameTap {
             tokens: BURST_FRAMES,
             refilled: now,
             window_updates: 0,
+            small_data: 0,
             begun: false,
             trailers: TrailerWatch::default(),
             fault: None,
@@ -87,6 +94,15 @@ impl FrameTap {
         self.fault
     }
 
+    /// Whether it is time for a break, in which small frames are read.
+    pub(crate) fn take_break(&mut self) -> bool {
+        let is_due = self.small_data >= SMALL_DATA_MAX;
+        if is_due {
+            self.small_data = 0;
+        }
+        is_due
+    }
+
     fn end_frame(&mut self) {
         if self.skip_bytes == 0 && self.trailers.end() {
             self.fault = Some(Fault::Malformed);
@@ -103,7 +119,10 @@ impl FrameTap {
         }
         let useful = match kind {
             HEADERS => true,
-            DATA => self.skip_bytes > 0 || flags & END_STREAM != 0,
+            DATA => {
+                self.small_data += u32::from(self.skip_bytes < SMALL_DATA_BYTES);
+                self.skip_bytes > 0 || flags & END_STREAM != 0
+            }
             WINDOW_UPDATE => {
                 self.window_updates = (self.window_updates + 1) % WINDOW_UPDATES_PER_TOKEN;
                 self.window_updates != 0
@@ -184,6 +203,20 @@ mod tests {
         frames.extend(vec![frame(DATA, 0, 100); 20_000]);
         frames.extend(vec![frame(WINDOW_UPDATE, 0, 4); 20_000]);
         assert!(!feed_all(&frames, 4096));
+    }
+
+    #[test]
+    fn a_break_is_due_after_many_small_frames_and_after_no_large_ones() {
+        let start = Instant::now();
+        let mut tap = FrameTap::new(start);
+        let mut breaks = |payload: usize| {
+            tap.feed(&[0; PREFACE_BYTES][..PREFACE_BYTES * usize::from(!tap.begun)], || start);
+            tap.feed(&frame(SETTINGS, 0, 0), || start);
+            let fed = (0..3 * SMALL_DATA_MAX)
+                .filter(|_| tap.feed(&frame(DATA, 0, payload), || start).is_none() && tap.take_break());
+            fed.count()
+        };
+        assert_eq!((breaks(10), breaks(SMALL_DATA_BYTES)), (3, 0));
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
 use crate::body::BodyError;
+
+/// Frames of a body are gathered up to this size where more of them are there already.
+const GATHERED_BYTES: usize = 4 * 1024;
 
 /// Which side sent the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +31,23 @@ pub(crate) struct Received {
     left_bytes: Option<u64>,
     data_ended: bool,
     trailers_ended: bool,
+    /// What ended the data, where it came behind data that was passed on.
+    broken: Option<h2::Error>,
     /// Told when the body is asked for at last.
     wanted: Option<Arc<Notify>>,
 }
 
 impl Received {
     pub(crate) fn new(stream: RecvStream, sender: Sender, length: Option<u64>) -> Self {
-        Self { stream, sender, left_bytes: length, data_ended: false, trailers_ended: false, wanted: None }
+        Self {
+            stream,
+            sender,
+            left_bytes: length,
+            data_ended: false,
+            trailers_ended: false,
+            broken: None,
+            wanted: None,
+        }
     }
 
     /// Tells `wanted` when the body is first asked for.
@@ -49,16 +62,14 @@ impl Received {
         }
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    self.left_bytes = self.left_bytes.map(|left| left.saturating_sub(data.len() as u64));
-                    // Fails only on a stream that is over, whose window nobody needs.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
+                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(self.gather(data, cx))))),
                 Some(Err(error)) if self.is_over(&error) => self.data_ended = true,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => self.data_ended = true,
             }
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error.into())));
         }
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => {
@@ -68,6 +79,43 @@ impl Received {
             Err(error) if self.is_over(&error) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(error.into()))),
         }
+    }
+
+    /// Small frames that are there become one piece: each is dear to who keeps it and to who passes it on.
+    fn gather(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        self.received(&first);
+        if first.len() >= GATHERED_BYTES || self.stream.is_end_stream() {
+            return first;
+        }
+        let mut gathered = BytesMut::new();
+        while gathered.len() < GATHERED_BYTES {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.received(&data);
+                    if gathered.is_empty() {
+                        gathered.extend_from_slice(&first);
+                    }
+                    gathered.extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.data_ended = true;
+                    self.broken = (!self.is_over(&error)).then_some(error);
+                    break;
+                }
+                Poll::Ready(None) => {
+                    self.data_ended = true;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if gathered.is_empty() { first } else { gathered.freeze() }
+    }
+
+    fn received(&mut self, data: &Bytes) {
+        self.left_bytes = self.left_bytes.map(|left| left.saturating_sub(data.len() as u64));
+        // Fails only on a stream that is over, whose window nobody needs.
+        let _ = self.stream.flow_control().release_capacity(data.len());
     }
 
     fn is_over(&self, error: &h2::Error) -> bool {

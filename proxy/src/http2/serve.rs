@@ -53,6 +53,10 @@ impl Tap for FrameWatch {
             self.fault.set(Some(fault));
         }
     }
+
+    fn wants_break(&mut self) -> bool {
+        self.tap.take_break()
+    }
 }
 
 /// What a connection wants next.

@@ -224,6 +224,34 @@ async fn white_space_around_a_value_is_refused() {
 }
 
 #[tokio::test]
+async fn a_burst_of_small_messages_is_no_flood() {
+    const MESSAGES: usize = 8_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(tcp).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut incoming = request.into_body();
+                let length = body(&mut incoming).await.unwrap().len();
+                let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let mut outgoing = respond.send_response(answer, false).unwrap();
+                outgoing.send_data(length.to_string().into(), true).unwrap();
+            });
+        }
+    });
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let mut client = connect(&router).await;
+    let asked = request(Method::POST, "acme", "/count").header("content-type", "application/grpc");
+    let (response, mut sending) = client.send_request(asked.body(()).unwrap(), false).unwrap();
+    for number in 1..=MESSAGES {
+        sending.send_data(Bytes::from_static(b"little"), number == MESSAGES).unwrap();
+    }
+    assert_eq!(answer(response).await.body(), (MESSAGES * 6).to_string().as_bytes());
+}
+
+#[tokio::test]
 async fn an_answer_that_its_cell_resets_without_an_error_is_not_taken_for_whole() {
     for (trailers, whole) in [(false, false), (true, true)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
