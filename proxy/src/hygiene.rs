@@ -90,6 +90,9 @@ pub enum BadRequest {
     /// A name with a character that no field name has.
     #[error("the request has a field with an impossible name")]
     FieldName,
+    /// `PRI` begins connections, and is no method.
+    #[error("the method PRI is not served")]
+    Preface,
     /// HTTP/2 has no white space around a value.
     #[error("the request has a field with white space around its value")]
     FieldValue,
@@ -197,6 +200,9 @@ pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
     let whole = target.starts_with('/') || target == "*" || head.method == Method::CONNECT;
     if !whole || !target.is_ascii() || path.contains('\\') {
         return Err(BadRequest::Target);
+    }
+    if head.method.as_str() == "PRI" {
+        return Err(BadRequest::Preface);
     }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     if lengths.next().is_some() && lengths.next().is_some() {

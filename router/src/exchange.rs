@@ -43,10 +43,11 @@ impl Underway<'_> {
     fn check(&self, still_ms: u64, age: Duration, limits: TimeLimits) -> Result<(), Failure> {
         let starved = self.lent.as_ref().is_some_and(HeldHandle::is_starved);
         let over = age >= Duration::from_millis(limits.total_ms);
-        if starved && (over || still_ms >= limits.stall_ms) {
-            return Err(Failure::BodyTimeout);
+        match starved {
+            true if over || still_ms >= limits.stall_ms => Err(Failure::BodyTimeout),
+            false if over || still_ms >= limits.answer_ms => Err(Failure::CellTimeout),
+            _ => Ok(()),
         }
-        if over || still_ms >= limits.answer_ms { Err(Failure::CellTimeout) } else { Ok(()) }
     }
 }
 

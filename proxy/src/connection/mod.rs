@@ -165,7 +165,8 @@ async fn protocol_in_clear(tcp: &TcpStream) -> io::Result<Protocol> {
 
 /// Watches the bytes that come in.
 pub(crate) trait Tap {
-    fn take(&mut self, bytes: &[u8]);
+    /// Takes what was read; says whether it may be passed on.
+    fn take(&mut self, bytes: &[u8]) -> bool;
 
     /// Whether the other tasks of the thread should have their turn before more is read.
     fn wants_break(&mut self) -> bool {
@@ -187,8 +188,13 @@ impl<I: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<I, T> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.tap.take(&buf.filled()[before..]);
-        polled
+        if self.tap.take(&buf.filled()[before..]) {
+            return polled;
+        }
+        // Whoever owns the tap is polled again, finds why, and ends the connection.
+        buf.set_filled(before);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

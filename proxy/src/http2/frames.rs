@@ -1,5 +1,6 @@
 //! Counts the frames that a client sends beside its requests, so that a flood of them ends its connection; and sees what
-//! `h2` lets pass: a connection that does not begin with SETTINGS, trailers with pseudo fields.
+//! `h2` lets pass, or calls by another name: a connection that does not begin with SETTINGS, trailers with pseudo
+//! fields, frames of a size that their kind does not have (RFC 9113, section 4.2).
 //!
 //! `h2` bounds what such frames keep in memory; this bounds the work that they make. Every frame that carries neither a
 //! request nor a body costs one token; tokens come back with time, far faster than any honest client spends them.
@@ -26,8 +27,12 @@ const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const PRIORITY: u8 = 0x2;
+const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const WINDOW_UPDATE: u8 = 0x8;
+const SETTING_BYTES: usize = 6;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 
@@ -38,6 +43,8 @@ pub(crate) enum Fault {
     Flood,
     /// A frame that must not be.
     Malformed,
+    /// A frame that is longer or shorter than its kind.
+    Size,
 }
 
 /// The tap of one connection. It reads frame headers, and trailers; what is a frame, and what a fault, `h2` decides.
@@ -117,6 +124,10 @@ impl FrameTap {
             self.fault = Some(Fault::Malformed);
             return;
         }
+        if !has_its_size(kind, flags, self.skip_bytes) {
+            self.fault = Some(Fault::Size);
+            return;
+        }
         let useful = match kind {
             HEADERS => true,
             DATA => {
@@ -148,6 +159,18 @@ impl FrameTap {
             }
             None => false,
         }
+    }
+}
+
+/// Whether a frame is as long as frames of its kind are; `h2` looks after the longest that any may be.
+fn has_its_size(kind: u8, flags: u8, length: usize) -> bool {
+    match kind {
+        PRIORITY => length == 5,
+        RST_STREAM | WINDOW_UPDATE => length == 4,
+        SETTINGS if flags & ACK != 0 => length == 0,
+        SETTINGS => length.is_multiple_of(SETTING_BYTES),
+        PING => length == 8,
+        _ => true,
     }
 }
 
@@ -193,7 +216,22 @@ mod tests {
             let start = Instant::now();
             let mut tap = FrameTap::new(start);
             tap.feed(&[0; PREFACE_BYTES], || start);
-            assert_eq!(tap.feed(&frame(kind, 0, 8), || start), fault);
+            assert_eq!(tap.feed(&frame(kind, 0, if kind == SETTINGS { 6 } else { 8 }), || start), fault);
+        }
+    }
+
+    #[test]
+    fn a_frame_has_the_size_of_its_kind() {
+        for (kind, flags, good, bad) in
+            [(PRIORITY, 0, 5, 4), (RST_STREAM, 0, 4, 3), (SETTINGS, 0, 12, 5), (SETTINGS, ACK, 0, 6), (PING, 0, 8, 7)]
+        {
+            for (size, fault) in [(good, None), (bad, Some(Fault::Size))] {
+                let start = Instant::now();
+                let mut tap = FrameTap::new(start);
+                tap.feed(&[0; PREFACE_BYTES], || start);
+                tap.feed(&frame(SETTINGS, 0, 0), || start);
+                assert_eq!(tap.feed(&frame(kind, flags, size), || start), fault, "kind {kind}, {size} bytes");
+            }
         }
     }
 

@@ -48,10 +48,10 @@ struct FrameWatch {
 }
 
 impl Tap for FrameWatch {
-    fn take(&mut self, bytes: &[u8]) {
-        if let Some(fault) = self.tap.feed(bytes, Instant::now) {
-            self.fault.set(Some(fault));
-        }
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let fault = self.tap.feed(bytes, Instant::now);
+        self.fault.set(fault);
+        fault.is_none()
     }
 
     fn wants_break(&mut self) -> bool {
@@ -187,6 +187,7 @@ impl<H: Handler> Driver<H> {
         self.connection.abrupt_shutdown(match fault {
             Fault::Flood => Reason::ENHANCE_YOUR_CALM,
             Fault::Malformed => Reason::PROTOCOL_ERROR,
+            Fault::Size => Reason::FRAME_SIZE_ERROR,
         });
         let closed = poll_fn(|cx| self.connection.poll_closed(cx));
         let _ = timeout(Duration::from_millis(FAREWELL_MS), closed).await;
