@@ -39,11 +39,8 @@ pub(crate) enum Idleness {
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream) -> (Self, SocketHandle) {
-        let shared = Arc::new(Shared {
-            tcp,
-            half_closed: AtomicBool::new(false),
-            read_max_bytes: AtomicUsize::new(usize::MAX),
-        });
+        let shared =
+            Arc::new(Shared { tcp, half_closed: AtomicBool::new(false), read_max_bytes: AtomicUsize::new(usize::MAX) });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 }

@@ -44,11 +44,7 @@ pub(crate) struct Bounds<'a> {
 
 /// Sends all of `body` and ends the stream. What cannot be sent to its end resets the stream, so that the peer never
 /// takes a part for the whole.
-pub(crate) async fn send_body<B>(
-    body: B,
-    stream: &mut SendStream<Bytes>,
-    bounds: Bounds<'_>,
-) -> Result<(), Unsent>
+pub(crate) async fn send_body<B>(body: B, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {

@@ -193,7 +193,13 @@ impl<H: Handler> Driver<H> {
         let malformed = hygiene::check_http2(&head).err();
         let websocket = translate::request(&mut head);
         let slot: HoldSlot = self.holding.slot(incoming.flow_control().clone());
-        let peer = Peer { protocol: Protocol::Http2, malformed, hold: Some(slot), room: Some(self.room.clone()), ..self.served.peer() };
+        let peer = Peer {
+            protocol: Protocol::Http2,
+            malformed,
+            hold: Some(slot),
+            room: Some(self.room.clone()),
+            ..self.served.peer()
+        };
         let stream = Stream {
             respond,
             is_head: head.method == Method::HEAD,

@@ -90,7 +90,15 @@ impl PooledBody {
     }
 
     fn new(inner: Option<IncomingBody>, connection: Carrier, ended: Option<Ended>) -> Self {
-        Self { inner, connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None, until: None, room: None }
+        Self {
+            inner,
+            connection: Some(connection),
+            ended,
+            on_drop: OnDrop::Close,
+            silence: None,
+            until: None,
+            room: None,
+        }
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
