@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 
 use crate::held::{HeldBody, HeldHandle};
 use crate::http2::Room;
@@ -37,6 +39,60 @@ pub trait Pace {
     fn passed(&mut self, bytes: usize);
 }
 
+/// What was handed to a connection and is not written yet, of a body whose client sends many at a time: as long as
+/// there is some, no more of it is read. What the client sends meanwhile waits in its window.
+#[derive(Clone, Default)]
+struct Unsent(Arc<Mutex<Outgoing>>);
+
+#[derive(Default)]
+struct Outgoing {
+    frames: usize,
+    waiting: Option<Waker>,
+}
+
+struct Counted {
+    bytes: Bytes,
+    unsent: Unsent,
+}
+
+impl Unsent {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut outgoing = self.0.lock();
+        if outgoing.frames == 0 {
+            return Poll::Ready(());
+        }
+        outgoing.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn count(&self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        self.0.lock().frames += 1;
+        Bytes::from_owner(Counted { bytes, unsent: self.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut outgoing = self.unsent.0.lock();
+            outgoing.frames -= 1;
+            outgoing.waiting.take()
+        };
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+}
+
 enum Source {
     Empty,
     Kept(Option<Bytes>),
@@ -53,11 +109,21 @@ pub struct RequestBody {
     sent_bytes: Option<Rc<Cell<u64>>>,
     pace: Option<Box<dyn Pace>>,
     room: Option<Room>,
+    unsent: Unsent,
 }
 
 impl RequestBody {
     fn of(source: Source) -> Self {
-        Self { source, on_break: OnBreak::Close, broken: false, socket: None, sent_bytes: None, pace: None, room: None }
+        Self {
+            source,
+            on_break: OnBreak::Close,
+            broken: false,
+            socket: None,
+            sent_bytes: None,
+            pace: None,
+            room: None,
+            unsent: Unsent::default(),
+        }
     }
 
     /// No body.
@@ -121,7 +187,7 @@ impl RequestBody {
     }
 
     pub(crate) fn attach(&mut self, socket: SocketHandle) {
-        socket.read_at_most(self.room.as_ref().map(Room::read_bytes));
+        socket.read_at_most(self.room.as_ref().map(|_| Room::first_read_bytes()));
         self.socket = Some(socket);
     }
 
@@ -158,8 +224,13 @@ impl Body for RequestBody {
         if let Some(pace) = &mut self.pace {
             ready!(pace.poll_ready(cx));
         }
+        let shares = self.room.is_some();
+        if shares {
+            ready!(self.unsent.poll_ready(cx));
+        }
         match self.poll_source(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                let frame = if shares { frame.map_data(|data| self.unsent.count(data)) } else { frame };
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(counter) = &self.sent_bytes {
                     counter.set(counter.get() + length as u64);

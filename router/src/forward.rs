@@ -219,7 +219,7 @@ impl Forwarder {
     async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand<'_>) -> Result<Outcome, Failure> {
         let Some(cell) = &target.cell else { return Ok(Outcome::Refused) };
         if !target.held {
-            errand.upload.settle(&self.shared.replay).await?;
+            errand.upload.settle(&self.shared.replay, errand.room.as_ref()).await?;
         }
         for destination in self.in_order(cell, errand.protocol()) {
             let (answer, lent) = self.ask(destination, cell.route.kind, Some((tenant, &target.owner)), errand).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_core::cell::CellKind;
-use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, RequestBody};
+use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, ReplayShare, RequestBody, Room};
 use http::{HeaderValue, Request, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -37,6 +37,8 @@ pub(crate) struct ReplayBudget {
 pub(crate) struct Share {
     budget: Arc<ReplayBudget>,
     bytes: usize,
+    /// Of what the client's connection may keep.
+    _of_room: Option<ReplayShare>,
 }
 
 impl ReplayBudget {
@@ -44,13 +46,17 @@ impl ReplayBudget {
         Self { used_bytes: AtomicUsize::new(0), max_bytes, gauge }
     }
 
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+    fn take(self: &Arc<Self>, bytes: usize, room: Option<&Room>) -> Option<Share> {
+        let of_room = match room {
+            Some(room) => Some(room.keep_to_replay(bytes)?),
+            None => None,
+        };
         let taken = self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             used.checked_add(bytes).filter(|total| *total <= self.max_bytes)
         });
         taken.ok()?;
         self.gauge.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Some(Share { budget: Arc::clone(self), bytes })
+        Some(Share { budget: Arc::clone(self), bytes, _of_room: of_room })
     }
 }
 
@@ -89,10 +95,10 @@ impl Upload {
     }
 
     /// Reads a small body, if there is room to keep it.
-    pub(crate) async fn settle(&mut self, budget: &Arc<ReplayBudget>) -> Result<(), Failure> {
+    pub(crate) async fn settle(&mut self, budget: &Arc<ReplayBudget>, room: Option<&Room>) -> Result<(), Failure> {
         let Self::Small(body) = self else { return Ok(()) };
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
-        match (budget.take(length), std::mem::replace(self, Self::Given)) {
+        match (budget.take(length, room), std::mem::replace(self, Self::Given)) {
             (Some(share), Self::Small(body)) => {
                 let read = timeout(Duration::from_millis(READ_MS), body.collect()).await;
                 let read = read.map_err(|_| Failure::BodyTimeout)?.map_err(|_| Failure::BodyBroken)?;

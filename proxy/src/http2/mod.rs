@@ -14,7 +14,7 @@ mod tunnel;
 pub(crate) use hold::HoldSlot;
 pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
 pub(crate) use received::{Received, Sender};
-pub use room::{KEPT_MAX_BYTES, QUEUED_MAX_BYTES, Room};
+pub use room::{KEPT_MAX_BYTES, QUEUED_MAX_BYTES, REPLAY_MAX_BYTES, ReplayShare, Room};
 pub(crate) use send::{Bounds, send_body};
 pub(crate) use serve::serve;
 pub(crate) use tunnel::{Tunnel, TunnelPromise};

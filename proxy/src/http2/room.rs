@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 pub const KEPT_MAX_BYTES: usize = 128 * 1024;
 /// What may wait for the socket, of all streams together.
 pub const QUEUED_MAX_BYTES: usize = 128 * 1024;
-/// What is read of one answer at once: at most, and at least. One byte less than a buffer of the client's side of
-/// hyper: a read that fills one makes it double the next.
-pub(crate) const READ_MAX_BYTES: usize = 16 * 1024 - 1;
+/// What may be kept of requests' bodies, to be sent again, of all streams together.
+pub const REPLAY_MAX_BYTES: usize = 512 * 1024;
+/// What is read of one answer at once: at most, and at least.
+pub(crate) const READ_MAX_BYTES: usize = 16 * 1024;
 pub(crate) const READ_MIN_BYTES: usize = 4 * 1024;
 /// The part of what is left that one answer may read at once.
 const READ_PART: usize = 8;
@@ -31,6 +32,7 @@ pub struct Room(Arc<State>);
 struct State {
     kept: AtomicUsize,
     queued: AtomicUsize,
+    replay: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -39,6 +41,19 @@ impl Room {
     pub(crate) fn read_bytes(&self) -> usize {
         let left = KEPT_MAX_BYTES.saturating_sub(self.0.kept.load(Ordering::Relaxed));
         (left / READ_PART).clamp(READ_MIN_BYTES, READ_MAX_BYTES)
+    }
+
+    /// What is read of an answer before anything is known of it: its head, and little more.
+    pub(crate) const fn first_read_bytes() -> usize {
+        READ_MIN_BYTES
+    }
+
+    /// A share of what may be kept to be sent again; given back when dropped.
+    pub fn keep_to_replay(&self, bytes: usize) -> Option<ReplayShare> {
+        let taken = self.0.replay.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
+            kept.checked_add(bytes).filter(|total| *total <= REPLAY_MAX_BYTES)
+        });
+        taken.is_ok().then(|| ReplayShare { room: self.clone(), bytes })
     }
 
     /// Counts these bytes until the last of them is dropped.
@@ -75,6 +90,18 @@ impl Room {
         }
         self.0.queued.fetch_add(bytes.len(), Ordering::AcqRel);
         Bytes::from_owner(Queued { room: self.clone(), bytes })
+    }
+}
+
+/// A share of [`REPLAY_MAX_BYTES`].
+pub struct ReplayShare {
+    room: Room,
+    bytes: usize,
+}
+
+impl Drop for ReplayShare {
+    fn drop(&mut self) {
+        self.room.0.replay.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -139,6 +166,15 @@ mod tests {
         assert!(all <= KEPT_MAX_BYTES + 100 * READ_MIN_BYTES, "{all}");
         drop(kept);
         assert_eq!(room.read_bytes(), READ_MAX_BYTES, "what was dropped is not counted");
+    }
+
+    #[test]
+    fn bodies_to_be_sent_again_have_a_bound_of_their_own() {
+        let room = Room::default();
+        let shares: Vec<_> = (0..100).map_while(|_| room.keep_to_replay(64 * 1024)).collect();
+        assert_eq!(shares.len(), REPLAY_MAX_BYTES / (64 * 1024));
+        drop(shares);
+        assert!(room.keep_to_replay(REPLAY_MAX_BYTES).is_some());
     }
 
     #[test]

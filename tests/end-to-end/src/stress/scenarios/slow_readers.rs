@@ -35,12 +35,14 @@ pub enum Window {
     Open,
     /// It takes a part of each answer at full speed, then stops.
     Stops,
+    /// There are no answers: its cells never begin them.
+    Waits,
 }
 
-async fn hostile_cells() -> (Vec<Cell>, Needs) {
+async fn hostile_cells(manner: Manner) -> (Vec<Cell>, Needs) {
     let mut cells = Vec::new();
     for _ in 0..CELLS {
-        cells.push(Cell::start(Manner::Large(ANSWER_BYTES)).await);
+        cells.push(Cell::start(manner).await);
     }
     let hostile = cells.iter().map(|cell| cell.address).collect();
     (cells, Needs { hostile, ..Needs::default() })
@@ -48,7 +50,7 @@ async fn hostile_cells() -> (Vec<Cell>, Needs) {
 
 /// Over HTTP/1.1.
 pub async fn over_http1(scale: Scale) -> Row {
-    let (cells, needs) = hostile_cells().await;
+    let (cells, needs) = hostile_cells(Manner::Large(ANSWER_BYTES)).await;
     let ground = Ground::prepare(scale, needs).await;
     ground
         .under("slow readers, h1", async |ground| {
@@ -70,7 +72,8 @@ pub async fn over_http1(scale: Scale) -> Row {
 
 /// Over HTTP/2.
 pub async fn over_http2(scale: Scale, how: Window) -> Row {
-    let (cells, needs) = hostile_cells().await;
+    let manner = if matches!(how, Window::Waits) { Manner::HeadNever } else { Manner::Large(ANSWER_BYTES) };
+    let (cells, needs) = hostile_cells(manner).await;
     let ground = Ground::prepare(scale, needs).await;
     let name = format!("slow readers, h2, {how:?}").to_lowercase();
     ground
@@ -103,7 +106,7 @@ async fn begin(router: SocketAddr, number: usize, how: Window) -> TcpStream {
     let mut tcp = connect(router, number).await.expect("connected");
     let initial = match how {
         Window::Closed => 0,
-        Window::Kept => 65_535,
+        Window::Kept | Window::Waits => 65_535,
         Window::Open | Window::Stops => 0x7fff_ffff,
     };
     let mut bytes = [PREFACE, &settings(&[(1, 0), (4, initial)])].concat();
