@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -168,10 +168,8 @@ pub(crate) trait Tap {
     /// Takes what was read; says whether it may be passed on.
     fn take(&mut self, bytes: &[u8]) -> bool;
 
-    /// Whether the other tasks of the thread should have their turn before more is read.
-    fn wants_break(&mut self) -> bool {
-        false
-    }
+    /// Ready when more may be read.
+    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// A connection whose incoming bytes pass by a tap.
@@ -182,10 +180,7 @@ pub(crate) struct Tapped<I, T> {
 
 impl<I: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<I, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.tap.wants_break() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        ready!(self.tap.poll_break(cx));
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.tap.take(&buf.filled()[before..]) {

@@ -8,13 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Room;
 use crate::body::BodyError;
 
 /// What is asked of the window at once: one frame.
 const WINDOW_ASKED_BYTES: usize = 16 * 1024;
+
+/// What a peer has to take of the data at hand within the patience of its sender: less is a drip, not a slow peer.
+const TAKEN_MIN_BYTES: usize = 1024;
 
 /// Why a body was not sent to its end.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +39,7 @@ pub(crate) enum Unsent {
 /// What bounds the sending of a body.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Bounds<'a> {
-    /// How long the peer may take nothing; for ever without it.
+    /// How long the peer may take nothing, or nearly nothing; for ever without it.
     pub(crate) patience: Option<Duration>,
     /// What all streams of the connection may queue.
     pub(crate) room: Option<&'a Room>,
@@ -105,15 +108,22 @@ async fn send_data(
     if data.is_empty() && last {
         return Ok(stream.send_data(data, true)?);
     }
+    let mut deadline = bounds.patience.map(|patience| Instant::now() + patience);
+    let mut taken = 0;
     while !data.is_empty() {
         // Asked for only with data at hand, so that an idle stream pins none of the connection's window.
         stream.reserve_capacity(data.len().min(WINDOW_ASKED_BYTES));
         let opening = window(stream, bounds.room);
-        let opened = match bounds.patience {
-            Some(patience) => timeout(patience, opening).await.map_err(|_| Unsent::Stalled)??,
+        let opened = match deadline {
+            Some(deadline) => timeout_at(deadline, opening).await.map_err(|_| Unsent::Stalled)??,
             None => opening.await?,
         };
         let part = data.split_to(opened.min(data.len()));
+        taken += part.len();
+        if taken >= TAKEN_MIN_BYTES {
+            taken = 0;
+            deadline = bounds.patience.map(|patience| Instant::now() + patience);
+        }
         let part = bounds.room.map_or_else(|| part.clone(), |room| room.queue(part.clone()));
         stream.send_data(part, last && data.is_empty())?;
     }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ const RESET_UNSEEN_MAX: usize = 20;
 const RESET_FAULTY_MAX: usize = 100;
 /// Bytes that wait for the socket per stream.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// How long nothing is read of a connection after many small frames, so that bodies are read and passed on first.
+const BREAK_MS: u64 = 2;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
@@ -44,6 +46,7 @@ type Wire = Tapped<Io, FrameWatch>;
 
 struct FrameWatch {
     tap: FrameTap,
+    rest: Option<Pin<Box<Sleep>>>,
     fault: Rc<Cell<Option<Fault>>>,
 }
 
@@ -54,8 +57,15 @@ impl Tap for FrameWatch {
         fault.is_none()
     }
 
-    fn wants_break(&mut self) -> bool {
-        self.tap.take_break()
+    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.tap.take_break() {
+            self.rest = Some(Box::pin(sleep(Duration::from_millis(BREAK_MS))));
+        }
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(cx));
+            self.rest = None;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -84,7 +94,7 @@ struct Driver<H> {
 /// Serves the connection until it ends.
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let fault = Rc::new(Cell::new(None));
-    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), fault: Rc::clone(&fault) };
+    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), rest: None, fault: Rc::clone(&fault) };
     let wire = Tapped { io, tap };
     let idle_for = Duration::from_millis(served.options.idle_ms);
     let handshake = builder().handshake(wire);

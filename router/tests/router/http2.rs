@@ -224,6 +224,38 @@ async fn white_space_around_a_value_is_refused() {
 }
 
 #[tokio::test]
+async fn an_answer_that_its_client_takes_by_the_byte_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let whole = [b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n".as_slice(), &[b'x'; 4000]].concat();
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, &whole).await.unwrap();
+        sleep(PATIENCE).await;
+    });
+    let mut config = config();
+    config.time_limits.stall_ms = 400;
+    let router = TestRouter::knowing(config, &(origin("o", address) + &placed("acme", "o", 1))).await;
+    let tcp = TcpStream::connect(router.address).await.unwrap();
+    let (client, connection) =
+        h2::client::Builder::new().initial_window_size(2).handshake::<_, Bytes>(tcp).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let mut client = client.ready().await.unwrap();
+    let (response, _) = client.send_request(request(Method::GET, "acme", "/").body(()).unwrap(), true).unwrap();
+    let mut stream = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+    let dripping = async {
+        loop {
+            match stream.data().await.expect("no end") {
+                Ok(data) => stream.flow_control().release_capacity(data.len()).unwrap(),
+                Err(error) => break error,
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, dripping).await.unwrap().reason(), Some(Reason::CANCEL));
+}
+
+#[tokio::test]
 async fn a_burst_of_small_messages_is_no_flood() {
     const MESSAGES: usize = 8_000;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
