@@ -142,7 +142,7 @@ pub fn save(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
 }
 
 /// Where certificates are kept, beside the snapshot at `path`.
-pub(crate) fn of_certificates(path: &Path) -> PathBuf {
+pub fn of_certificates(path: &Path) -> PathBuf {
     with_suffix(path, "-certificates")
 }
 

@@ -146,6 +146,10 @@ fn parse_line(text: &str) -> Result<Change, String> {
     if let Some(certificate) = line.certificate.take() {
         return if line == Line::default() { certificate.change() } else { Err(NO_ENTRY.into()) };
     }
+    if let Some(limits) = line.limits.take() {
+        let tenant = line.tenant.take().filter(|_| line == Line::default()).ok_or(NO_ENTRY)?;
+        return Ok(Change::Limits { tenant: id(&tenant)?, limits: limits.limits().map_err(text_of)? });
+    }
     match line {
         Line {
             host: Some(host),
@@ -201,21 +205,6 @@ fn parse_line(text: &str) -> Result<Change, String> {
             condition: condition_of(condition.unwrap_or(Condition::Open)),
             kind: kind_of(kind),
         })),
-        Line {
-            host: None,
-            tenant: Some(tenant),
-            cell: None,
-            uid: None,
-            epoch: None,
-            held: None,
-            gone: None,
-            revision: None,
-            endpoints: None,
-            kind: None,
-            condition: None,
-            limits: Some(limits),
-            certificate: None,
-        } => Ok(Change::Limits { tenant: id(&tenant)?, limits: limits.limits().map_err(text_of)? }),
         _ => Err(NO_ENTRY.into()),
     }
 }

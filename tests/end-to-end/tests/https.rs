@@ -85,3 +85,31 @@ async fn with_tls_on_every_hop_a_tenant_moves_and_nobody_acts_as_another() {
     let gate = format!("http://127.0.0.1:{}/", dev.ports.at(10));
     assert!(cellway_end_to_end::writer::http().get(&gate).send().await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_is_handed_to_the_target_of_its_move_and_to_no_other_cell() {
+    let dev = Dev::spawn(&["--cells", "3", "--tenants", "1", "--mutual-tls"]);
+    dev.ready().await;
+    dev.stall(Some("copying"));
+    let operator = api(&dev, "operator");
+    let from = operator.tenants().await.unwrap().items.remove(0).cell;
+    let others: Vec<&str> = ["cell-a", "cell-b", "cell-c"].into_iter().filter(|name| *name != from).collect();
+    let wanted = CreateMove { tenant: "acme".into(), to: others[0].into(), cause: None };
+    let id = operator.create_move(&wanted).await.unwrap().id;
+    let homes = dev.state_dir().join(&from).join("agent/homes/acme");
+    let home = std::fs::read_dir(homes).unwrap().find_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.strip_suffix(".db").map(str::to_owned)
+    });
+    let source = dev.ports.at(30 + u16::from(from.as_bytes()[5] - b'a'));
+    let url = format!("https://127.0.0.1:{source}/v1/transfer/{id}/{}/pass", home.unwrap());
+    let ask = async |name: &str| {
+        let identity = LiveIdentity::load(identity_files(&dev, name), "anybody", |_| true).unwrap();
+        let client = cellway_api::http::client_builder(Some(identity.client_config(Servers::Cells))).build().unwrap();
+        client.post(&url).body("{}").send().await.ok().map(|answer| answer.status().as_u16())
+    };
+    eventually("the target is served", async || (ask(others[0]).await? == 200).then_some(())).await;
+    assert_eq!(ask(others[1]).await, Some(403));
+    assert!(dev.process.log().contains("offered to another one"), "{}", dev.process.log());
+    dev.stall(None);
+}
