@@ -49,6 +49,9 @@ pub const STALL_MS: u64 = 60_000;
 /// How long an ordinary exchange may take altogether.
 pub const TOTAL_MS: u64 = 3_600_000;
 
+/// How often within a time limit an exchange is looked at: a limit is overrun by one part of this many at most.
+const LOOKS: u64 = 20;
+
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Forwards the requests of one thread.
@@ -298,7 +301,7 @@ impl Forwarder {
         let limits = self.shared.limits;
         let silent = endpoint.clone();
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
-        let look_ms = limits.stall_ms.min(limits.answer_ms);
+        let look_ms = (limits.stall_ms.min(limits.answer_ms) / LOOKS).max(1);
         let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {
