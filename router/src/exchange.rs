@@ -51,6 +51,9 @@ impl Underway<'_> {
     }
 }
 
+/// How often within a time limit an exchange is looked at: a limit is overrun by one part of this many at most.
+const LOOKS: u64 = 20;
+
 impl Forwarder {
     /// Sends the request to one endpoint: `None` if that was not possible. To a plain origin a safe request is sent again
     /// where a kept connection was closed under it; a gate may have admitted it.
@@ -92,7 +95,7 @@ impl Forwarder {
         let silent = endpoint.clone();
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
         let began = Instant::now();
-        let look_ms = limits.stall_ms.min(limits.answer_ms).min(limits.total_ms);
+        let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).max(1);
         let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {

@@ -1,11 +1,11 @@
 //! Single requests, timed: what came, and when.
 
 use super::crowd::connect;
-use super::honest::read_answer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -28,38 +28,36 @@ pub async fn ask(router: SocketAddr, from: usize, request: &[u8]) -> Came {
     let begun = Instant::now();
     let exchange = async {
         let mut tcp = connect(router, from).await.ok()?;
-        // A router that answers before it has read everything may close meanwhile.
         let (mut reader, mut writer) = tcp.split();
-        let mut answer = Vec::new();
-        let sent = async { drop(writer.write_all(request).await) };
-        let read = async { drop(tokio::io::AsyncReadExt::read_buf(&mut reader, &mut answer).await) };
-        tokio::pin!(sent, read);
-        tokio::select! {
-            () = &mut read => {}
-            () = &mut sent => (&mut read).await,
-        }
-        let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
-        Some((status, is_whole(&mut tcp, answer).await))
+        // A router that answers before it has read everything may close meanwhile.
+        let (mut sent, mut read) = (pin!(writer.write_all(request)), pin!(read_all(&mut reader)));
+        Some(tokio::select! {
+            answer = &mut read => answer,
+            _ = &mut sent => read.await,
+        })
     };
-    let came = timeout(Duration::from_millis(PATIENCE_MS), exchange).await.ok().flatten();
-    let (status, whole) = came.map_or((None, false), |(status, whole)| (Some(status), whole));
-    Came { status, whole, took: begun.elapsed() }
+    let answer = timeout(Duration::from_millis(PATIENCE_MS), exchange).await.ok().flatten().unwrap_or_default();
+    let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
+    Came { status, whole: is_whole(&answer), took: begun.elapsed() }
 }
 
-async fn is_whole(tcp: &mut tokio::net::TcpStream, begun: Vec<u8>) -> bool {
-    let text = String::from_utf8_lossy(&begun).to_ascii_lowercase();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return read_answer(tcp).await.is_ok() };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let mut left =
-        length.and_then(|length| length.trim().parse::<usize>().ok()).unwrap_or(0).saturating_sub(body.len());
-    let mut scrap = vec![0; 16 * 1024];
-    while left > 0 {
-        match tokio::io::AsyncReadExt::read(tcp, &mut scrap).await {
-            Ok(count @ 1..) => left = left.saturating_sub(count),
-            _ => return false,
+/// What comes until the answer is whole or its connection ends.
+async fn read_all(reader: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut came = Vec::new();
+    loop {
+        let more = reader.read_buf(&mut came).await;
+        let text = String::from_utf8_lossy(&came).into_owned();
+        if is_whole(&text) || !matches!(more, Ok(1..)) {
+            return text;
         }
     }
-    true
+}
+
+fn is_whole(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    length.and_then(|length| length.trim().parse().ok()).is_some_and(|length: usize| body.len() >= length)
 }
 
 /// Sends a request so many times a second for so long, whatever becomes of them, and waits for all answers.

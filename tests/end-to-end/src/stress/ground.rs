@@ -62,7 +62,7 @@ impl Scale {
         Self {
             quiet: Duration::from_millis(500),
             attack: Duration::from_secs(3),
-            long: Duration::from_secs(20),
+            long: Duration::from_secs(8),
             percent: 10,
             per_second: 50,
             good_percent: 99.0,

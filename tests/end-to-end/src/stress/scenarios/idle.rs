@@ -32,8 +32,8 @@ const AT_A_TIME: usize = 128;
 /// How long they lie idle.
 const IDLE_MS: u64 = 3_000;
 /// What an idle connection may cost in clear, over HTTP/2, and over TLS.
-const CLEAR_MAX_KIB: f64 = 24.0;
-const HTTP2_MAX_KIB: f64 = 32.0;
+const CLEAR_MAX_KIB: f64 = 48.0;
+const HTTP2_MAX_KIB: f64 = 48.0;
 const TLS_MAX_KIB: f64 = 64.0;
 
 const PATIENT: &str = "connections: {head_ms: 600000, opening_ms: 60000, idle_ms: 600000}\n";

@@ -17,10 +17,6 @@ use floods::Flood;
 use idle::Kind;
 use slow_readers::Window;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
-
-/// Between two looks at something that is waited for.
-const LOOK_MS: u64 = 50;
 
 /// A scenario.
 pub struct Scenario {
@@ -73,16 +69,4 @@ pub fn all() -> Vec<Scenario> {
         scenario("everything", everything::everything),
     ]);
     all
-}
-
-/// Waits until this is so; says whether it came about in time.
-pub(crate) async fn until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    while !is_so() {
-        if begun.elapsed() >= limit {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
-    }
-    true
 }

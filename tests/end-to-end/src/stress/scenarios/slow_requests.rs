@@ -17,8 +17,8 @@ const DRIPPING_MS: u64 = 2_500;
 /// Beyond a deadline, what a crowd of this size may take.
 const SLACK_MS: u64 = 3_000;
 /// What a client may cost that sends its head, or its body, slowly.
-const HEAD_MAX_KIB: f64 = 24.0;
-const BODY_MAX_KIB: f64 = 64.0;
+const HEAD_MAX_KIB: f64 = 48.0;
+const BODY_MAX_KIB: f64 = 96.0;
 
 /// Heads.
 pub async fn heads(scale: Scale) -> Row {
