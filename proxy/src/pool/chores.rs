@@ -22,7 +22,7 @@ pub(super) enum Chore {
     /// Wait until the connection can be used again.
     Settle(Connection),
     /// Read an answer that nobody takes any more to its end, or for this long.
-    Drain(PooledBody, Duration),
+    Drain(Box<PooledBody>, Duration),
 }
 
 pub(super) async fn run_chore(chore: Chore) {

@@ -255,6 +255,6 @@ impl Drop for PooledBody {
             connection.socket.read_at_most(None);
         }
         let rest = Self::new(inner, connection, ended);
-        let _ = chores.send(Chore::Drain(rest, Duration::from_millis(limit_ms)));
+        let _ = chores.send(Chore::Drain(Box::new(rest), Duration::from_millis(limit_ms)));
     }
 }

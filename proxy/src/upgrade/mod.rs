@@ -186,8 +186,8 @@ where
 {
     let (client_read, client_write) = tokio::io::split(client);
     let (peer_read, peer_write) = tokio::io::split(peer);
-    let up = Copy::new(client_read, peer_write, &bytes.up).to_the_end();
-    let down = Copy::new(peer_read, client_write, &bytes.down).until(goodbye);
+    let up = Copy::new(client_read, peer_write, &bytes.up).copy_all();
+    let down = Copy::new(peer_read, client_write, &bytes.down).copy_until(goodbye);
     tokio::pin!(up, down);
     let linger = Duration::from_millis(LINGER_MS);
     // Errors and ends are alike here: the other side gets the time to say goodbye.
@@ -210,7 +210,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<'a, R, W> {
         Self { from, to, count, buffer: vec![0; COPY_BUFFER_BYTES] }
     }
 
-    async fn to_the_end(mut self) -> io::Result<()> {
+    async fn copy_all(mut self) -> io::Result<()> {
         loop {
             let length = self.from.read(&mut self.buffer).await?;
             if length == 0 {
@@ -222,7 +222,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<'a, R, W> {
 
     /// Copies until `goodbye`, then says it at the next boundary between two frames. What comes after that is thrown
     /// away: its end shows that the other side has heard of the goodbye as well.
-    async fn until(mut self, goodbye: &CancellationToken) -> io::Result<()> {
+    async fn copy_until(mut self, goodbye: &CancellationToken) -> io::Result<()> {
         let mut frames = Frames::default();
         loop {
             let length = tokio::select! {
