@@ -5,6 +5,8 @@
 //! `h2` bounds what such frames keep in memory; this bounds the work that they make. Every frame that carries neither a
 //! request nor a body costs one token; tokens come back with time, far faster than any honest client spends them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,8 +22,35 @@ const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
 
 /// DATA frames below this size are dear to `h2`, which keeps each of them as a frame until it is read …
 const SMALL_DATA_BYTES: usize = 256;
-/// … and gives a connection up that has about 2,000 of them unread: those who read have a turn before.
-const SMALL_DATA_MAX: u32 = 1_000;
+/// … and gives a connection up that has about 2,000 of them unread: nothing more comes in before they are read.
+pub(crate) const SMALL_DATA_MAX: u32 = 1_000;
+
+/// The small DATA frames of a connection that nobody has read yet. Clones share the count.
+#[derive(Clone, Default)]
+pub(crate) struct Unread(Arc<AtomicU32>);
+
+impl Unread {
+    /// A DATA frame came.
+    fn came(&self, length: usize) {
+        self.0.fetch_add(u32::from(length < SMALL_DATA_BYTES), Ordering::Relaxed);
+    }
+
+    /// A DATA frame was read.
+    pub(crate) fn read(&self, length: usize) {
+        let one = u32::from(length < SMALL_DATA_BYTES);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(one));
+    }
+
+    /// Whether it is time to wait for those who read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= SMALL_DATA_MAX
+    }
+
+    /// Counts anew: streams that were dropped unread are never read.
+    pub(crate) fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
 
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
@@ -55,7 +84,7 @@ pub(crate) struct FrameTap {
     tokens: u32,
     refilled: Instant,
     window_updates: u32,
-    small_data: u32,
+    unread: Unread,
     begun: bool,
     trailers: TrailerWatch,
     fault: Option<Fault>,
@@ -70,7 +99,7 @@ impl FrameTap {
             tokens: BURST_FRAMES,
             refilled: now,
             window_updates: 0,
-            small_data: 0,
+            unread: Unread::default(),
             begun: false,
             trailers: TrailerWatch::default(),
             fault: None,
@@ -101,13 +130,9 @@ impl FrameTap {
         self.fault
     }
 
-    /// Whether it is time for a break, in which small frames are read.
-    pub(crate) fn take_break(&mut self) -> bool {
-        let is_due = self.small_data >= SMALL_DATA_MAX;
-        if is_due {
-            self.small_data = 0;
-        }
-        is_due
+    /// Told of the small frames that are read.
+    pub(crate) fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     fn end_frame(&mut self) {
@@ -131,7 +156,7 @@ impl FrameTap {
         let useful = match kind {
             HEADERS => true,
             DATA => {
-                self.small_data += u32::from(self.skip_bytes < SMALL_DATA_BYTES);
+                self.unread.came(self.skip_bytes);
                 self.skip_bytes > 0 || flags & END_STREAM != 0
             }
             WINDOW_UPDATE => {
@@ -244,17 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn a_break_is_due_after_many_small_frames_and_after_no_large_ones() {
-        let start = Instant::now();
-        let mut tap = FrameTap::new(start);
-        let mut breaks = |payload: usize| {
-            tap.feed(&[0; PREFACE_BYTES][..PREFACE_BYTES * usize::from(!tap.begun)], || start);
+    fn small_frames_that_nobody_reads_are_counted_and_large_ones_are_not() {
+        for (payload, full) in [(10, true), (SMALL_DATA_BYTES, false)] {
+            let start = Instant::now();
+            let mut tap = FrameTap::new(start);
+            tap.feed(&[0; PREFACE_BYTES], || start);
             tap.feed(&frame(SETTINGS, 0, 0), || start);
-            let fed = (0..3 * SMALL_DATA_MAX)
-                .filter(|_| tap.feed(&frame(DATA, 0, payload), || start).is_none() && tap.take_break());
-            fed.count()
-        };
-        assert_eq!((breaks(10), breaks(SMALL_DATA_BYTES)), (3, 0));
+            for _ in 0..SMALL_DATA_MAX {
+                assert!(!tap.unread().is_full());
+                tap.feed(&frame(DATA, 0, payload), || start);
+            }
+            assert_eq!(tap.unread().is_full(), full);
+            tap.unread().read(payload);
+            assert!(!tap.unread().is_full());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
+use super::frames::Unread;
 use crate::body::BodyError;
 
 /// Frames of a body are gathered up to this size where more of them are there already.
@@ -33,6 +34,8 @@ pub(crate) struct Received {
     trailers_ended: bool,
     /// What ended the data, where it came behind data that was passed on.
     broken: Option<h2::Error>,
+    /// Told of the small frames that are read.
+    unread: Unread,
     /// Told when the body is asked for at last.
     wanted: Option<Arc<Notify>>,
 }
@@ -46,8 +49,15 @@ impl Received {
             data_ended: false,
             trailers_ended: false,
             broken: None,
+            unread: Unread::default(),
             wanted: None,
         }
+    }
+
+    /// Tells `unread` of the frames that are read.
+    pub(crate) fn counted_by(mut self, unread: Unread) -> Self {
+        self.unread = unread;
+        self
     }
 
     /// Tells `wanted` when the body is first asked for.
@@ -114,6 +124,7 @@ impl Received {
 
     fn received(&mut self, data: &Bytes) {
         self.left_bytes = self.left_bytes.map(|left| left.saturating_sub(data.len() as u64));
+        self.unread.read(data.len());
         // Fails only on a stream that is over, whose window nobody needs.
         let _ = self.stream.flow_control().release_capacity(data.len());
     }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::frames::{Fault, FrameTap};
+use super::frames::{Fault, FrameTap, Unread};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
 use super::room::Room;
@@ -37,8 +37,10 @@ const RESET_UNSEEN_MAX: usize = 20;
 const RESET_FAULTY_MAX: usize = 100;
 /// Bytes that wait for the socket per stream.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
-/// How long nothing is read of a connection after many small frames, so that bodies are read and passed on first.
+/// How often it is looked whether the many small frames of a connection have been read, before more of it is …
 const BREAK_MS: u64 = 2;
+/// … and how many times, before it is up to `h2` how many are too many.
+const BREAKS_MAX: u32 = 500;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
@@ -47,6 +49,7 @@ type Wire = Tapped<Io, FrameWatch>;
 struct FrameWatch {
     tap: FrameTap,
     rest: Option<Pin<Box<Sleep>>>,
+    breaks: u32,
     fault: Rc<Cell<Option<Fault>>>,
 }
 
@@ -58,13 +61,16 @@ impl Tap for FrameWatch {
     }
 
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.tap.take_break() {
-            self.rest = Some(Box::pin(sleep(Duration::from_millis(BREAK_MS))));
-        }
-        if let Some(rest) = &mut self.rest {
+        while self.tap.unread().is_full() {
+            let rest = self.rest.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(BREAK_MS))));
             ready!(rest.as_mut().poll(cx));
             self.rest = None;
+            self.breaks += 1;
+            if self.breaks == BREAKS_MAX {
+                self.tap.unread().forget();
+            }
         }
+        self.breaks = 0;
         Poll::Ready(())
     }
 }
@@ -85,6 +91,7 @@ struct Driver<H> {
     fault: Rc<Cell<Option<Fault>>>,
     holding: Holding,
     room: Room,
+    unread: Unread,
     open: Rc<Cell<usize>>,
     was_busy: bool,
     idle: Pin<Box<Sleep>>,
@@ -94,7 +101,8 @@ struct Driver<H> {
 /// Serves the connection until it ends.
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let fault = Rc::new(Cell::new(None));
-    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), rest: None, fault: Rc::clone(&fault) };
+    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), rest: None, breaks: 0, fault: Rc::clone(&fault) };
+    let unread = tap.tap.unread().clone();
     let wire = Tapped { io, tap };
     let idle_for = Duration::from_millis(served.options.idle_ms);
     let handshake = builder().handshake(wire);
@@ -110,6 +118,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         fault,
         holding: Holding::default(),
         room: Room::default(),
+        unread,
         open: Rc::default(),
         was_busy: false,
         idle: Box::pin(sleep(idle_for)),
@@ -224,6 +233,7 @@ impl<H: Handler> Driver<H> {
             _open: Open::new(&self.open),
         };
         let handler = Rc::clone(&self.served.handler);
+        let unread = self.unread.clone();
         spawn_local(async move {
             if let Some(key) = websocket {
                 let (promised, promise) = TunnelPromise::new();
@@ -232,7 +242,7 @@ impl<H: Handler> Driver<H> {
                 stream.answer_websocket(Box::pin(answer), &key, incoming, promised).await;
             } else {
                 let length = content_length(&head.headers);
-                let mut body = Received::new(incoming, Sender::Client, length);
+                let mut body = Received::new(incoming, Sender::Client, length).counted_by(unread);
                 if let Some(wanted) = &stream.continues {
                     body = body.tell(Arc::clone(wanted));
                 }

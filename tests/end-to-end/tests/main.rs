@@ -14,4 +14,3 @@ mod router_operation;
 mod soak;
 mod static_stability;
 mod streams;
-mod stress;
