@@ -78,7 +78,10 @@ pub enum BadRequest {
     /// A target that is neither `/path` nor `http(s)://host/path`.
     #[error("the request target has a form that is not served")]
     Target,
-    /// `Content-Length` beside `Transfer-Encoding`, or of a tunnel, which has no body.
+    /// A tunnel has no body.
+    #[error("a request for a tunnel states a length, and has no body")]
+    TunnelLength,
+    /// `Content-Length` beside `Transfer-Encoding`.
     #[error("the request states its length twice")]
     TwoLengths,
     /// Anything but `chunked`.
@@ -220,7 +223,7 @@ pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
         }
     }
     if head.method == Method::CONNECT && head.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(BadRequest::TwoLengths);
+        return Err(BadRequest::TunnelLength);
     }
     Ok(())
 }
