@@ -1,20 +1,24 @@
 //! A cell that records every byte it receives and answers as a case wants.
 
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::wire;
 
 /// How long bytes that were sent may take until the other side has looked at them.
 const SETTLED: Duration = Duration::from_millis(10);
+
+/// How long a cell may take to read what has arrived.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for that may never be over.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
@@ -72,11 +76,30 @@ struct Play {
     steps: Vec<Step>,
 }
 
+/// A connection's recording, and the connection as long as this cell reads from it.
+struct Tape {
+    recording: Recording,
+    reading: Option<Arc<TcpStream>>,
+}
+
+impl Tape {
+    /// Whether bytes, or the end, have arrived that are not in the recording.
+    fn is_behind(&self) -> bool {
+        let unread = |tcp: &Arc<TcpStream>| {
+            let arrived = socket2::SockRef::from(&**tcp).peek(&mut [MaybeUninit::uninit()]);
+            !arrived.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
+        };
+        self.reading.as_ref().is_some_and(unread)
+    }
+}
+
 #[derive(Default)]
 struct State {
     playing: AtomicUsize,
-    recordings: Mutex<Vec<Recording>>,
+    tapes: Mutex<Vec<Tape>>,
     plays: Mutex<Vec<Play>>,
+    /// Connections that [`Backend::catch_up`] opens to see that all earlier ones are accepted.
+    markers: Mutex<Vec<SocketAddr>>,
 }
 
 /// A cell's only endpoint.
@@ -105,8 +128,18 @@ impl Backend {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
-                let (tcp, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(name, tcp, Arc::clone(&serving)));
+                let (tcp, from) = listener.accept().await.unwrap();
+                let mut markers = serving.markers.lock();
+                if let Some(marker) = markers.iter().position(|marker| *marker == from) {
+                    markers.swap_remove(marker);
+                    continue;
+                }
+                drop(markers);
+                let number = serving.tapes.lock().len();
+                let tcp = Arc::new(tcp);
+                let recording = Recording { bytes: Vec::new(), seen: 0, ended: Ended::Not };
+                serving.tapes.lock().push(Tape { recording, reading: Some(Arc::clone(&tcp)) });
+                connections.spawn(serve(name, tcp, number, Arc::clone(&serving)));
             }
         });
         Self { address, name, state, task }
@@ -128,44 +161,49 @@ impl Backend {
 
     /// What came since the last [`Backend::take`], connection by connection.
     pub fn look(&self) -> Vec<Recording> {
-        let recordings = self.state.recordings.lock();
-        let fresh = recordings.iter().filter(|recording| recording.bytes.len() > recording.seen);
+        let tapes = self.state.tapes.lock();
+        let fresh = tapes.iter().map(|tape| &tape.recording).filter(|recording| recording.bytes.len() > recording.seen);
         fresh.map(|recording| Recording { bytes: recording.bytes[recording.seen..].to_vec(), ..*recording }).collect()
     }
 
     /// Takes what came since the last call, connection by connection.
     pub fn take(&self) -> Vec<Recording> {
-        let mut recordings = self.state.recordings.lock();
-        let fresh = |recording: &&mut Recording| recording.bytes.len() > recording.seen;
-        recordings
-            .iter_mut()
-            .filter(fresh)
-            .map(|recording| {
-                let bytes = recording.bytes[recording.seen..].to_vec();
-                recording.seen = recording.bytes.len();
-                Recording { bytes, ..*recording }
-            })
-            .collect()
+        let fresh = self.look();
+        for tape in self.state.tapes.lock().iter_mut() {
+            tape.recording.seen = tape.recording.bytes.len();
+        }
+        fresh
+    }
+
+    /// Waits until all that has arrived from its peers is recorded, however busy the machine is.
+    pub async fn catch_up(&self) {
+        let marker = TcpSocket::new_v4().unwrap();
+        marker.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let from = marker.local_addr().unwrap();
+        self.state.markers.lock().push(from);
+        let _marker = marker.connect(self.address).await.unwrap();
+        let deadline = Instant::now() + CATCH_UP_MAX;
+        let behind =
+            || self.state.markers.lock().contains(&from) || self.state.tapes.lock().iter().any(Tape::is_behind);
+        while behind() {
+            assert!(Instant::now() < deadline, "cell {} does not read what came", self.name);
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits until every answer that has begun is over, and what was sent has arrived.
     pub async fn settle(&self) {
-        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
-        while self.state.playing.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < deadline {
+        let deadline = Instant::now() + SETTLE_MAX;
+        while self.state.playing.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
         sleep(SETTLED).await;
-    }
-
-    /// Connections that were ever opened.
-    pub fn connections(&self) -> usize {
-        self.state.recordings.lock().len()
     }
 }
 
 /// The connection of a cell, and the place of its recording.
 struct Connection<'a> {
-    tcp: TcpStream,
+    tcp: Arc<TcpStream>,
     number: usize,
     pending: Vec<u8>,
     state: &'a State,
@@ -175,15 +213,44 @@ impl Connection<'_> {
     /// Whether more bytes came.
     async fn more(&mut self) -> bool {
         let mut buffer = vec![0; 64 * 1024];
-        let length = self.tcp.read(&mut buffer).await.unwrap_or(0);
-        self.pending.extend_from_slice(&buffer[..length]);
-        let mut recordings = self.state.recordings.lock();
-        let recording = &mut recordings[self.number];
-        recording.bytes.extend_from_slice(&buffer[..length]);
-        if length == 0 {
-            recording.ended = Ended::ByPeer;
+        loop {
+            if self.tcp.readable().await.is_err() {
+                return false;
+            }
+            // Read and recorded at once: in between, nobody could tell that something has come.
+            let mut tapes = self.state.tapes.lock();
+            let length = match self.tcp.try_read(&mut buffer) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => continue,
+                read => read.unwrap_or(0),
+            };
+            self.pending.extend_from_slice(&buffer[..length]);
+            let recording = &mut tapes[self.number].recording;
+            recording.bytes.extend_from_slice(&buffer[..length]);
+            if length == 0 {
+                recording.ended = Ended::ByPeer;
+            }
+            return length > 0;
         }
-        length > 0
+    }
+
+    /// Whether all of it went out.
+    async fn write(&self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            if self.tcp.writable().await.is_err() {
+                return false;
+            }
+            match self.tcp.try_write(bytes) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether this cell reads on: while it plays it does as the script says.
+    fn set_reading(&self, reading: bool) {
+        self.state.tapes.lock()[self.number].reading = reading.then(|| Arc::clone(&self.tcp));
     }
 
     /// The steps for the request that is first, if it is time for them.
@@ -197,20 +264,20 @@ impl Connection<'_> {
     async fn perform(&mut self, steps: Vec<Step>) -> bool {
         for step in steps {
             let sent = match step {
-                Step::Send(bytes) => self.tcp.write_all(&bytes).await.is_ok(),
+                Step::Send(bytes) => self.write(&bytes).await,
                 Step::Flood(bytes, times) => self.flood(&bytes, times).await,
                 Step::Pause(time) => {
                     sleep(time).await;
                     true
                 }
                 Step::ReadOn(time) => {
-                    let until = tokio::time::Instant::now() + time;
-                    while let Ok(true) = tokio::time::timeout_at(until, self.more()).await {}
+                    let until = Instant::now() + time;
+                    while let Ok(true) = timeout_at(until, self.more()).await {}
                     true
                 }
                 Step::Close => false,
                 Step::Reset => {
-                    let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+                    let _ = socket2::SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
                     false
                 }
             };
@@ -237,7 +304,7 @@ impl Connection<'_> {
 
     async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
         for _ in 0..times {
-            if self.tcp.write_all(bytes).await.is_err() {
+            if !self.write(bytes).await {
                 return false;
             }
         }
@@ -245,12 +312,7 @@ impl Connection<'_> {
     }
 }
 
-async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
-    let number = {
-        let mut recordings = state.recordings.lock();
-        recordings.push(Recording { bytes: Vec::new(), seen: 0, ended: Ended::Not });
-        recordings.len() - 1
-    };
+async fn serve(name: &str, tcp: Arc<TcpStream>, number: usize, state: Arc<State>) {
     // Otherwise what is sent second waits for the other side, and arrives at another time than the script says.
     tcp.set_nodelay(true).unwrap();
     let mut connection = Connection { tcp, number, pending: Vec::new(), state: &state };
@@ -265,20 +327,23 @@ async fn serve(name: &str, tcp: TcpStream, state: Arc<State>) {
         open = match (steps, whole) {
             (Some(steps), whole) => {
                 state.playing.fetch_add(1, Ordering::SeqCst);
+                connection.set_reading(false);
                 let open = connection.perform(steps).await;
+                connection.set_reading(true);
                 state.playing.fetch_sub(1, Ordering::SeqCst);
                 open && connection.skip_request(whole).await
             }
             (None, Some((request, used))) => {
                 connection.pending.drain(..used);
-                connection.tcp.write_all(&echo(name, &request)).await.is_ok()
+                connection.write(&echo(name, &request)).await
             }
             (None, None) => connection.more().await,
         };
     }
-    let mut recordings = state.recordings.lock();
-    if recordings[number].ended == Ended::Not {
-        recordings[number].ended = Ended::Here;
+    let tape = &mut state.tapes.lock()[number];
+    tape.reading = None;
+    if tape.recording.ended == Ended::Not {
+        tape.recording.ended = Ended::Here;
     }
 }
 

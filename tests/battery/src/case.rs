@@ -115,7 +115,7 @@ impl Family {
         let result = match result {
             Ok(()) => {
                 self.world.acme.settle().await;
-                self.world.check_bystanders().await
+                self.world.check_bystanders(false).await
             }
             failed => {
                 let _ = self.world.received().await;
@@ -148,7 +148,7 @@ impl Family {
         if unfinished > 0 && !matches!(expect, Expect::Cut(_)) {
             return Err(format!("the cell received {unfinished} bytes of an unfinished request"));
         }
-        self.world.check_bystanders().await
+        self.world.check_bystanders(matches!(expect, Expect::Cut(_))).await
     }
 
     /// Prints the counts; fails if a case has. Of another proxy it prints the deviations.
