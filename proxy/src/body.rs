@@ -187,7 +187,6 @@ impl RequestBody {
     }
 
     pub(crate) fn attach(&mut self, socket: SocketHandle) {
-        socket.read_at_most(self.room.as_ref().map(|_| Room::first_read_bytes()));
         self.socket = Some(socket);
     }
 

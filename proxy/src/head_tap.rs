@@ -5,6 +5,7 @@
 //! either answers 400 by itself or hands the request to the handler with its fault; nothing after that is ever read.
 //! The rest of the grammar (tokens, control characters) is hyper's.
 
+use crate::chunk_line::{BODY_MAX_BYTES, CHUNK_LINE_MAX_BYTES, ChunkLines, chunk_size};
 use crate::hygiene::BadRequest;
 use crate::serve::HEAD_MAX_BYTES;
 
@@ -20,14 +21,8 @@ pub(crate) const TARGET_MAX_BYTES: usize = 16 * 1024;
 const METHOD_MAX_BYTES: usize = 32;
 /// The longest version, with its CR and more.
 const VERSION_MAX_BYTES: usize = 16;
-/// The longest line with the size of a chunk.
-const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
-/// The bytes of all lines with chunk sizes of one request, beyond one for each byte of body.
-const CHUNK_LINES_MAX_BYTES: u64 = 16 * 1024;
 /// The longest trailers.
 const TRAILERS_MAX_BYTES: usize = 16 * 1024;
-/// The largest body that is believed: far above any, and far below where sums overflow.
-const BODY_MAX_BYTES: u64 = 1 << 60;
 /// What is kept of a field: the longest name of interest, its colon and a long length, with room for blanks.
 const FIELD_KEPT_BYTES: usize = 64;
 /// Room for the end of a head that is cut off.
@@ -88,8 +83,7 @@ pub(crate) struct HeadTap {
     content_length: Option<u64>,
     chunked: bool,
     upgrade: bool,
-    /// What may still come in lines with chunk sizes.
-    chunk_lines_left: u64,
+    chunk_lines: ChunkLines,
     heads: u64,
 }
 
@@ -104,7 +98,7 @@ impl HeadTap {
             content_length: None,
             chunked: false,
             upgrade: false,
-            chunk_lines_left: 0,
+            chunk_lines: ChunkLines::new(),
             heads: 0,
         }
     }
@@ -298,7 +292,7 @@ impl HeadTap {
         }
         self.heads += 1;
         self.part_bytes = 0;
-        self.chunk_lines_left = CHUNK_LINES_MAX_BYTES;
+        self.chunk_lines = ChunkLines::new();
         self.state = match length {
             _ if std::mem::take(&mut self.upgrade) => State::Tunnel,
             _ if chunked => State::ChunkSize,
@@ -308,13 +302,9 @@ impl HeadTap {
         Ok(())
     }
 
-    /// Chunks of few bytes with much said about each cost work and carry nothing.
     fn end_chunk_size(&mut self) -> Result<(), Stop> {
-        let size = chunk_size(&self.field).ok_or_else(|| spoil(0, SPOIL_CHUNK))?;
-        let left = self.chunk_lines_left.saturating_add(size).min(CHUNK_LINES_MAX_BYTES * 2);
-        // A size, its line end and that of its chunk: what the smallest chunk of an honest client needs.
-        let cost = (self.line_bytes as u64).saturating_sub(4);
-        self.chunk_lines_left = left.checked_sub(cost).ok_or_else(|| spoil(0, SPOIL_CHUNK))?;
+        let size = chunk_size(&self.field).filter(|size| self.chunk_lines.take(*size, self.line_bytes));
+        let size = size.ok_or_else(|| spoil(0, SPOIL_CHUNK))?;
         self.part_bytes = 0;
         self.state = if size == 0 { State::Trailer } else { State::Chunk(size + 2) };
         Ok(())
@@ -337,18 +327,6 @@ fn is_of_target(byte: u8, query: bool) -> bool {
 fn length(digits: &[u8]) -> Option<u64> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
-}
-
-/// The size that a line states, without its line end. More digits than are kept are too many.
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let after = line.get(digits..)?;
-    let blanks = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let ended = matches!(after.get(blanks), Some(b';' | b'\r'));
-    let extension = after.get(blanks..)?.strip_suffix(b"\r").unwrap_or(after);
-    let plain = extension.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
-    let size = u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
-    (ended && plain && size <= BODY_MAX_BYTES).then_some(size)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod tls;
 pub mod upgrade;
 
 mod addresses;
+mod chunk_line;
 mod connection;
 mod head_tap;
 pub mod http2;

@@ -1,7 +1,7 @@
 //! A pool of connections to cells or apps, one pool per thread.
 //!
 //! HTTP/2 connections are shared (`pool/http2.rs`). An HTTP/1.1 connection carries one request at a time and goes back to
-//! the pool only after the whole answer was read and hyper says that both sides stand at the start of a message.
+//! the pool only after the whole answer was read, when both sides stand at the start of a message (`pool/http1`).
 //! Everything is bounded: connections per endpoint, how long to wait for one, how long one may lie idle, how long
 //! connecting may take.
 
@@ -12,15 +12,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::RequestBody;
+use crate::http2::Room;
 use crate::io::Io;
 use crate::serve::Protocol;
 use crate::socket::{Idleness, SocketHandle};
@@ -30,6 +29,7 @@ mod chores;
 mod connection;
 mod destination;
 mod dial;
+mod http1;
 mod http2;
 mod limits;
 mod pooled_body;
@@ -41,6 +41,8 @@ pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
 use chores::{Chore, Chores, run_chore, sweep};
 use connection::{Connection, Slot};
 pub use destination::Destination;
+pub use http1::Broken;
+use http1::{Unanswered, Wire};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
 use http2::{SharedConnections, Ticket};
 pub use limits::{
@@ -52,10 +54,8 @@ pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
 pub use send_error::{NotSent, SendError};
 use share::{Share, Shares};
 
-/// The longest head of an answer.
-const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
-/// Bytes of an answer read ahead of who takes them.
-const READ_AHEAD_MAX_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
+/// What is read at once of an answer of which nothing is known.
+const FIRST_READ_BYTES: usize = 16 * 1024;
 
 /// The pool. Clones share it. It must be made and used inside a `LocalSet`.
 #[derive(Clone)]
@@ -152,7 +152,6 @@ impl Pool {
         deadline: Instant,
         mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
-        *request.version_mut() = Version::HTTP_11;
         loop {
             let mut connection = match self.obtain(endpoint, deadline).await {
                 Ok(connection) => connection,
@@ -160,21 +159,20 @@ impl Pool {
             };
             let (reused, room) = (connection.reused, request.body().room());
             request.body_mut().attach(connection.socket.clone());
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => {
+            let read_bytes = if room.is_some() { Room::first_read_bytes() } else { FIRST_READ_BYTES };
+            match connection.wire.send(request, read_bytes).await {
+                Ok(head) => {
                     connection.share = share.take();
-                    connection.spoke_http10 = response.version() == Version::HTTP_10;
-                    return Ok(PooledBody::of_response(response.map(Into::into), Carrier::Http1(connection), room));
+                    return Ok(PooledBody::of_answer(head, Carrier::Http1(connection), room));
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    Some(unsent) => {
-                        let cause = NotSent::Closed(error.into_error().into());
-                        return Err(SendError::NotSent { request: Box::new(unsent), cause });
-                    }
-                    None if reused => return Err(SendError::on_kept(error.into_error())),
-                    None => return Err(SendError::Failed(error.into_error().into())),
-                },
+                Err(Unanswered::NotSent(unsent, _)) if reused => request = *unsent,
+                Err(Unanswered::NotSent(request, error)) => {
+                    return Err(SendError::NotSent { request, cause: NotSent::Closed(error.into()) });
+                }
+                Err(Unanswered::Lost(error)) if reused => return Err(SendError::Lost(error.into())),
+                Err(Unanswered::Lost(error) | Unanswered::Failed(error)) => {
+                    return Err(SendError::Failed(error.into()));
+                }
             }
         }
     }
@@ -193,10 +191,10 @@ impl Pool {
                 Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
             };
             match http2::send(&ticket, &endpoint.destination, request).await {
-                Ok(response) => {
+                Ok((head, body)) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
-                    let carrier = Carrier::Http2 { _ticket: ticket, _share: share, limits, chores };
-                    return Ok(PooledBody::of_response(response, carrier, room));
+                    let carrier = Carrier::Http2 { body, _ticket: ticket, _share: share, limits, chores };
+                    return Ok(PooledBody::of_answer(head, carrier, room));
                 }
                 Err(Ok((unsent, _))) if reused => request = unsent,
                 Err(Ok((unsent, error))) => {
@@ -318,18 +316,8 @@ impl Pool {
             }
         };
         let (io, socket) = self.dial(endpoint).await?;
-        let mut builder = http1::Builder::new();
-        builder.max_header_size(RESPONSE_HEAD_MAX_BYTES).max_buf_size(READ_AHEAD_MAX_BYTES);
-        let handshake = builder.handshake(TokioIo::new(io)).await;
-        let (sender, connection) = handshake.map_err(|error| NotSent::Closed(error.into()))?;
-        let driver = spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to a cell ended with an error");
-            }
-        });
         let chores = self.inner.chores.clone();
-        let driver = driver.abort_handle();
-        Ok(Connection { sender, socket, driver, chores, reused: false, spoke_http10: false, share: None, _slot: slot })
+        Ok(Connection { wire: Wire::new(io), socket, chores, reused: false, share: None, _slot: slot })
     }
 
     /// A place on a shared connection, and whether the connection was there before.
@@ -431,7 +419,7 @@ impl Endpoint {
         loop {
             let (connection, since) = self.idle.borrow_mut().pop_back()?;
             let old = since.elapsed() >= Duration::from_millis(self.limits.idle_ms);
-            let usable = !old && connection.sender.is_ready() && connection.socket.idleness() == Idleness::Quiet;
+            let usable = !old && connection.socket.idleness() == Idleness::Quiet;
             if usable {
                 return Some(connection);
             }
@@ -443,16 +431,14 @@ impl Endpoint {
         if let Some(before) = Instant::now().checked_sub(limit) {
             self.shared.drop_idle(before);
         }
-        let young = |since: &Instant| since.elapsed() < limit;
-        let mut old = Vec::new();
-        {
-            let mut idle = self.idle.borrow_mut();
-            while idle.front().is_some_and(|(connection, since)| !young(since) || connection.sender.is_closed()) {
-                old.extend(idle.pop_front());
-            }
-        }
+        let usable = |(connection, since): &(Connection, Instant)| {
+            since.elapsed() < limit && connection.socket.idleness() == Idleness::Quiet
+        };
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut *self.idle.borrow_mut()).into_iter().partition(usable);
+        *self.idle.borrow_mut() = kept;
         // Closing calls back into the endpoint, so it must not be borrowed.
-        drop(old);
+        drop(dropped);
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 struct Shared {
     tcp: TcpStream,
     half_closed: AtomicBool,
-    read_max_bytes: AtomicUsize,
 }
 
 /// The connection as hyper sees it.
@@ -39,8 +38,7 @@ pub(crate) enum Idleness {
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream) -> (Self, SocketHandle) {
-        let shared =
-            Arc::new(Shared { tcp, half_closed: AtomicBool::new(false), read_max_bytes: AtomicUsize::new(usize::MAX) });
+        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 }
@@ -52,11 +50,6 @@ impl SocketHandle {
             // An error means that the peer is gone already, which reading will show.
             let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
         }
-    }
-
-    /// Bounds what one read takes; without a number, nothing does but the reader's own buffer.
-    pub(crate) fn read_at_most(&self, bytes: Option<usize>) {
-        self.0.read_max_bytes.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// After the write side was shut: throws away what the peer still sends, until it closes too. To close a socket
@@ -117,17 +110,12 @@ impl AsyncRead for Socket {
         let tcp = &self.0.tcp;
         loop {
             ready!(tcp.poll_read_ready(cx))?;
-            let room = buf.remaining().min(self.0.read_max_bytes.load(Ordering::Relaxed));
+            let room = buf.remaining();
             let mut read = Err(ErrorKind::WouldBlock.into());
             // A read that did not fill the buffer has emptied the socket: reporting it as blocked spares the system
             // call that would only find that out.
             let _ = tcp.try_io(Interest::READABLE, || {
-                read = if room < buf.remaining() {
-                    let read = tcp.try_read(buf.initialize_unfilled_to(room));
-                    read.inspect(|count| buf.advance(*count))
-                } else {
-                    tcp.try_read_buf(buf)
-                };
+                read = tcp.try_read_buf(buf);
                 match &read {
                     Ok(count) if *count > 0 && *count < room => Err(ErrorKind::WouldBlock.into()),
                     _ => Ok(()),

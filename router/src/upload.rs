@@ -125,7 +125,10 @@ impl Upload {
                 let (held, handle) = HeldBody::new(body);
                 *request.body_mut() = RequestBody::held(held);
                 match kind {
-                    CellKind::Agent => await_admission(request, &handle),
+                    // Released once the gate asks for it with `100 Continue`.
+                    CellKind::Agent => {
+                        request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+                    }
                     CellKind::Origin => handle.release(),
                 }
                 Some(handle)
@@ -145,14 +148,4 @@ impl Upload {
         }
         !matches!(self, Self::Given)
     }
-}
-
-fn await_admission(request: &mut Request<RequestBody>, handle: &HeldHandle) {
-    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-    let handle = handle.clone();
-    hyper::ext::on_informational(request, move |head| {
-        if head.status() == http::StatusCode::CONTINUE {
-            handle.release();
-        }
-    });
 }

@@ -11,7 +11,7 @@ use super::{Endpoint, Inner, PooledBody};
 
 /// How often idle connections are looked at.
 const SWEEP_MS: u64 = 5_000;
-/// How long a connection may take, after its answer was read, until it can be used again.
+/// How long a request may go on being sent after its answer has ended.
 const SETTLE_MS: u64 = 1_000;
 
 /// Where chores are left.
@@ -27,8 +27,9 @@ pub(super) enum Chore {
 
 pub(super) async fn run_chore(chore: Chore) {
     match chore {
-        Chore::Settle(mut connection) => {
-            if let Ok(Ok(())) = timeout(Duration::from_millis(SETTLE_MS), connection.sender.ready()).await {
+        Chore::Settle(connection) => {
+            let sent = timeout(Duration::from_millis(SETTLE_MS), connection.wire.sent()).await;
+            if sent.is_ok() && connection.wire.is_free() {
                 connection.settle();
             }
         }

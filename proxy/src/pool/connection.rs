@@ -2,25 +2,20 @@
 
 use std::rc::Rc;
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::http1::Wire;
 use super::share::Share;
 use super::{Chore, Chores, Endpoint, PoolLimits};
-use crate::body::RequestBody;
 use crate::socket::SocketHandle;
 
 /// A connection of a pool. Dropped without being given back, it is closed.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) wire: Wire,
     pub(super) socket: SocketHandle,
-    pub(super) driver: AbortHandle,
     pub(super) chores: Chores,
     /// It has carried a request before, so the peer may be closing it for having been idle.
     pub(super) reused: bool,
-    /// It has carried an answer in HTTP/1.0: hyper would go on in that version, which has no chunks.
-    pub(super) spoke_http10: bool,
     /// Of who uses it now, if its use is counted.
     pub(super) share: Option<Share>,
     pub(super) _slot: Slot,
@@ -37,12 +32,9 @@ impl Connection {
 
     /// The answer was read to its end.
     pub(super) fn give_back(self) {
-        if self.spoke_http10 {
-            return;
-        }
-        if self.sender.is_ready() {
+        if self.wire.is_free() {
             self.settle();
-        } else if !self.sender.is_closed() {
+        } else if self.wire.is_still_sending() {
             let chores = self.chores.clone();
             let _ = chores.send(Chore::Settle(self));
         }
@@ -50,7 +42,6 @@ impl Connection {
 
     pub(super) fn settle(mut self) {
         self.reused = true;
-        self.socket.read_at_most(None);
         self.share = None;
         let endpoint = Rc::clone(&self._slot.0);
         let excess = {
@@ -60,13 +51,6 @@ impl Connection {
         };
         drop(excess);
         endpoint.freed.notify_one();
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // After an upgrade the driver has ended and the connection belongs to the tunnel: this does nothing then.
-        self.driver.abort();
     }
 }
 

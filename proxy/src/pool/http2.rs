@@ -17,7 +17,6 @@ use super::{Destination, SendError};
 use crate::body::RequestBody;
 use crate::http2::{Bounds, Received, Sender, send_body};
 use crate::hygiene;
-use crate::incoming::IncomingBody;
 use crate::io::Io;
 
 /// Requests at a time on one connection.
@@ -145,7 +144,7 @@ pub(super) async fn send(
     ticket: &Ticket,
     destination: &Destination,
     request: Request<RequestBody>,
-) -> Result<Response<IncomingBody>, Result<(Request<RequestBody>, h2::Error), SendError>> {
+) -> Result<(http::response::Parts, Received), Result<(Request<RequestBody>, h2::Error), SendError>> {
     let mut sender = ticket.connection.sender.clone();
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         ticket.connection.closed.set(true);
@@ -178,7 +177,7 @@ pub(super) async fn send(
     let (mut head, incoming) = answer.await.map_err(|error| Err(SendError::Failed(error.into())))?.into_parts();
     head.version = Version::HTTP_2;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok(Response::from_parts(head, Received::new(incoming, Sender::Server, length).into()))
+    Ok((head, Received::new(incoming, Sender::Server, length)))
 }
 
 /// Waits for the head of an answer, telling of `100 Continue` before it.

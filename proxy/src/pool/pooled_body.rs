@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -15,8 +16,11 @@ use super::http2::Ticket;
 use super::share::Share;
 use super::{Chore, Chores, Connection, Ended, PoolLimits, switches};
 use crate::body::BodyError;
-use crate::http2::Room;
-use crate::incoming::IncomingBody;
+use crate::http2::{Received, Room};
+use crate::io::Io;
+
+/// What is read of an answer at once.
+const READ_BYTES: usize = 32 * 1024;
 
 /// What happens to an answer that is dropped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +59,28 @@ pub(super) enum Carrier {
     /// A connection of its own.
     Http1(Connection),
     /// A stream of a shared one. Its end is the stream's, which dropping the answer resets.
-    Http2 { _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
+    Http2 { body: Received, _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
+}
+
+impl Carrier {
+    fn poll_frame(&mut self, cx: &mut Context<'_>, read_bytes: usize) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Http1(connection) => connection.wire.poll_frame(cx, read_bytes).map_err(Into::into),
+            Self::Http2 { body, .. } => body.poll_frame(cx),
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.wire.is_at_end(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
+        }
+    }
 }
 
 /// The body of a pooled connection's answer.
 pub struct PooledBody {
-    inner: Option<IncomingBody>,
+    /// `None` once the answer has ended, or broken off.
     connection: Option<Carrier>,
     ended: Option<Ended>,
     on_drop: OnDrop,
@@ -72,33 +92,18 @@ pub struct PooledBody {
 }
 
 impl PooledBody {
-    pub(super) fn of_response(
-        response: Response<IncomingBody>,
-        carrier: Carrier,
-        room: Option<Room>,
-    ) -> Response<Self> {
-        let upgraded = switches(response.status());
-        response.map(|inner| {
-            let at_end = inner.is_end_stream();
-            let mut body = Self::new(Some(inner), carrier, None);
-            body.room = room;
-            if at_end && !upgraded {
-                body.finish();
-            }
-            body
-        })
+    pub(super) fn of_answer(head: Parts, carrier: Carrier, room: Option<Room>) -> Response<Self> {
+        let over = carrier.is_at_end() && !switches(head.status);
+        let mut body = Self::new(carrier, None);
+        body.room = room;
+        if over {
+            body.finish();
+        }
+        Response::from_parts(head, body)
     }
 
-    fn new(inner: Option<IncomingBody>, connection: Carrier, ended: Option<Ended>) -> Self {
-        Self {
-            inner,
-            connection: Some(connection),
-            ended,
-            on_drop: OnDrop::Close,
-            silence: None,
-            until: None,
-            room: None,
-        }
+    fn new(connection: Carrier, ended: Option<Ended>) -> Self {
+        Self { connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None, until: None, room: None }
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
@@ -124,9 +129,12 @@ impl PooledBody {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {}
     }
 
-    /// Whether the connection was switched to another protocol: the body only keeps its place in the pool.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connection.is_some()
+    /// After a `101`: the connection, and what came behind the answer. The body goes on keeping its place in the pool.
+    pub(crate) fn switch(&self) -> Option<(Io, Bytes)> {
+        match &self.connection {
+            Some(Carrier::Http1(connection)) => connection.wire.switch(),
+            Some(Carrier::Http2 { .. }) | None => None,
+        }
     }
 
     pub(super) fn on_end(&mut self, ended: Ended) {
@@ -145,7 +153,6 @@ impl PooledBody {
     }
 
     fn break_off(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.inner = None;
         self.connection = None;
         self.ended = None;
         self.until = None;
@@ -190,12 +197,10 @@ impl Body for PooledBody {
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return self.break_off(Box::new(TooLong));
         }
-        if let (Some(room), Some(Carrier::Http1(connection))) = (&self.room, &self.connection) {
-            connection.socket.read_at_most(Some(room.read_bytes()));
-        }
-        let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *inner).poll_frame(cx);
-        let at_end = inner.is_end_stream();
+        let read_bytes = self.room.as_ref().map_or(READ_BYTES, Room::read_bytes);
+        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(None) };
+        let polled = connection.poll_frame(cx, read_bytes);
+        let at_end = connection.is_at_end();
         match polled {
             Poll::Pending => self.poll_silence(cx),
             Poll::Ready(Some(Ok(frame))) => {
@@ -224,11 +229,15 @@ impl Body for PooledBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.connection.as_ref().is_none_or(Carrier::is_at_end)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.connection {
+            Some(Carrier::Http1(connection)) => connection.wire.size_hint(),
+            Some(Carrier::Http2 { body, .. }) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
@@ -250,11 +259,7 @@ impl Drop for PooledBody {
             (OnDrop::HangUpAndDrain, Carrier::Http2 { .. }) => limits.hung_up_ms,
             _ => limits.abandoned_ms,
         };
-        let (inner, ended) = (self.inner.take(), self.ended.take());
-        if let Carrier::Http1(connection) = &connection {
-            connection.socket.read_at_most(None);
-        }
-        let rest = Self::new(inner, connection, ended);
+        let rest = Self::new(connection, self.ended.take());
         let _ = chores.send(Chore::Drain(Box::new(rest), Duration::from_millis(limit_ms)));
     }
 }

@@ -1,9 +1,10 @@
 //! Why a request got no answer.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use http::Request;
 
+use super::Broken;
 use crate::body::{BodyError, RequestBody};
 
 /// Why there is no answer.
@@ -28,20 +29,10 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// What failed on a connection that had carried a request before.
-    pub(super) fn on_kept(error: hyper::Error) -> Self {
-        let io = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-        let closed = |error: &io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-        match error.is_incomplete_message() || io.is_some_and(closed) {
-            true => Self::Lost(error.into()),
-            false => Self::Failed(error.into()),
-        }
-    }
-
     /// Whether the request's own body broke off: nothing is said of the endpoint.
     pub fn is_of_request_body(&self) -> bool {
         let Self::Failed(error) = self else { return false };
-        error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
+        matches!(error.downcast_ref(), Some(Broken::Body(_)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -21,10 +21,12 @@ use crate::pool::PooledBody;
 
 mod frames;
 mod handshake;
+mod switched;
 
 use frames::Frames;
 pub use handshake::accept_of;
 pub(crate) use handshake::new_key;
+use switched::Switched;
 
 /// How long the other direction may go on after one has ended: time for the answer to a Close frame.
 pub const LINGER_MS: u64 = 2_000;
@@ -139,10 +141,9 @@ pub fn tunnel_to_the_end(
 }
 
 /// The answer for the client, the peer's half, and its connection's place in the pool.
-fn switched(mut response: Response<PooledBody>) -> (Response<ResponseBody>, OnUpgrade, PooledBody) {
-    let peer = hyper::upgrade::on(&mut response);
+fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<Switched>, PooledBody) {
     let (mut head, place) = response.into_parts();
-    debug_assert!(place.is_connected());
+    let peer = place.switch().map(|(io, early)| Switched { early, io });
     hygiene::strip_response(&mut head.headers);
     hygiene::write_websocket(&mut head.headers);
     (Response::from_parts(head, ResponseBody::Empty), peer, place)
@@ -150,9 +151,9 @@ fn switched(mut response: Response<PooledBody>) -> (Response<ResponseBody>, OnUp
 
 /// Copies both ways until either side ends, or as `end` says; the client is closed then. Gives back the peer's side,
 /// unless it was never reached.
-async fn join(client: ClientHalf, peer: OnUpgrade, bytes: &TunnelBytes, end: &TunnelEnd) -> Option<TokioIo<Upgraded>> {
+async fn join(client: ClientHalf, peer: Option<Switched>, bytes: &TunnelBytes, end: &TunnelEnd) -> Option<Switched> {
     let not_completed = |error: NotOpened| tracing::debug!(%error, "a WebSocket did not come about");
-    let mut peer = TokioIo::new(peer.await.map_err(NotOpened::Http1).map_err(not_completed).ok()?);
+    let mut peer = peer?;
     let joined = async {
         relay(client.open().await?, &mut peer, bytes, &end.goodbye).await;
         Ok::<_, NotOpened>(())

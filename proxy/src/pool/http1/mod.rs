@@ -1,0 +1,363 @@
+//! HTTP/1.1 towards a peer: one exchange at a time, in the task of whoever asks.
+//!
+//! A connection that waits keeps its state and no buffer, so that what a client can pin by stalling many answers stays
+//! small (decision 28). Heads are read by `httparse`; lengths and chunks are read here, strictly.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts as RequestHead;
+use http::response::Parts as AnswerHead;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use tokio::task::{AbortHandle, spawn_local};
+
+mod answer;
+mod chunks;
+mod input;
+mod upload;
+
+use answer::{Head, Length, Malformed};
+use upload::{Stuck, Upload};
+
+use crate::body::{BodyError, RequestBody};
+use crate::held::HeldHandle;
+use crate::io::Io;
+
+/// The longest head of an answer.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
+/// Fields of an answer's head, or of its trailers.
+const FIELDS_MAX: usize = 100;
+/// Interim answers before the one that counts.
+const INTERIM_MAX: usize = 100;
+
+/// Why an exchange failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The peer closed the connection instead of answering.
+    #[error("the connection was closed before the answer")]
+    Closed,
+    /// The peer closed the connection, or the request broke off, within the answer.
+    #[error("the connection was closed within the answer")]
+    Cut,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Io(#[from] io::Error),
+    /// The answer cannot be understood.
+    #[error("the answer cannot be read: {0}")]
+    Malformed(#[from] Malformed),
+    /// The head of the answer is too long, or there are too many interim answers before it.
+    #[error("the head of the answer is longer than {HEAD_MAX_BYTES} bytes, or one of more than {INTERIM_MAX}")]
+    HeadTooLong,
+    /// The request's own body broke off.
+    #[error("the request's body broke off")]
+    Body(#[source] BodyError),
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// No byte of it was written.
+    NotSent(Box<Request<RequestBody>>, Broken),
+    /// The connection ended before a byte of an answer came.
+    Lost(Broken),
+    Failed(Broken),
+}
+
+/// A part of an answer's body.
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+    /// The next bytes are not there yet.
+    Missing,
+}
+
+/// A connection.
+pub(super) struct Wire {
+    state: Rc<RefCell<State>>,
+    /// What goes on sending a request whose answer has begun.
+    uploading: Option<AbortHandle>,
+}
+
+struct State {
+    /// `None` once the request has broken off, or the connection was switched to another protocol.
+    io: Option<Io>,
+    input: BytesMut,
+    /// The request, until all of it was sent.
+    upload: Option<Upload>,
+    /// What is left of the answer.
+    length: Length,
+    keeps_alive: bool,
+    /// Who waits for the answer, or for the end of the upload.
+    waiting: Option<Waker>,
+}
+
+impl Wire {
+    pub(super) fn new(io: Io) -> Self {
+        let (input, length) = (BytesMut::new(), Length::Over);
+        let state = State { io: Some(io), input, upload: None, length, keeps_alive: true, waiting: None };
+        Self { state: Rc::new(RefCell::new(state)), uploading: None }
+    }
+
+    /// Sends a request and waits for the head of its answer; reads at most `read_bytes` at once for it.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        read_bytes: usize,
+    ) -> Result<AnswerHead, Unanswered> {
+        let (head, body) = request.into_parts();
+        let asks = head.headers.contains_key(header::EXPECT).then(|| body.held_handle()).flatten();
+        let mut waited =
+            AwaitedHead { to_head: head.method == Method::HEAD, asks, scanned: 0, interim: 0, came: false };
+        self.state.borrow_mut().upload = Some(Upload::new(&head, body));
+        let mut not_written = None;
+        let answered = poll_fn(|cx| {
+            let state = &mut *self.state.borrow_mut();
+            match if not_written.is_none() { state.poll_upload(cx) } else { Poll::Pending } {
+                Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broken::Body(error))),
+                Poll::Ready(Err(Stuck::Io(error))) => not_written = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            // A peer may answer and close before it has read everything, so an answer is looked for all the same.
+            state.poll_head(cx, &mut waited, read_bytes)
+        });
+        match answered.await {
+            Ok(parts) => {
+                self.upload_on();
+                Ok(parts)
+            }
+            Err(error) => Err(self.unanswered(head, waited.came, not_written, error)),
+        }
+    }
+
+    fn unanswered(&self, head: RequestHead, came: bool, not_written: Option<io::Error>, error: Broken) -> Unanswered {
+        let error = not_written.map_or(error, Broken::Io);
+        let untouched = self.state.borrow_mut().upload.take().and_then(Upload::into_untouched);
+        match untouched {
+            Some(body) if !came => Unanswered::NotSent(Box::new(Request::from_parts(head, body)), error),
+            _ if !came && is_closed(&error) => Unanswered::Lost(error),
+            _ => Unanswered::Failed(error),
+        }
+    }
+
+    /// Leaves the rest of the request to a task of its own: whoever takes the answer may take it slowly.
+    fn upload_on(&mut self) {
+        if self.state.borrow().upload.is_none() {
+            return;
+        }
+        let state = Rc::downgrade(&self.state);
+        let uploading = spawn_local(poll_fn(move |cx| {
+            let Some(state) = state.upgrade() else { return Poll::Ready(()) };
+            state.borrow_mut().poll_upload_on(cx)
+        }));
+        self.uploading = Some(uploading.abort_handle());
+    }
+
+    /// The next part of the answer's body; reads at most `read_bytes` at once for it.
+    pub(super) fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+        read_bytes: usize,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.state.borrow_mut().poll_frame(cx, read_bytes).map(Result::transpose)
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.state.borrow().length, Length::Over)
+    }
+
+    /// What is left of the answer.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self.state.borrow().length {
+            Length::Over => SizeHint::with_exact(0),
+            Length::Known(length) => SizeHint::with_exact(length),
+            Length::Chunked(_) | Length::ToTheEnd => SizeHint::default(),
+        }
+    }
+
+    /// Whether another request may be sent: both sides stand at the start of a message.
+    pub(super) fn is_free(&self) -> bool {
+        let state = self.state.borrow();
+        let over = matches!(state.length, Length::Over) && state.upload.is_none();
+        over && state.keeps_alive && state.input.is_empty() && state.io.is_some()
+    }
+
+    /// Whether it will be free once the request was sent to its end.
+    pub(super) fn is_still_sending(&self) -> bool {
+        let state = self.state.borrow();
+        state.upload.is_some() && state.keeps_alive && state.input.is_empty()
+    }
+
+    /// Waits until the request was sent to its end, or broke off.
+    pub(super) async fn sent(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.borrow_mut();
+            if state.upload.is_none() {
+                return Poll::Ready(());
+            }
+            state.waiting = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// After a `101`: the connection, and what came behind the answer.
+    pub(super) fn switch(&self) -> Option<(Io, Bytes)> {
+        let mut state = self.state.borrow_mut();
+        let early = std::mem::take(&mut state.input).freeze();
+        Some((state.io.take()?, early))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(uploading) = &self.uploading {
+            uploading.abort();
+        }
+    }
+}
+
+/// Whether the peer has closed the connection, as peers do with one that was idle.
+fn is_closed(error: &Broken) -> bool {
+    match error {
+        Broken::Closed => true,
+        Broken::Io(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+        _ => false,
+    }
+}
+
+/// What is known while the head of an answer is waited for.
+struct AwaitedHead {
+    to_head: bool,
+    /// Told of `100 Continue`.
+    asks: Option<HeldHandle>,
+    /// Bytes in which no line has ended.
+    scanned: usize,
+    interim: usize,
+    /// A byte of an answer has come.
+    came: bool,
+}
+
+impl State {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
+        let (Some(upload), Some(io)) = (&mut self.upload, &mut self.io) else { return Poll::Ready(Ok(())) };
+        let sent = ready!(upload.poll(io, cx));
+        match &sent {
+            Ok(()) => self.upload = None,
+            Err(_) => self.keeps_alive = false,
+        }
+        Poll::Ready(sent)
+    }
+
+    /// [`State::poll_upload`] beside who takes the answer.
+    fn poll_upload_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sent = ready!(self.poll_upload(cx));
+        self.upload = None;
+        if let Err(Stuck::Body(error)) = sent {
+            tracing::debug!(%error, "a request broke off within its answer");
+            // The peer sees a request that was cut, and nobody takes what it says after that for an answer to it.
+            self.io = None;
+        }
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        waited: &mut AwaitedHead,
+        read_bytes: usize,
+    ) -> Poll<Result<AnswerHead, Broken>> {
+        loop {
+            while let Some(head) = self.take_head(waited)? {
+                if head.parts.status.is_informational() && head.parts.status != StatusCode::SWITCHING_PROTOCOLS {
+                    waited.interim += 1;
+                    if let Some(asks) = waited.asks.as_ref().filter(|_| head.parts.status == StatusCode::CONTINUE) {
+                        asks.release();
+                    }
+                    continue;
+                }
+                self.length = head.length;
+                self.keeps_alive &= head.keeps_alive;
+                return Poll::Ready(Ok(head.parts));
+            }
+            if self.input.len() >= HEAD_MAX_BYTES || waited.interim > INTERIM_MAX {
+                return Poll::Ready(Err(Broken::HeadTooLong));
+            }
+            let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Closed)) };
+            if ready!(input::poll_read(io, cx, &mut self.input, read_bytes))? == 0 {
+                return Poll::Ready(Err(Broken::Closed));
+            }
+            waited.came = true;
+        }
+    }
+
+    /// Looks for a head only where a line has ended: one that comes byte by byte is not read over and over.
+    fn take_head(&mut self, waited: &mut AwaitedHead) -> Result<Option<Head>, Malformed> {
+        if !self.input[waited.scanned..].contains(&b'\n') {
+            waited.scanned = self.input.len();
+            return Ok(None);
+        }
+        let head = answer::take_head(&mut self.input, waited.to_head)?;
+        waited.scanned = if head.is_some() { 0 } else { self.input.len() };
+        Ok(head)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>, read_bytes: usize) -> Poll<Result<Option<Frame<Bytes>>, Broken>> {
+        loop {
+            let piece = match &mut self.length {
+                Length::Over => Piece::End,
+                Length::Chunked(chunks) => chunks.next(&mut self.input)?,
+                Length::Known(_) | Length::ToTheEnd if self.input.is_empty() => Piece::Missing,
+                Length::Known(left) => {
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                    *left -= length as u64;
+                    if *left == 0 {
+                        self.length = Length::Over;
+                    }
+                    Piece::Data(input::take(&mut self.input, length))
+                }
+                Length::ToTheEnd => {
+                    let length = self.input.len();
+                    Piece::Data(input::take(&mut self.input, length))
+                }
+            };
+            match piece {
+                Piece::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                Piece::Trailers(trailers) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
+                Piece::End => {
+                    self.length = Length::Over;
+                    return Poll::Ready(Ok(None));
+                }
+                Piece::Missing => {}
+            }
+            let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Cut)) };
+            let read = match input::poll_read(io, cx, &mut self.input, read_bytes) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    if self.upload.is_some() {
+                        self.waiting = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
+            };
+            if read == 0 {
+                self.keeps_alive = false;
+                return Poll::Ready(match self.length {
+                    Length::ToTheEnd => {
+                        self.length = Length::Over;
+                        Ok(None)
+                    }
+                    _ => Err(Broken::Cut),
+                });
+            }
+        }
+    }
+}
