@@ -108,7 +108,7 @@ impl Pool {
         endpoint: impl Into<Destination>,
         request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
-        self.send_for(None, endpoint, request).await
+        self.send_for(None, endpoint, Box::new(request)).await
     }
 
     /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange, or the tunnel that comes of
@@ -117,7 +117,7 @@ impl Pool {
         &self,
         tenant: Option<&str>,
         endpoint: impl Into<Destination>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<PooledBody>, SendError> {
         frame_by_body(&mut request);
         let endpoint = self.endpoint(endpoint.into());
@@ -126,7 +126,7 @@ impl Pool {
             Some(tenant) => {
                 let Some(share) = endpoint.shares.take(tenant, deadline).await else {
                     let cause = NotSent::Exhausted(self.inner.limits.used_per_tenant);
-                    return Err(SendError::NotSent { request: Box::new(request), cause });
+                    return Err(SendError::NotSent { request, cause });
                 };
                 Some(share)
             }
@@ -135,7 +135,7 @@ impl Pool {
         let _in_use = InUse::new(&endpoint);
         let sent = match endpoint.destination.protocol {
             Protocol::Http1 => self.send_alone(&endpoint, share, deadline, request).await,
-            Protocol::Http2 => self.send_shared(&endpoint, share, deadline, request).await,
+            Protocol::Http2 => Box::pin(self.send_shared(&endpoint, share, deadline, request)).await,
         };
         match &sent {
             Ok(_) => endpoint.breaker.borrow_mut().answered(),
@@ -150,12 +150,12 @@ impl Pool {
         endpoint: &Rc<Endpoint>,
         mut share: Option<Share>,
         deadline: Instant,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<PooledBody>, SendError> {
         loop {
             let mut connection = match self.obtain(endpoint, deadline).await {
                 Ok(connection) => connection,
-                Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
+                Err(cause) => return Err(SendError::NotSent { request, cause }),
             };
             let (reused, room) = (connection.reused, request.body().room());
             request.body_mut().attach(connection.socket.clone());
@@ -165,7 +165,7 @@ impl Pool {
                     connection.share = share.take();
                     return Ok(PooledBody::of_answer(head, Carrier::Http1(connection), room));
                 }
-                Err(Unanswered::NotSent(unsent, _)) if reused => request = *unsent,
+                Err(Unanswered::NotSent(unsent, _)) if reused => request = unsent,
                 Err(Unanswered::NotSent(request, error)) => {
                     return Err(SendError::NotSent { request, cause: NotSent::Closed(error.into()) });
                 }
@@ -182,21 +182,21 @@ impl Pool {
         endpoint: &Rc<Endpoint>,
         share: Option<Share>,
         deadline: Instant,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<PooledBody>, SendError> {
         let room = request.body().room();
         loop {
             let (ticket, reused) = match self.board(endpoint, deadline).await {
                 Ok(boarded) => boarded,
-                Err(cause) => return Err(SendError::NotSent { request: Box::new(request), cause }),
+                Err(cause) => return Err(SendError::NotSent { request, cause }),
             };
-            match http2::send(&ticket, &endpoint.destination, request).await {
+            match http2::send(&ticket, &endpoint.destination, *request).await {
                 Ok((head, body)) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
                     let carrier = Carrier::Http2 { body, _ticket: ticket, _share: share, limits, chores };
                     return Ok(PooledBody::of_answer(head, carrier, room));
                 }
-                Err(Ok((unsent, _))) if reused => request = unsent,
+                Err(Ok((unsent, _))) if reused => request = Box::new(unsent),
                 Err(Ok((unsent, error))) => {
                     let cause = NotSent::Closed(error.into());
                     return Err(SendError::NotSent { request: Box::new(unsent), cause });
@@ -232,7 +232,7 @@ impl Pool {
         let pool = self.clone();
         let tenant: Option<Box<str>> = tenant.map(Into::into);
         let endpoint: Destination = endpoint.into();
-        let ended = Ended::new(ended);
+        let (request, ended) = (Box::new(request), Ended::new(ended));
         let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
         spawn_local(async move {
             let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, request));
@@ -348,7 +348,8 @@ impl Pool {
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<(Io, SocketHandle), NotSent> {
         let limit = Duration::from_millis(self.inner.limits.connect_ms);
-        let dialled = dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit).await;
+        // Boxed: it is large, rare, and would lie in the future of every request.
+        let dialled = Box::pin(dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit)).await;
         if dialled.is_err() {
             endpoint.breaker.borrow_mut().unreachable(Instant::now());
         }

@@ -60,16 +60,16 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
             let limits = PoolLimits { open_per_endpoint: 4, used_per_tenant: 2, wait_ms: 60, ..PoolLimits::default() };
             let pool = Pool::new(limits);
             let acme = Some("acme");
-            let first = pool.send_for(acme, app, get()).await.unwrap();
-            let _second = pool.send_for(acme, app, get()).await.unwrap();
+            let first = pool.send_for(acme, app, Box::new(get())).await.unwrap();
+            let _second = pool.send_for(acme, app, Box::new(get())).await.unwrap();
             let began = Instant::now();
-            let third = pool.send_for(acme, app, get()).await;
+            let third = pool.send_for(acme, app, Box::new(get())).await;
             assert!(matches!(third, Err(SendError::NotSent { cause: NotSent::Exhausted(2), .. })));
             assert!(began.elapsed() >= Duration::from_millis(60), "it is waited for");
-            assert!(pool.send_for(Some("beta"), app, get()).await.is_ok());
+            assert!(pool.send_for(Some("beta"), app, Box::new(get())).await.is_ok());
             // Who waits gets the connection that comes free meanwhile.
             let waiting = pool.clone();
-            let third = spawn_local(async move { waiting.send_for(acme, app, get()).await.is_ok() });
+            let third = spawn_local(async move { waiting.send_for(acme, app, Box::new(get())).await.is_ok() });
             sleep(Duration::from_millis(10)).await;
             drop(first);
             assert!(third.await.unwrap());
@@ -85,7 +85,7 @@ async fn an_idle_connection_is_nobodys() {
             let limits = PoolLimits { open_per_endpoint: 2, used_per_tenant: 1, wait_ms: 60, ..PoolLimits::default() };
             let pool = Pool::new(limits);
             for tenant in ["acme", "acme", "beta", "acme"] {
-                let answer = pool.send_for(Some(tenant), app, get()).await.unwrap();
+                let answer = pool.send_for(Some(tenant), app, Box::new(get())).await.unwrap();
                 assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
             }
             assert_eq!(pool.open_connections(app), 1);

@@ -62,7 +62,7 @@ impl Errand<'_> {
         &mut self,
         kind: CellKind,
         stamp: Option<(&TenantId, Epoch)>,
-    ) -> (Request<RequestBody>, Lent) {
+    ) -> (Box<Request<RequestBody>>, Lent) {
         self.sent = Rc::default();
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = self.method.clone();
@@ -84,7 +84,9 @@ impl Errand<'_> {
         let counter = Rc::clone(&self.sent);
         let pace = self.slot.as_ref().map(|slot| Box::new(slot.pace()) as Box<dyn Pace>);
         let room = self.room.clone();
-        (request.map(|body| body.counted_by(counter).paced_by(pace).within(room)), lent)
+        let request = request.map(|body| body.counted_by(counter).paced_by(pace).within(room));
+        // It lies in the futures of all who work on it.
+        (Box::new(request), lent)
     }
 }
 

@@ -87,7 +87,7 @@ impl Forwarder {
     async fn exchange(
         &self,
         endpoint: Destination,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         underway: Underway<'_>,
     ) -> Result<Exchanged, Failure> {
         let shown = endpoint.address;

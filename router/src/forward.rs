@@ -1,8 +1,8 @@
 //! The life of a request in a router: whose it is, where that tenant is, the attempts to deliver it, the answer.
 //!
 //! [`Forwarder::route`] reads the head; [`Forwarder::deliver`] is the loop of attempts and holds; [`Forwarder::attempt`]
-//! tries the endpoints of one cell, each as `exchange.rs` says. What a gate refused was never seen by the app, so it is sent again whatever its
-//! method; what may have been admitted is never sent again.
+//! tries the endpoints of one cell, each as `exchange.rs` says. What a gate refused was never seen by the app, so it is
+//! sent again whatever its method; what may have been admitted is never sent again.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,7 +61,13 @@ impl Handler for Forwarder {
         let mut asker = Asker::of(request.headers(), request_id(request.headers()));
         let mut journey = Journey::begin(self.shared.settings.load_full(), &request, &peer, &asker.id);
         let has_tls = peer.tls.is_some();
-        let mut response = match self.route(request, peer, &mut asker, &mut journey).await {
+        let delivered = match self.route(request, &peer, &mut asker, &mut journey) {
+            Ok(Order::Deliver(errand, Some(tenant))) => self.to_tenant(&tenant, errand, &peer).await,
+            Ok(Order::Deliver(errand, None)) => self.to_origin(errand).await,
+            Ok(Order::Answer(response)) => Ok(*response),
+            Err(failure) => Err(failure),
+        };
+        let mut response = match delivered {
             Ok(response) => response,
             Err(failure) => {
                 journey.failed(failure.name());
@@ -82,14 +88,23 @@ impl Handler for Forwarder {
     }
 }
 
+/// What is to be done for a request.
+enum Order<'j> {
+    /// To deliver it: to the cell of this tenant, or to the origin of what belongs to none. Boxed, as it lies in the
+    /// futures of all who work on it.
+    Deliver(Box<Errand<'j>>, Option<TenantId>),
+    /// To answer it.
+    Answer(Box<Response<ResponseBody>>),
+}
+
 impl Forwarder {
-    async fn route(
+    fn route<'j>(
         &self,
         mut request: Request<IncomingBody>,
-        peer: Peer,
+        peer: &Peer,
         asker: &mut Asker,
-        journey: &mut Journey,
-    ) -> Result<Response<ResponseBody>, Failure> {
+        journey: &'j mut Journey,
+    ) -> Result<Order<'j>, Failure> {
         let settings = Arc::clone(&journey.settings);
         let client_half = upgrade::client_half(&mut request);
         let (mut head, body) = request.into_parts();
@@ -105,7 +120,7 @@ impl Forwarder {
         if client.scheme == Scheme::HTTP
             && let Some(elsewhere) = self.shared.https.redirected(&authority.host, &head.uri)
         {
-            return Ok(elsewhere);
+            return Ok(Order::Answer(Box::new(elsewhere)));
         }
         let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
         let opens_websocket = hygiene::asks_for_websocket(&head);
@@ -129,17 +144,21 @@ impl Forwarder {
             sent: Rc::default(),
             journey,
         };
-        match tenant {
-            Some(tenant) => {
-                errand.journey.belongs_to(&tenant);
-                let _in_flight = self.shared.overload.enter(&tenant).ok_or_else(|| {
-                    self.shared.metrics.limited_overload.inc();
-                    Failure::Overload
-                })?;
-                self.deliver(&tenant, errand, &peer).await
-            }
-            None => self.to_origin(errand).await,
-        }
+        Ok(Order::Deliver(Box::new(errand), tenant))
+    }
+
+    async fn to_tenant(
+        &self,
+        tenant: &TenantId,
+        mut errand: Box<Errand<'_>>,
+        peer: &Peer,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        errand.journey.belongs_to(tenant);
+        let _in_flight = self.shared.overload.enter(tenant).ok_or_else(|| {
+            self.shared.metrics.limited_overload.inc();
+            Failure::Overload
+        })?;
+        self.deliver(tenant, &mut errand, peer).await
     }
 
     /// Asks the tenant's limits, if it has any, for a slot. It is asked once per request, however often that is tried.
@@ -160,7 +179,7 @@ impl Forwarder {
     async fn deliver(
         &self,
         tenant: &TenantId,
-        mut errand: Errand<'_>,
+        errand: &mut Errand<'_>,
         peer: &Peer,
     ) -> Result<Response<ResponseBody>, Failure> {
         let holds = &self.shared.holds;
@@ -172,15 +191,15 @@ impl Forwarder {
             let outcome = if place.is_none() && (target.held || holds.is_holding(tenant)) {
                 Outcome::Refused
             } else {
-                self.attempt(tenant, &target, &mut errand).await?
+                self.attempt(tenant, &target, errand).await?
             };
             match outcome {
                 Outcome::Answered(mut response) => {
                     if let Some(place) = place {
                         place.admitted();
                     }
-                    self.keep_cookies(tenant, &errand, response.headers_mut());
-                    return self.pass_on(Some(tenant), &mut errand, response);
+                    self.keep_cookies(tenant, errand, response.headers_mut());
+                    return self.pass_on(Some(tenant), errand, response);
                 }
                 Outcome::Elsewhere(hint) if self.follow(&target, &hint, hops) => {
                     hops += 1;
@@ -321,7 +340,7 @@ impl Forwarder {
     }
 
     /// The base domain and its reserved labels belong to no tenant: one attempt, at the configured origin.
-    async fn to_origin(&self, mut errand: Errand<'_>) -> Result<Response<ResponseBody>, Failure> {
+    async fn to_origin(&self, mut errand: Box<Errand<'_>>) -> Result<Response<ResponseBody>, Failure> {
         let origin = errand.journey.settings.origin.ok_or(Failure::UnknownHost)?;
         let destination = Destination::from(origin).over(errand.protocol());
         let (answer, _) = self.ask(destination, CellKind::Origin, None, &mut errand).await;

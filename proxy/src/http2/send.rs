@@ -1,7 +1,7 @@
 //! A body that goes out on an HTTP/2 stream, no faster than the peer's window opens.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -47,7 +47,11 @@ pub(crate) struct Bounds<'a> {
 
 /// Sends all of `body` and ends the stream. What cannot be sent to its end resets the stream, so that the peer never
 /// takes a part for the whole.
-pub(crate) async fn send_body<B>(body: B, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
+pub(crate) async fn send_body<B>(
+    body: Pin<&mut B>,
+    stream: &mut SendStream<Bytes>,
+    bounds: Bounds<'_>,
+) -> Result<(), Unsent>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
@@ -60,11 +64,10 @@ where
     sent
 }
 
-async fn send_frames<B>(body: B, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
+async fn send_frames<B>(mut body: Pin<&mut B>, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
-    let mut body = pin!(body);
     while let Some(frame) = next_frame(body.as_mut(), stream).await? {
         match frame.into_data() {
             Ok(data) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::sync::Notify;
@@ -233,24 +233,21 @@ impl<H: Handler> Driver<H> {
             _open: Open::new(&self.open),
         };
         let handler = Rc::clone(&self.served.handler);
-        let unread = self.unread.clone();
-        spawn_local(async move {
-            if let Some(key) = websocket {
-                let (promised, promise) = TunnelPromise::new();
-                head.extensions.insert(promise);
-                let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
-                stream.answer_websocket(Box::pin(answer), &key, incoming, promised).await;
-            } else {
-                let length = content_length(&head.headers);
-                let mut body = Received::new(incoming, Sender::Client, length).counted_by(unread);
-                if let Some(wanted) = &stream.continues {
-                    body = body.tell(Arc::clone(wanted));
-                }
-                let answer = handler.handle(Request::from_parts(head, body.into()), peer);
-                // In a box of its own: it is dropped before the answer's body is sent, which may take long.
-                stream.answer(Box::pin(answer)).await;
+        // The handler's future is in a box of its own: it is dropped before the answer's body is sent, which may take long.
+        if let Some(key) = websocket {
+            let (promised, promise) = TunnelPromise::new();
+            head.extensions.insert(promise);
+            let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
+            spawn_local(stream.answer_websocket(Box::pin(answer), key, incoming, promised));
+        } else {
+            let length = content_length(&head.headers);
+            let mut body = Received::new(incoming, Sender::Client, length).counted_by(self.unread.clone());
+            if let Some(wanted) = &stream.continues {
+                body = body.tell(Arc::clone(wanted));
             }
-        });
+            let answer = handler.handle(Request::from_parts(head, body.into()), peer);
+            spawn_local(stream.answer(Box::pin(answer)));
+        }
     }
 }
 
@@ -304,22 +301,25 @@ impl Stream {
 
     async fn answer(mut self, answer: impl Future<Output = Response<ResponseBody>>) {
         let Some(answer) = self.wait(answer).await else { return };
-        self.send(answer).await;
+        let Some((body, mut outgoing, patience)) = self.send_head(answer) else { return };
+        self.send_body(pin!(body), &mut outgoing, patience).await;
     }
 
     async fn answer_websocket(
         mut self,
         answer: impl Future<Output = Response<ResponseBody>>,
-        key: &HeaderValue,
+        key: HeaderValue,
         incoming: RecvStream,
         promised: tokio::sync::oneshot::Sender<Tunnel>,
     ) {
         let Some(answer) = self.wait(answer).await else { return };
-        if !translate::opens(&answer, key) {
+        if !translate::opens(&answer, &key) {
             // Any success would tell the client that its WebSocket is open.
             let seems_open = answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
             let not_opened = || refuse(StatusCode::BAD_GATEWAY, "the app did not open the WebSocket");
-            return self.send(if seems_open { not_opened() } else { answer }).await;
+            let sent = self.send_head(if seems_open { not_opened() } else { answer });
+            let Some((body, mut outgoing, patience)) = sent else { return };
+            return self.send_body(pin!(body), &mut outgoing, patience).await;
         }
         let (mut head, _) = answer.into_parts();
         translate::response(&mut head);
@@ -330,10 +330,26 @@ impl Stream {
         }
     }
 
-    async fn send(&mut self, answer: Response<ResponseBody>) {
+    async fn send_body(
+        &self,
+        body: Pin<&mut ResponseBody>,
+        outgoing: &mut SendStream<Bytes>,
+        patience: Option<Duration>,
+    ) {
+        if let Err(error) = send_body(body, outgoing, Bounds { patience, room: Some(&self.room) }).await {
+            tracing::debug!(%error, "an answer was not sent to its end");
+        }
+    }
+
+    /// Sends the head; gives the body, if there is one, and how long the client may take none of it.
+    fn send_head(
+        &mut self,
+        answer: Response<ResponseBody>,
+    ) -> Option<(ResponseBody, SendStream<Bytes>, Option<Duration>)> {
         let (mut head, body) = answer.into_parts();
         if let Some(ResetStream(reason)) = head.extensions.get() {
-            return self.respond.send_reset(*reason);
+            self.respond.send_reset(*reason);
+            return None;
         }
         let patience = self.patience.filter(|_| !hygiene::is_event_stream(&head.headers));
         translate::response(&mut head);
@@ -346,13 +362,13 @@ impl Stream {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let at_end = bodiless || self.is_head || body.is_end_stream();
-        let sent = match self.respond.send_response(Response::from_parts(head, ()), at_end) {
-            Ok(_) if at_end => return,
-            Ok(mut outgoing) => send_body(body, &mut outgoing, Bounds { patience, room: Some(&self.room) }).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "an answer was not sent to its end");
+        match self.respond.send_response(Response::from_parts(head, ()), at_end) {
+            Ok(_) if at_end => None,
+            Ok(outgoing) => Some((body, outgoing, patience)),
+            Err(error) => {
+                tracing::debug!(%error, "an answer was not sent");
+                None
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -164,7 +165,7 @@ pub(super) async fn send(
     };
     if !at_end {
         spawn_local(async move {
-            if let Err(error) = send_body(body, &mut outgoing, Bounds::default()).await {
+            if let Err(error) = send_body(pin!(body), &mut outgoing, Bounds::default()).await {
                 tracing::debug!(%error, "a request's body was not sent to its end");
             }
         });

@@ -10,11 +10,15 @@ use tokio_util::io::poll_read_buf;
 use crate::io::Io;
 
 /// Pieces below this size are copied: each would keep the whole buffer that it was read into.
-const COPIED_BELOW_BYTES: usize = 4 * 1024;
+const COPIED_BELOW_BYTES: usize = 2 * 1024;
 
 /// Takes the first `length` bytes.
 pub(super) fn take(input: &mut BytesMut, length: usize) -> Bytes {
     let piece = input.split_to(length);
+    if input.is_empty() {
+        // Even an empty rest would keep the buffer.
+        *input = BytesMut::new();
+    }
     if length < COPIED_BELOW_BYTES { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
 }
 

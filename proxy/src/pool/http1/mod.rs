@@ -107,7 +107,7 @@ impl Wire {
     /// Sends a request and waits for the head of its answer; reads at most `read_bytes` at once for it.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         read_bytes: usize,
     ) -> Result<AnswerHead, Unanswered> {
         let (head, body) = request.into_parts();
