@@ -54,6 +54,9 @@ const NEVER_TRAILERS: [HeaderName; 12] = [
     header::TE,
 ];
 
+/// Fields of a request's head: as many as hyper takes over HTTP/1.1.
+const FIELDS_MAX: usize = 100;
+
 /// The most bytes of an authority's text that are looked at.
 const AUTHORITY_MAX_BYTES: usize = 300;
 
@@ -210,6 +213,9 @@ pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     if lengths.next().is_some() && lengths.next().is_some() {
         return Err(BadRequest::TwoLengths);
+    }
+    if head.headers.len() > FIELDS_MAX {
+        return Err(BadRequest::HeadTooLarge);
     }
     for (name, value) in &head.headers {
         if name.as_str().contains('"') {

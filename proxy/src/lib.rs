@@ -26,7 +26,7 @@ mod socket;
 pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
 pub use forwarded::{Client, Forwarding, TrustedField};
 pub use held::{HeldBody, HeldHandle};
-pub use http2::{Hold, ReplayShare, Room};
+pub use http2::{Hold, Room, RoomShare};
 pub use incoming::IncomingBody;
 pub use pool::{Destination, OnDrop, Pool, PoolLimits, PooledBody, SendError};
 pub use serve::{Handler, Listeners, Peer, Protocol, ServeOptions, ThreadContext, bind, serve};

@@ -159,7 +159,7 @@ impl Pool {
             };
             let (reused, room) = (connection.reused, request.body().room());
             request.body_mut().attach(connection.socket.clone());
-            let read_bytes = if room.is_some() { Room::first_read_bytes() } else { FIRST_READ_BYTES };
+            let read_bytes = room.as_ref().map_or(FIRST_READ_BYTES, Room::first_read_bytes);
             match connection.wire.send(request, read_bytes).await {
                 Ok(head) => {
                     connection.share = share.take();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_core::cell::CellKind;
-use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, ReplayShare, RequestBody, Room};
+use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, RequestBody, Room, RoomShare};
 use http::{HeaderValue, Request, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -38,7 +38,7 @@ pub(crate) struct Share {
     budget: Arc<ReplayBudget>,
     bytes: usize,
     /// Of what the client's connection may keep.
-    _of_room: Option<ReplayShare>,
+    _of_room: Option<RoomShare>,
 }
 
 impl ReplayBudget {

@@ -22,7 +22,9 @@ const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
 
 /// DATA frames below this size are dear to `h2`, which keeps each of them as a frame until it is read …
 const SMALL_DATA_BYTES: usize = 256;
-/// … and gives a connection up that has about 2,000 of them unread: nothing more comes in before they are read.
+/// … and gives a connection up that has more than this of them unread, each counted as [`SMALL_DATA_BYTES`], …
+pub(crate) const SMALL_DATA_BUDGET_BYTES: usize = 2_000 * SMALL_DATA_BYTES;
+/// … so nothing more comes in before these are read. One read may bring as many again.
 pub(crate) const SMALL_DATA_MAX: u32 = 1_000;
 
 /// The small DATA frames of a connection that nobody has read yet. Clones share the count.

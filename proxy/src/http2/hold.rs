@@ -10,10 +10,10 @@ use std::rc::Rc;
 use h2::FlowControl;
 use tokio::sync::Notify;
 
-use super::CONNECTION_WINDOW_BYTES;
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 
-/// Half of the connection's window: eight streams' worth is always left to the requests that are not held.
-pub const HELD_UNREAD_MAX_BYTES: usize = CONNECTION_WINDOW_BYTES as usize / 2;
+/// Most of the connection's window: two streams' worth is always left to the requests that are not held.
+pub const HELD_UNREAD_MAX_BYTES: usize = (CONNECTION_WINDOW_BYTES - 2 * STREAM_WINDOW_BYTES) as usize;
 
 /// The held streams of one connection, in the order in which they were held.
 #[derive(Clone, Default)]

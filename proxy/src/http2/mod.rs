@@ -14,7 +14,7 @@ mod tunnel;
 pub(crate) use hold::HoldSlot;
 pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
 pub(crate) use received::{Received, Sender};
-pub use room::{KEPT_MAX_BYTES, QUEUED_MAX_BYTES, REPLAY_MAX_BYTES, ReplayShare, Room};
+pub use room::{HEADS_MAX_BYTES, KEPT_MAX_BYTES, QUEUED_MAX_BYTES, REPLAY_MAX_BYTES, Room, RoomShare};
 pub(crate) use send::{Bounds, send_body};
 pub(crate) use serve::serve;
 pub(crate) use tunnel::{Tunnel, TunnelPromise};
@@ -24,4 +24,4 @@ pub const STREAMS_MAX: u32 = 100;
 /// What a client may send on a stream before it is read.
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What a client may send on a connection before it is read.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;

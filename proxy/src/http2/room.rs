@@ -10,19 +10,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::request::Parts;
 use parking_lot::Mutex;
 
 /// What all streams of a connection may keep, beyond the floors.
 pub const KEPT_MAX_BYTES: usize = 128 * 1024;
 /// What may wait for the socket, of all streams together.
-pub const QUEUED_MAX_BYTES: usize = 128 * 1024;
+pub const QUEUED_MAX_BYTES: usize = 64 * 1024;
 /// What may be kept of requests' bodies, to be sent again, of all streams together.
-pub const REPLAY_MAX_BYTES: usize = 512 * 1024;
+pub const REPLAY_MAX_BYTES: usize = 256 * 1024;
+/// What the heads of requests may take that are not answered, of all streams together: about 4 KiB each.
+pub const HEADS_MAX_BYTES: usize = 384 * 1024;
+/// What a field takes beside its text.
+const FIELD_BYTES: usize = 128;
 /// What is read of one answer at once: at most, and at least.
 pub(crate) const READ_MAX_BYTES: usize = 16 * 1024;
-pub(crate) const READ_MIN_BYTES: usize = 4 * 1024;
-/// The part of what is left that one answer may read at once.
+pub(crate) const READ_MIN_BYTES: usize = 1024;
+/// The part of what is left that one answer may read at once, …
 const READ_PART: usize = 8;
+/// … and, before anything is known of it, for its head and little more: at most, and as a part.
+const FIRST_READ_MAX_BYTES: usize = 4 * 1024;
+const FIRST_READ_PART: usize = 32;
 
 /// The room of one connection. Clones share it.
 #[derive(Clone, Default)]
@@ -33,27 +41,42 @@ struct State {
     kept: AtomicUsize,
     queued: AtomicUsize,
     replay: AtomicUsize,
+    heads: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
 }
 
 impl Room {
     /// What may be read of an answer now.
     pub(crate) fn read_bytes(&self) -> usize {
-        let left = KEPT_MAX_BYTES.saturating_sub(self.0.kept.load(Ordering::Relaxed));
-        (left / READ_PART).clamp(READ_MIN_BYTES, READ_MAX_BYTES)
+        (self.left_bytes() / READ_PART).clamp(READ_MIN_BYTES, READ_MAX_BYTES)
     }
 
-    /// What is read of an answer before anything is known of it: its head, and little more.
-    pub(crate) const fn first_read_bytes() -> usize {
-        READ_MIN_BYTES
+    /// What may be read of an answer of which nothing is known.
+    pub(crate) fn first_read_bytes(&self) -> usize {
+        (self.left_bytes() / FIRST_READ_PART).clamp(READ_MIN_BYTES, FIRST_READ_MAX_BYTES)
+    }
+
+    fn left_bytes(&self) -> usize {
+        KEPT_MAX_BYTES.saturating_sub(self.0.kept.load(Ordering::Relaxed))
     }
 
     /// A share of what may be kept to be sent again; given back when dropped.
-    pub fn keep_to_replay(&self, bytes: usize) -> Option<ReplayShare> {
-        let taken = self.0.replay.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
-            kept.checked_add(bytes).filter(|total| *total <= REPLAY_MAX_BYTES)
+    pub fn keep_to_replay(&self, bytes: usize) -> Option<RoomShare> {
+        self.share(|state| &state.replay, bytes, REPLAY_MAX_BYTES)
+    }
+
+    /// A share for the head of a request that is not answered.
+    pub(crate) fn keep_head(&self, head: &Parts) -> Option<RoomShare> {
+        let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        self.share(|state| &state.heads, target + fields.sum::<usize>(), HEADS_MAX_BYTES)
+    }
+
+    fn share(&self, of: fn(&State) -> &AtomicUsize, bytes: usize, max_bytes: usize) -> Option<RoomShare> {
+        let taken = of(&self.0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
+            kept.checked_add(bytes).filter(|total| *total <= max_bytes)
         });
-        taken.is_ok().then(|| ReplayShare { room: self.clone(), bytes })
+        taken.is_ok().then(|| RoomShare { room: self.clone(), of, bytes })
     }
 
     /// Counts these bytes until the last of them is dropped.
@@ -93,15 +116,16 @@ impl Room {
     }
 }
 
-/// A share of [`REPLAY_MAX_BYTES`].
-pub struct ReplayShare {
+/// A share of what may be kept, given back when dropped.
+pub struct RoomShare {
     room: Room,
+    of: fn(&State) -> &AtomicUsize,
     bytes: usize,
 }
 
-impl Drop for ReplayShare {
+impl Drop for RoomShare {
     fn drop(&mut self) {
-        self.room.0.replay.fetch_sub(self.bytes, Ordering::Relaxed);
+        (self.of)(&self.room.0).fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -164,6 +188,7 @@ mod tests {
         assert_eq!(least, READ_MIN_BYTES);
         let all: usize = kept.iter().map(Bytes::len).sum();
         assert!(all <= KEPT_MAX_BYTES + 100 * READ_MIN_BYTES, "{all}");
+        assert_eq!(room.first_read_bytes(), READ_MIN_BYTES);
         drop(kept);
         assert_eq!(room.read_bytes(), READ_MAX_BYTES, "what was dropped is not counted");
     }
@@ -175,6 +200,24 @@ mod tests {
         assert_eq!(shares.len(), REPLAY_MAX_BYTES / (64 * 1024));
         drop(shares);
         assert!(room.keep_to_replay(REPLAY_MAX_BYTES).is_some());
+    }
+
+    #[test]
+    fn heads_are_bounded_together_by_their_text_and_their_number() {
+        let room = Room::default();
+        let head = |fields: usize, value: &str| {
+            let mut request = http::Request::builder().uri("http://acme/");
+            for number in 0..fields {
+                request = request.header(format!("x-{number}"), value);
+            }
+            request.body(()).unwrap().into_parts().0
+        };
+        let shares: Vec<_> = (0..1_000).map_while(|_| room.keep_head(&head(2, &"x".repeat(7_000)))).collect();
+        assert_eq!(shares.len(), HEADS_MAX_BYTES / (1 + 2 * (7_000 + 3 + FIELD_BYTES)));
+        drop(shares);
+        let shares: Vec<_> = (0..1_000).map_while(|_| room.keep_head(&head(90, ""))).collect();
+        assert!(shares.len() <= HEADS_MAX_BYTES / (90 * FIELD_BYTES), "{}", shares.len());
+        assert!(shares.len() >= 30, "{}", shares.len());
     }
 
     #[test]

@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::frames::{Fault, FrameTap, Unread};
+use super::frames::{Fault, FrameTap, SMALL_DATA_BUDGET_BYTES, Unread};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
-use super::room::Room;
+use super::room::{Room, RoomShare};
 use super::send::{Bounds, send_body};
 use super::tunnel::{Tunnel, TunnelPromise};
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
@@ -137,6 +137,7 @@ fn builder() -> h2::server::Builder {
         .max_pending_accept_reset_streams(RESET_UNSEEN_MAX)
         .max_local_error_reset_streams(Some(RESET_FAULTY_MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(SMALL_DATA_BUDGET_BYTES)
         .enable_connect_protocol();
     builder
 }
@@ -212,8 +213,12 @@ impl<H: Handler> Driver<H> {
         let _ = timeout(Duration::from_millis(FAREWELL_MS), closed).await;
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let (mut head, mut incoming) = request.into_parts();
+        let Some(share) = self.room.keep_head(&head) else {
+            tracing::debug!(peer = %self.served.address, "a connection's heads are too large together; refusing a request");
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        };
         let malformed = hygiene::check_http2(&head).err();
         let websocket = translate::request(&mut head);
         let slot: HoldSlot = self.holding.slot(incoming.flow_control().clone());
@@ -230,6 +235,7 @@ impl<H: Handler> Driver<H> {
             continues: head.headers.get(header::EXPECT).is_some().then(Arc::default),
             patience: self.served.options.unread_ms.map(Duration::from_millis),
             room: self.room.clone(),
+            head: Some(share),
             _open: Open::new(&self.open),
         };
         let handler = Rc::clone(&self.served.handler);
@@ -275,6 +281,8 @@ struct Stream {
     continues: Option<Arc<Notify>>,
     patience: Option<Duration>,
     room: Room,
+    /// What its head takes until it is answered.
+    head: Option<RoomShare>,
     _open: Open,
 }
 
@@ -286,7 +294,10 @@ impl Stream {
             let continues = self.continues.clone();
             tokio::select! {
                 biased;
-                answer = answer.as_mut() => return Some(answer),
+                answer = answer.as_mut() => {
+                    self.head = None;
+                    return Some(answer);
+                }
                 () = told(continues.as_deref()) => {
                     self.continues = None;
                     let mut interim = Response::new(());

@@ -115,13 +115,17 @@ impl Wire {
         let mut waited =
             AwaitedHead { to_head: head.method == Method::HEAD, asks, scanned: 0, interim: 0, came: false };
         self.state.borrow_mut().upload = Some(Upload::new(&head, body));
-        let mut not_written = None;
+        let (mut head, mut not_written) = (Some(head), None);
         let answered = poll_fn(|cx| {
             let state = &mut *self.state.borrow_mut();
             match if not_written.is_none() { state.poll_upload(cx) } else { Poll::Pending } {
                 Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broken::Body(error))),
                 Poll::Ready(Err(Stuck::Io(error))) => not_written = Some(error),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if state.upload.as_ref().is_none_or(Upload::has_begun) {
+                // It can be sent by nobody else any more, and its answer may take long.
+                head = None;
             }
             // A peer may answer and close before it has read everything, so an answer is looked for all the same.
             state.poll_head(cx, &mut waited, read_bytes)
@@ -135,11 +139,17 @@ impl Wire {
         }
     }
 
-    fn unanswered(&self, head: RequestHead, came: bool, not_written: Option<io::Error>, error: Broken) -> Unanswered {
+    fn unanswered(
+        &self,
+        head: Option<RequestHead>,
+        came: bool,
+        not_written: Option<io::Error>,
+        error: Broken,
+    ) -> Unanswered {
         let error = not_written.map_or(error, Broken::Io);
         let untouched = self.state.borrow_mut().upload.take().and_then(Upload::into_untouched);
-        match untouched {
-            Some(body) if !came => Unanswered::NotSent(Box::new(Request::from_parts(head, body)), error),
+        match (head, untouched) {
+            (Some(head), Some(body)) if !came => Unanswered::NotSent(Box::new(Request::from_parts(head, body)), error),
             _ if !came && is_closed(&error) => Unanswered::Lost(error),
             _ => Unanswered::Failed(error),
         }

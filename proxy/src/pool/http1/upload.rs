@@ -88,6 +88,11 @@ impl Upload {
         }
     }
 
+    /// Whether a byte of the request was written.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// The body, if nothing was done with it.
     pub(super) fn into_untouched(self) -> Option<RequestBody> {
         (!self.has_begun && !self.body_touched).then_some(self.body)
