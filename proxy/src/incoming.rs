@@ -17,12 +17,19 @@ enum Wire {
     Empty,
     Http1(Incoming),
     Http2(Received),
+    #[cfg(test)]
+    Made(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
 }
 
 impl IncomingBody {
     /// No body.
     pub(crate) fn empty() -> Self {
         Self(Wire::Empty)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn made_of(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self(Wire::Made(Box::pin(body)))
     }
 }
 
@@ -47,6 +54,8 @@ impl Body for IncomingBody {
             Wire::Empty => Poll::Ready(None),
             Wire::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Wire::Http2(body) => body.poll_frame(cx),
+            #[cfg(test)]
+            Wire::Made(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -55,6 +64,8 @@ impl Body for IncomingBody {
             Wire::Empty => true,
             Wire::Http1(body) => body.is_end_stream(),
             Wire::Http2(body) => body.is_end_stream(),
+            #[cfg(test)]
+            Wire::Made(body) => body.is_end_stream(),
         }
     }
 
@@ -63,6 +74,8 @@ impl Body for IncomingBody {
             Wire::Empty => SizeHint::with_exact(0),
             Wire::Http1(body) => body.size_hint(),
             Wire::Http2(body) => body.size_hint(),
+            #[cfg(test)]
+            Wire::Made(body) => body.size_hint(),
         }
     }
 }
