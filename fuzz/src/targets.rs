@@ -8,7 +8,7 @@ use cellway_core::ids::Revision;
 use cellway_core::network::Network;
 use cellway_core::route::{PathPrefix, is_plain_path};
 use cellway_proxy::proxy_protocol::{self, HEADER_MAX_BYTES, Progress};
-use cellway_proxy::{Forwarding, TrustedField, forwarded, hygiene};
+use cellway_proxy::{Forwarding, TrustedField, forwarded, hygiene, pool};
 use cellway_router::CookiePolicy;
 use cellway_router::feed::lines;
 use cellway_router::snapshot::{self, Snapshot};
@@ -17,7 +17,8 @@ use http::uri::Scheme;
 use http::{Request, request};
 
 /// All targets, by the names of their folders in `fuzz/seeds`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+    ("answer", answer),
     ("authority", authority),
     ("cookies", cookies),
     ("forwarded", forwarded),
@@ -38,6 +39,26 @@ fn head(bytes: &[u8]) -> Option<request::Parts> {
         request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
     }
     Some(request.body(()).ok()?.into_parts().0)
+}
+
+/// A cell's answer: it says the same however it arrives, and no more than was sent.
+pub fn answer(bytes: &[u8]) {
+    let whole = pool::read_answer(bytes, bytes.len());
+    if let Ok(Some(answer)) = &whole {
+        assert!(answer.body.len() + answer.left_bytes <= bytes.len());
+        assert!(answer.head.status.as_u16() >= 100);
+    }
+    for part_bytes in [1, 7] {
+        match (&whole, pool::read_answer(bytes, part_bytes)) {
+            (Ok(Some(whole)), Ok(Some(parts))) => {
+                assert_eq!(whole.head.headers, parts.head.headers);
+                assert_eq!(whole.body, parts.body);
+                assert_eq!((&whole.trailers, whole.left_bytes), (&parts.trailers, parts.left_bytes));
+            }
+            (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+            (whole, parts) => panic!("{whole:?} at once, and {parts:?} in parts of {part_bytes}"),
+        }
+    }
 }
 
 /// A target and its `Host`: one normal host name comes out, or a refusal.

@@ -41,7 +41,7 @@ pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
 use chores::{Chore, Chores, run_chore, sweep};
 use connection::{Connection, Slot};
 pub use destination::Destination;
-pub use http1::Broken;
+pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
 use http2::{SharedConnections, Ticket};

@@ -112,10 +112,19 @@ impl Family {
 
     /// Counts a case that was run by hand, after it has checked that nobody else was touched.
     pub async fn by_hand(&mut self, name: &str, result: Result<(), String>) {
+        self.conclude(name, result, false).await;
+    }
+
+    /// The same for a case whose request may have been cut off on its way to the cell.
+    pub async fn by_hand_of_cut(&mut self, name: &str, result: Result<(), String>) {
+        self.conclude(name, result, true).await;
+    }
+
+    async fn conclude(&mut self, name: &str, result: Result<(), String>, cut_off: bool) {
         let result = match result {
             Ok(()) => {
                 self.world.acme.settle().await;
-                self.world.check_bystanders(false).await
+                self.world.check_bystanders(cut_off).await
             }
             failed => {
                 let _ = self.world.received().await;

@@ -7,8 +7,9 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
 
-use super::FIELDS_MAX;
 use super::chunks::Chunks;
+use super::input::take;
+use super::{FIELDS_MAX, Piece};
 use crate::chunk_line::BODY_MAX_BYTES;
 
 /// What in an answer makes no sense.
@@ -41,6 +42,34 @@ pub(super) enum Length {
     Chunked(Chunks),
     /// All until the connection ends.
     ToTheEnd,
+}
+
+impl Length {
+    /// Takes the next piece of the body out of `input`.
+    pub(super) fn next(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        let length = match self {
+            Self::Over => return Ok(Piece::End),
+            Self::Chunked(chunks) => {
+                let piece = chunks.next(input)?;
+                if matches!(piece, Piece::End) {
+                    *self = Self::Over;
+                }
+                return Ok(piece);
+            }
+            Self::Known(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(input.len()),
+            Self::ToTheEnd => input.len(),
+        };
+        if length == 0 {
+            return Ok(Piece::Missing);
+        }
+        if let Self::Known(left) = self {
+            *left -= length as u64;
+            if *left == 0 {
+                *self = Self::Over;
+            }
+        }
+        Ok(Piece::Data(take(input, length)))
+    }
 }
 
 /// A head, and what follows from it.

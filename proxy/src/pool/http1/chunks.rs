@@ -87,6 +87,9 @@ fn trailers(input: &mut BytesMut) -> Result<Piece, Malformed> {
         Ok(httparse::Status::Partial) if input.len() < TRAILERS_MAX_BYTES => return Ok(Piece::Missing),
         Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Trailers),
     };
+    if length > TRAILERS_MAX_BYTES {
+        return Err(Malformed::Trailers);
+    }
     let mut trailers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Trailers)?;

@@ -21,7 +21,8 @@ mod chunks;
 mod input;
 mod upload;
 
-use answer::{Head, Length, Malformed};
+pub use answer::Malformed;
+use answer::{Head, Length};
 use upload::{Stuck, Upload};
 
 use crate::body::{BodyError, RequestBody};
@@ -34,6 +35,50 @@ const HEAD_MAX_BYTES: usize = 64 * 1024;
 const FIELDS_MAX: usize = 100;
 /// Interim answers before the one that counts.
 const INTERIM_MAX: usize = 100;
+
+/// An answer that was read from bytes at hand.
+#[derive(Debug)]
+pub struct ReadAnswer {
+    /// Its head.
+    pub head: AnswerHead,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Its trailers, if it has any.
+    pub trailers: Option<HeaderMap>,
+    /// How many bytes follow it.
+    pub left_bytes: usize,
+}
+
+/// Reads the answer to a GET that `bytes` begin with, as if they arrived in parts of `part_bytes` and the connection
+/// then ended; `None` if it is not whole. What a connection does, without one: for tests and fuzzing.
+pub fn read_answer(bytes: &[u8], part_bytes: usize) -> Result<Option<ReadAnswer>, Malformed> {
+    let (mut input, mut rest) = (BytesMut::new(), bytes);
+    let mut more = |input: &mut BytesMut| {
+        let (part, later) = rest.split_at(part_bytes.clamp(1, rest.len().max(1)).min(rest.len()));
+        input.extend_from_slice(part);
+        rest = later;
+        !part.is_empty()
+    };
+    let mut head = loop {
+        match answer::take_head(&mut input, false)? {
+            Some(head) => break head,
+            None if !more(&mut input) => return Ok(None),
+            None => {}
+        }
+    };
+    let (mut body, mut trailers) = (Vec::new(), None);
+    loop {
+        match head.length.next(&mut input)? {
+            Piece::Data(data) => body.extend_from_slice(&data),
+            Piece::Trailers(fields) => trailers = Some(fields),
+            Piece::Missing if more(&mut input) => {}
+            Piece::Missing if !matches!(head.length, Length::ToTheEnd) => return Ok(None),
+            Piece::Missing | Piece::End => break,
+        }
+    }
+    while more(&mut input) {}
+    Ok(Some(ReadAnswer { head: head.parts, body, trailers, left_bytes: input.len() }))
+}
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -322,30 +367,10 @@ impl State {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>, read_bytes: usize) -> Poll<Result<Option<Frame<Bytes>>, Broken>> {
         loop {
-            let piece = match &mut self.length {
-                Length::Over => Piece::End,
-                Length::Chunked(chunks) => chunks.next(&mut self.input)?,
-                Length::Known(_) | Length::ToTheEnd if self.input.is_empty() => Piece::Missing,
-                Length::Known(left) => {
-                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
-                    *left -= length as u64;
-                    if *left == 0 {
-                        self.length = Length::Over;
-                    }
-                    Piece::Data(input::take(&mut self.input, length))
-                }
-                Length::ToTheEnd => {
-                    let length = self.input.len();
-                    Piece::Data(input::take(&mut self.input, length))
-                }
-            };
-            match piece {
+            match self.length.next(&mut self.input)? {
                 Piece::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
                 Piece::Trailers(trailers) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
-                Piece::End => {
-                    self.length = Length::Over;
-                    return Poll::Ready(Ok(None));
-                }
+                Piece::End => return Poll::Ready(Ok(None)),
                 Piece::Missing => {}
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Cut)) };
