@@ -254,9 +254,13 @@ pub(crate) fn asks_to_switch(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Whether the head asks for a WebSocket: the one upgrade that is forwarded.
+/// Whether the head asks for a WebSocket: the one upgrade that is forwarded. With a body, nobody could tell what of it is
+/// the tunnel's.
 pub fn asks_for_websocket(head: &Parts) -> bool {
-    head.method == Method::GET && head.version == Version::HTTP_11 && switches_to_websocket(&head.headers)
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0");
+    let asks = head.method == Method::GET && head.version == Version::HTTP_11 && !has_body;
+    asks && switches_to_websocket(&head.headers)
 }
 
 /// Whether the fields switch to a WebSocket: `Upgrade: websocket` alone, and `Connection` names it.

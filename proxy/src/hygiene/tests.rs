@@ -97,6 +97,9 @@ fn only_a_whole_websocket_upgrade_is_one() {
     assert!(!asks(&[("upgrade", "h2c"), ("connection", "upgrade")]));
     assert!(!asks(&[("upgrade", "websocket, h2c"), ("connection", "upgrade")]));
     assert!(!asks_for_websocket(&head("POST", "/", &[("upgrade", "websocket"), ("connection", "upgrade")])));
+    let with = |name, value| asks(&[("upgrade", "websocket"), ("connection", "upgrade"), (name, value)]);
+    assert!(with("content-length", "0"));
+    assert!(!with("content-length", "5") && !with("transfer-encoding", "chunked"), "a body is no tunnel");
 }
 
 #[test]

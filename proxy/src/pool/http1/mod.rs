@@ -155,6 +155,7 @@ impl Wire {
         request: Box<Request<RequestBody>>,
         read_bytes: usize,
     ) -> Result<AnswerHead, Unanswered> {
+        self.uploading = None;
         let (head, body) = request.into_parts();
         let asks = head.headers.contains_key(header::EXPECT).then(|| body.held_handle()).flatten();
         let mut waited =
@@ -242,10 +243,9 @@ impl Wire {
         over && state.keeps_alive && state.input.is_empty() && state.io.is_some()
     }
 
-    /// Whether it will be free once the request was sent to its end.
+    /// Whether the request is still being sent, although its answer may have ended.
     pub(super) fn is_still_sending(&self) -> bool {
-        let state = self.state.borrow();
-        state.upload.is_some() && state.keeps_alive && state.input.is_empty()
+        self.state.borrow().upload.is_some()
     }
 
     /// Waits until the request was sent to its end, or broke off.
@@ -264,6 +264,10 @@ impl Wire {
     /// After a `101`: the connection, and what came behind the answer.
     pub(super) fn switch(&self) -> Option<(Io, Bytes)> {
         let mut state = self.state.borrow_mut();
+        // What is left of a request would be missing from the tunnel, or stand in it.
+        if state.upload.is_some() {
+            return None;
+        }
         let early = std::mem::take(&mut state.input).freeze();
         Some((state.io.take()?, early))
     }

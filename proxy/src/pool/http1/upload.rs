@@ -65,7 +65,9 @@ impl Upload {
             Some(target) => write!(before, "{} {target} HTTP/1.1\r\n", head.method),
             None => write!(before, "{} / HTTP/1.1\r\n", head.method),
         };
-        let fields = head.headers.iter().filter(|(name, _)| *name != header::TRANSFER_ENCODING);
+        let chunked = matches!(framing, Framing::Chunked);
+        let frames = |name| name == header::TRANSFER_ENCODING || chunked && name == header::CONTENT_LENGTH;
+        let fields = head.headers.iter().filter(|(name, _)| !frames(*name));
         fields.for_each(|(name, value)| write_field(&mut before, name.as_str(), value.as_bytes()));
         match framing {
             Framing::Chunked => write_field(&mut before, header::TRANSFER_ENCODING.as_str(), b"chunked"),

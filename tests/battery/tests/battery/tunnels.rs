@@ -89,6 +89,7 @@ async fn what_only_looks_like_an_upgrade_is_a_plain_request() {
         ("GET /u HTTP/1.1", "Upgrade: websocket\r\n"),
         ("POST /u HTTP/1.1", UPGRADE),
         ("GET /u HTTP/1.0", UPGRADE),
+        ("GET /u HTTP/1.1", "Content-Length: 2\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"),
         ("GET /u HTTP/1.1", "Upgrade: websocket\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n"),
     ] {
         let mut client = Client::connect(family.world.address).await;

@@ -8,10 +8,10 @@ use tokio::task::JoinHandle;
 /// Between two looks.
 const LOOK_MS: u64 = 25;
 
-/// What is resident of a process, in KiB; 0 once it is gone.
+/// What is resident of a process's own, in KiB, without the pages of its program; 0 once it is gone.
 pub fn rss_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 

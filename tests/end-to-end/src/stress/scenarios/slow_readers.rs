@@ -21,9 +21,8 @@ const HTTP1_READERS: usize = 1_000;
 const HTTP2_READERS: usize = 30;
 /// Streams of each: as many as the router allows.
 const STREAMS: u32 = 100;
-/// What one connection may cost: its requests in flight, each with a connection to a cell, and what is kept for it.
-const REQUEST_MAX_KIB: f64 = 48.0;
-const KEPT_MAX_KIB: f64 = 1_024.0;
+/// What one connection may cost, with all of its requests and their connections to cells.
+const CONNECTION_MAX_KIB: f64 = 1_024.0;
 
 /// How an HTTP/2 client does not take its answers.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +63,7 @@ pub async fn over_http1(scale: Scale) -> Row {
             let count = crowd.members.len();
             let done = format!("{count} connections each asked for {} MiB and read nothing", ANSWER_BYTES >> 20);
             (
-                Shown { done, connections: Some(count), bounds: bounds(ground, count, 1.0), ..Shown::default() },
+                Shown { done, connections: Some(count), bounds: vec![bound(ground, count)], ..Shown::default() },
                 (crowd, cells),
             )
         })
@@ -90,23 +89,17 @@ pub async fn over_http2(scale: Scale, how: Window) -> Row {
             let count = readers.len();
             let done = format!("{count} connections of {STREAMS} streams each, large answers, windows: {how:?}");
             (
-                Shown {
-                    done,
-                    connections: Some(count),
-                    bounds: bounds(ground, count, f64::from(STREAMS)),
-                    ..Shown::default()
-                },
+                Shown { done, connections: Some(count), bounds: vec![bound(ground, count)], ..Shown::default() },
                 (readers, cells),
             )
         })
         .await
 }
 
-fn bounds(ground: &Ground, count: usize, requests: f64) -> Vec<Bound> {
-    let most = KEPT_MAX_KIB + requests * REQUEST_MAX_KIB;
+fn bound(ground: &Ground, count: usize) -> Bound {
     let each = ground.grown_kib() as f64 / count.max(1) as f64;
-    let what = format!("one connection costs {each:.0} KiB while it stands (at most {most} KiB)");
-    vec![Bound::new(what, each <= most)]
+    let what = format!("one connection costs {each:.0} KiB while it stands (at most {CONNECTION_MAX_KIB} KiB)");
+    Bound::new(what, each <= CONNECTION_MAX_KIB)
 }
 
 async fn begin(router: SocketAddr, number: usize, how: Window) -> TcpStream {
