@@ -19,8 +19,8 @@ pub const KEPT_MAX_BYTES: usize = 128 * 1024;
 pub const QUEUED_MAX_BYTES: usize = 64 * 1024;
 /// What may be kept of requests' bodies, to be sent again, of all streams together.
 pub const REPLAY_MAX_BYTES: usize = 256 * 1024;
-/// What the heads of requests may take that are not answered, of all streams together: about 4 KiB each.
-pub const HEADS_MAX_BYTES: usize = 384 * 1024;
+/// What the heads of requests may take that are not answered, of all streams together: about 5 KiB each.
+pub const HEADS_MAX_BYTES: usize = 512 * 1024;
 /// What a field takes beside its text.
 const FIELD_BYTES: usize = 128;
 /// What is read of one answer at once: at most, and at least.

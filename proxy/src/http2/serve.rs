@@ -41,6 +41,8 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const BREAK_MS: u64 = 2;
 /// … and how many times, before it is up to `h2` how many are too many.
 const BREAKS_MAX: u32 = 500;
+/// What is read before the requests in it are taken: else the heads of a hundred would be here before the first is counted.
+const UNSEEN_MAX_BYTES: usize = 32 * 1024;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
@@ -51,16 +53,23 @@ struct FrameWatch {
     rest: Option<Pin<Box<Sleep>>>,
     breaks: u32,
     fault: Rc<Cell<Option<Fault>>>,
+    unseen: Rc<Cell<usize>>,
 }
 
 impl Tap for FrameWatch {
     fn take(&mut self, bytes: &[u8]) -> bool {
         let fault = self.tap.feed(bytes, Instant::now);
         self.fault.set(fault);
+        self.unseen.set(self.unseen.get() + bytes.len());
         fault.is_none()
     }
 
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unseen.get() >= UNSEEN_MAX_BYTES {
+            // The driver takes what is there, and comes back.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         while self.tap.unread().is_full() {
             let rest = self.rest.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(BREAK_MS))));
             ready!(rest.as_mut().poll(cx));
@@ -89,6 +98,8 @@ struct Driver<H> {
     served: Served<H>,
     connection: Connection<Wire, Bytes>,
     fault: Rc<Cell<Option<Fault>>>,
+    /// Bytes read since there was last no request to be taken.
+    unseen: Rc<Cell<usize>>,
     holding: Holding,
     room: Room,
     unread: Unread,
@@ -100,8 +111,9 @@ struct Driver<H> {
 
 /// Serves the connection until it ends.
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
-    let fault = Rc::new(Cell::new(None));
-    let tap = FrameWatch { tap: FrameTap::new(Instant::now()), rest: None, breaks: 0, fault: Rc::clone(&fault) };
+    let (fault, unseen) = (Rc::default(), Rc::default());
+    let tap = FrameTap::new(Instant::now());
+    let tap = FrameWatch { tap, rest: None, breaks: 0, fault: Rc::clone(&fault), unseen: Rc::clone(&unseen) };
     let unread = tap.tap.unread().clone();
     let wire = Tapped { io, tap };
     let idle_for = Duration::from_millis(served.options.idle_ms);
@@ -116,6 +128,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         served,
         connection,
         fault,
+        unseen,
         holding: Holding::default(),
         room: Room::default(),
         unread,
@@ -182,7 +195,7 @@ impl<H: Handler> Driver<H> {
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Ended(Err(error))),
             Poll::Ready(None) => return Poll::Ready(Event::Ended(Ok(()))),
-            Poll::Pending => {}
+            Poll::Pending => self.unseen.set(0),
         }
         let busy = self.open.get() > 0;
         if std::mem::replace(&mut self.was_busy, busy) && !busy {

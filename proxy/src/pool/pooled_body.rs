@@ -82,6 +82,8 @@ impl Carrier {
 pub struct PooledBody {
     /// `None` once the answer has ended, or broken off.
     connection: Option<Carrier>,
+    /// Why it broke off, until that was told.
+    broken: Option<BodyError>,
     ended: Option<Ended>,
     on_drop: OnDrop,
     silence: Option<Silence>,
@@ -103,7 +105,15 @@ impl PooledBody {
     }
 
     fn new(connection: Carrier, ended: Option<Ended>) -> Self {
-        Self { connection: Some(connection), ended, on_drop: OnDrop::Close, silence: None, until: None, room: None }
+        Self {
+            connection: Some(connection),
+            broken: None,
+            ended,
+            on_drop: OnDrop::Close,
+            silence: None,
+            until: None,
+            room: None,
+        }
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
@@ -194,6 +204,9 @@ impl Body for PooledBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return self.break_off(Box::new(TooLong));
         }
@@ -219,7 +232,11 @@ impl Body for PooledBody {
             Poll::Ready(Some(Err(error))) => {
                 self.connection = None;
                 self.ended = None;
-                Poll::Ready(Some(Err(error)))
+                // Told one poll later: who sends it on may drop what it has not written at an error, and the client would
+                // see nothing at all of an answer that was cut.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -229,13 +246,14 @@ impl Body for PooledBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.connection.as_ref().is_none_or(Carrier::is_at_end)
+        self.broken.is_none() && self.connection.as_ref().is_none_or(Carrier::is_at_end)
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.size_hint(),
             Some(Carrier::Http2 { body, .. }) => body.size_hint(),
+            None if self.broken.is_some() => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }
     }

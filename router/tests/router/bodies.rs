@@ -210,3 +210,25 @@ async fn waiting_costs_no_cpu() {
     let used = cpu_ticks() - before;
     assert!(used < 30, "{used} ticks of 10 ms in 1.5 s");
 }
+
+#[tokio::test]
+async fn of_an_answer_that_is_cut_the_client_sees_what_came() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let _ = tcp.read(&mut [0; 1024]).await;
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        }
+    });
+    let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
+    for _ in 0..20 {
+        let mut client = Client::connect(router.address).await;
+        client.send("GET / HTTP/1.1\r\nhost: acme.cells.localhost\r\n\r\n").await;
+        let mut seen = Vec::new();
+        let _ = timeout(Duration::from_secs(5), client.tcp.read_to_end(&mut seen)).await.expect("closed in time");
+        let seen = String::from_utf8_lossy(&seen);
+        assert!(seen.starts_with("HTTP/1.1 200 OK\r\n") && seen.ends_with("\r\n\r\nhalf"), "{seen:?}");
+    }
+}

@@ -160,6 +160,12 @@ impl Wire {
         let asks = head.headers.contains_key(header::EXPECT).then(|| body.held_handle()).flatten();
         let mut waited =
             AwaitedHead { to_head: head.method == Method::HEAD, asks, scanned: 0, interim: 0, came: false };
+        let quiet =
+            poll_fn(|cx| Poll::Ready(self.state.borrow_mut().poll_head(cx, &mut waited, read_bytes).is_pending()));
+        if !quiet.await || waited.came {
+            // Who speaks before it is asked would answer the wrong question; who has hung up answers none.
+            return Err(Unanswered::NotSent(Box::new(Request::from_parts(head, body)), Broken::Closed));
+        }
         self.state.borrow_mut().upload = Some(Upload::new(&head, body));
         let (mut head, mut not_written) = (Some(head), None);
         let answered = poll_fn(|cx| {
@@ -285,7 +291,10 @@ impl Drop for Wire {
 fn is_closed(error: &Broken) -> bool {
     match error {
         Broken::Closed => true,
-        Broken::Io(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+        Broken::Io(error) => {
+            // The last one is the end of TLS without its goodbye.
+            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+        }
         _ => false,
     }
 }
