@@ -1,0 +1,115 @@
+//! Writers that take little at a time.
+
+use http::Request;
+use http_body::{Frame, SizeHint};
+use proptest::prelude::*;
+
+use super::*;
+use crate::incoming::IncomingBody;
+
+/// Takes as many bytes at once as `takes` says, in turns; none means that it is not ready.
+struct Slow {
+    written: Vec<u8>,
+    takes: Vec<usize>,
+    turn: usize,
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let take = self.takes[self.turn % self.takes.len()].min(buf.len());
+        self.turn += 1;
+        if take == 0 {
+            return Poll::Pending;
+        }
+        self.written.extend_from_slice(&buf[..take]);
+        Poll::Ready(Ok(take))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A body of these frames, with pauses between them; its length is known if `length` says so.
+struct Frames {
+    frames: Vec<Option<Frame<Bytes>>>,
+    length: Option<u64>,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop() {
+            None => Poll::Ready(None),
+            Some(None) => Poll::Pending,
+            Some(Some(frame)) => Poll::Ready(Some(Ok(frame))),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+fn sent(body: Frames, takes: Vec<usize>) -> Result<Vec<u8>, Stuck> {
+    let (head, ()) = Request::post("/p?q=1").header("x-a", "b").body(()).unwrap().into_parts();
+    let mut upload = Upload::new(&head, RequestBody::streamed(IncomingBody::made_of(body)));
+    let mut io = Slow { written: Vec::new(), takes, turn: 0 };
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let Poll::Ready(result) = upload.poll(&mut io, &mut cx) {
+            return result.map(|()| io.written);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_written_as_it_is_however_slowly(
+        pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..40), any::<bool>()), 0..8),
+        trailers in any::<bool>(),
+        stated in any::<bool>(),
+        mut takes in prop::collection::vec(0_usize..30, 1..6),
+    ) {
+        takes.push(1);
+        let length = pieces.iter().map(|(piece, _)| piece.len()).sum::<usize>();
+        let mut frames = Vec::new();
+        for (piece, pause) in &pieces {
+            frames.push(Some(Frame::data(Bytes::from(piece.clone()))));
+            frames.extend(pause.then_some(None));
+        }
+        if trailers {
+            frames.push(Some(Frame::trailers(HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]))));
+        }
+        frames.reverse();
+        let written = sent(Frames { frames, length: stated.then_some(length as u64) }, takes).unwrap();
+        let mut wanted = b"POST /p?q=1 HTTP/1.1\r\nx-a: b\r\n".to_vec();
+        if stated {
+            wanted.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
+            pieces.iter().for_each(|(piece, _)| wanted.extend_from_slice(piece));
+        } else {
+            wanted.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+            for (piece, _) in &pieces {
+                wanted.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                wanted.extend_from_slice(piece);
+                wanted.extend_from_slice(b"\r\n");
+            }
+            wanted.extend_from_slice(if trailers { b"0\r\netag: x\r\n\r\n" } else { b"0\r\n\r\n" });
+        }
+        prop_assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&wanted));
+    }
+}
+
+#[test]
+fn a_body_of_another_length_than_stated_is_not_sent_for_whole() {
+    for (length, data) in [(3, "four"), (5, "four")] {
+        let frames = Frames { frames: vec![Some(Frame::data(Bytes::from(data)))], length: Some(length) };
+        assert!(matches!(sent(frames, vec![100]), Err(Stuck::Body(_))), "{length}");
+    }
+}
