@@ -139,6 +139,7 @@ impl Pool {
         };
         match &sent {
             Ok(_) => endpoint.breaker.borrow_mut().answered(),
+            Err(error) if error.is_of_request_body() => {}
             Err(SendError::Failed(_)) => endpoint.breaker.borrow_mut().failed(Instant::now()),
             Err(SendError::NotSent { .. } | SendError::Lost(_)) => {}
         }

@@ -274,7 +274,9 @@ impl Wire {
         if state.upload.is_some() {
             return None;
         }
-        let early = std::mem::take(&mut state.input).freeze();
+        let input = std::mem::take(&mut state.input);
+        // Even an empty rest would keep the buffer, for as long as the tunnel lives.
+        let early = if input.is_empty() { Bytes::new() } else { input.freeze() };
         Some((state.io.take()?, early))
     }
 }
@@ -353,7 +355,8 @@ impl State {
                     continue;
                 }
                 self.length = head.length;
-                self.keeps_alive &= head.keeps_alive;
+                // After a 101 it speaks something else, whatever becomes of the answer.
+                self.keeps_alive &= head.keeps_alive && head.parts.status != StatusCode::SWITCHING_PROTOCOLS;
                 return Poll::Ready(Ok(head.parts));
             }
             if self.input.len() >= HEAD_MAX_BYTES || waited.interim > INTERIM_MAX {

@@ -1,4 +1,4 @@
-//! A peer that answers before it has read the whole request.
+//! Answers that leave their connection in an unusual state: early ones, and switches of the protocol.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -66,6 +66,36 @@ async fn the_rest_of_a_request_is_sent_although_nobody_takes_its_answer() {
             let answer = send(&pool, app).await;
             assert_eq!(timeout(PATIENCE, reading).await.unwrap().unwrap(), BODY_BYTES);
             drop(answer);
+            assert_eq!(pool.open_connections(app), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_switched_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let _ = tcp.read(&mut [0; 1024]).await;
+                sleep(Duration::from_millis(30)).await;
+                tcp.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\r\n").await.unwrap();
+                let _ = tcp.read(&mut [0; 1024]).await;
+            });
+        }
+    });
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits::default());
+            let get = || Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap();
+            // Nobody waits for the one, and nobody wants the other: both are drained.
+            let unawaited = pool.send_to_the_end(app, get(), || {});
+            sleep(Duration::from_millis(10)).await;
+            drop(unawaited);
+            drop(pool.send_to_the_end(app, get(), || {}).await.unwrap());
+            sleep(Duration::from_millis(100)).await;
             assert_eq!(pool.open_connections(app), 0);
         })
         .await;
