@@ -1,4 +1,4 @@
-//! A TCP connection whose write side can be shut while hyper owns it, and whose loss can be seen without reading.
+//! A TCP connection whose write side can be shut while another owns it, and whose loss can be seen without reading.
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
@@ -20,7 +20,7 @@ struct Shared {
     half_closed: AtomicBool,
 }
 
-/// The connection as hyper sees it.
+/// The connection as its owner sees it.
 pub(crate) struct Socket(Arc<Shared>);
 
 /// Another hold on the same connection.

@@ -1,6 +1,6 @@
 //! HTTP/1.1 towards a peer: one exchange at a time, in the task of whoever asks.
 //!
-//! A connection that waits keeps its state and no buffer, so that what a client can pin by stalling many answers stays
+//! An exchange that waits keeps its state and no buffer, so that what a client can pin by stalling many answers stays
 //! small (decision 28). Heads are read by `httparse`; lengths and chunks are read here, strictly.
 
 use std::cell::RefCell;
