@@ -214,7 +214,9 @@ pub(crate) fn check_http2(head: &Parts) -> Result<(), BadRequest> {
     if lengths.next().is_some() && lengths.next().is_some() {
         return Err(BadRequest::TwoLengths);
     }
-    if head.headers.len() > FIELDS_MAX {
+    // Crumbs of a cookie become one field.
+    let crumbs = head.headers.get_all(header::COOKIE).iter().count();
+    if head.headers.len() - crumbs.saturating_sub(1) > FIELDS_MAX {
         return Err(BadRequest::HeadTooLarge);
     }
     for (name, value) in &head.headers {

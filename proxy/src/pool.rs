@@ -124,8 +124,9 @@ impl Pool {
         let deadline = Instant::now() + Duration::from_millis(self.inner.limits.wait_ms);
         let share = match tenant {
             Some(tenant) => {
-                let Some(share) = endpoint.shares.take(tenant, deadline).await else {
-                    let cause = NotSent::Exhausted(self.inner.limits.used_per_tenant);
+                let max = endpoint.share_max();
+                let Some(share) = endpoint.shares.take(tenant, max, deadline).await else {
+                    let cause = NotSent::Exhausted(max);
                     return Err(SendError::NotSent { request, cause });
                 };
                 Some(share)
@@ -192,9 +193,9 @@ impl Pool {
                 Err(cause) => return Err(SendError::NotSent { request, cause }),
             };
             match http2::send(&ticket, &endpoint.destination, *request).await {
-                Ok((head, body)) => {
+                Ok((head, answer)) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
-                    let carrier = Carrier::Http2 { body, _ticket: ticket, _share: share, limits, chores };
+                    let carrier = Carrier::Http2 { answer, _ticket: ticket, _share: share, limits, chores };
                     return Ok(PooledBody::of_answer(head, carrier, room));
                 }
                 Err(Ok((unsent, _))) if reused => request = Box::new(unsent),
@@ -409,10 +410,18 @@ impl Endpoint {
             shared: SharedConnections::default(),
             idle: RefCell::default(),
             open: Cell::new(0),
-            shares: Shares::new(limits.used_per_tenant),
+            shares: Shares::default(),
             freed: Rc::default(),
             breaker: RefCell::default(),
             in_use: Cell::new(0),
+        }
+    }
+
+    /// What one tenant may use: of few places no more than half, so that it cannot keep all others waiting.
+    fn share_max(&self) -> usize {
+        match self.destination.protocol {
+            Protocol::Http1 => self.limits.used_per_tenant,
+            Protocol::Http2 => self.limits.used_per_tenant.min(self.shared.places() / 2).max(1),
         }
     }
 

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cellway_proxy::pool::NotSent;
-use cellway_proxy::{OnDrop, Pool, PoolLimits, RequestBody, SendError};
-use http::Request;
+use bytes::Bytes;
+use cellway_proxy::pool::{Destination, NotSent, SHARED_PER_ENDPOINT_MAX};
+use cellway_proxy::{OnDrop, Pool, PoolLimits, Protocol, RequestBody, SendError};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -73,6 +74,45 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
             sleep(Duration::from_millis(10)).await;
             drop(first);
             assert!(third.await.unwrap());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives() {
+    const STREAMS: u32 = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut builder = h2::server::Builder::new();
+                let mut connection = builder.max_concurrent_streams(STREAMS).handshake::<_, Bytes>(tcp).await.unwrap();
+                let mut open = Vec::new();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    open.push(respond.send_response(Response::new(()), false).unwrap());
+                }
+            });
+        }
+    });
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits { wait_ms: 60, ..PoolLimits::default() });
+            let cell = Destination::from(address).over(Protocol::Http2);
+            let half = SHARED_PER_ENDPOINT_MAX * STREAMS as usize / 2;
+            let mut open = Vec::new();
+            let refused = loop {
+                match pool.send_for(Some("acme"), cell.clone(), Box::new(get())).await {
+                    Ok(answer) => open.push(answer),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, SendError::NotSent { cause: NotSent::Exhausted(_), .. }), "{refused}");
+            assert_eq!(open.len(), half);
+            for _ in 0..half {
+                open.push(pool.send_for(Some("beta"), cell.clone(), Box::new(get())).await.unwrap());
+            }
         })
         .await;
 }

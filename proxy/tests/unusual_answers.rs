@@ -100,3 +100,32 @@ async fn a_connection_that_was_switched_is_not_used_again() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_connection_is_used_again_after_trailers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        while tcp.read(&mut [0; 1024]).await.unwrap() > 0 {
+            let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n";
+            tcp.write_all(answer).await.unwrap();
+        }
+    });
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits::default());
+            for _ in 0..3 {
+                let get = Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap();
+                let mut answer = timeout(PATIENCE, pool.send(app, get)).await.unwrap().unwrap().into_body();
+                // As one who sends them on reads: nothing is asked for after the trailers.
+                while let Some(frame) = answer.frame().await {
+                    if frame.unwrap().is_trailers() {
+                        break;
+                    }
+                }
+            }
+            assert_eq!(pool.open_connections(app), 1);
+        })
+        .await;
+}

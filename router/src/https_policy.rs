@@ -71,7 +71,7 @@ impl Hsts {
 /// `https_port` is the port that browsers reach HTTPS at.
 pub fn redirect(host: &Hostname, target: Option<&PathAndQuery>, https_port: u16) -> Option<HeaderValue> {
     let path = target.map_or("/", PathAndQuery::path);
-    if path.starts_with(ACME_CHALLENGE) {
+    if path.strip_prefix(ACME_CHALLENGE).is_some_and(is_token) {
         return None;
     }
     // `OPTIONS *` is about the server; there is no such place to be sent to.
@@ -82,6 +82,11 @@ pub fn redirect(host: &Hostname, target: Option<&PathAndQuery>, https_port: u16)
         port => format!("https://{host}:{port}{target}"),
     };
     HeaderValue::from_str(&location).ok()
+}
+
+/// Whether this is the token of a challenge (RFC 8555, section 8.3): no other path may pass in clear.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -116,6 +121,9 @@ mod tests {
         assert_eq!(sent_to("acme.example", "/.well-known/acme-challenge/token", 443), None);
         assert!(sent_to("acme.example", "/.well-known/acme-challenge", 443).is_some());
         assert!(sent_to("acme.example", "/x/.well-known/acme-challenge/token", 443).is_some());
+        for path in ["", "../../secret", "..%2f..%2fsecret", "%2e%2e/secret", "..;/secret", "a/b", "/secret", "."] {
+            assert!(sent_to("acme.example", &format!("{ACME_CHALLENGE}{path}"), 443).is_some(), "{path}");
+        }
     }
 
     #[test]

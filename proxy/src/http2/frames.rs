@@ -23,7 +23,7 @@ const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
 /// DATA frames below this size are dear to `h2`, which keeps each of them as a frame until it is read …
 const SMALL_DATA_BYTES: usize = 256;
 /// … and gives a connection up that has more than this of them unread, each counted as [`SMALL_DATA_BYTES`], …
-pub(crate) const SMALL_DATA_BUDGET_BYTES: usize = 2_000 * SMALL_DATA_BYTES;
+pub(crate) const SMALL_DATA_BUDGET_BYTES: usize = 3_000 * SMALL_DATA_BYTES;
 /// … so nothing more comes in before these are read. One read may bring as many again.
 pub(crate) const SMALL_DATA_MAX: u32 = 1_000;
 
@@ -33,8 +33,8 @@ pub(crate) struct Unread(Arc<AtomicU32>);
 
 impl Unread {
     /// A DATA frame came.
-    fn came(&self, length: usize) {
-        self.0.fetch_add(u32::from(length < SMALL_DATA_BYTES), Ordering::Relaxed);
+    fn came(&self, frame: FrameHeader) {
+        self.0.fetch_add(u32::from(frame.is_small_data()), Ordering::Relaxed);
     }
 
     /// A DATA frame was read.
@@ -78,11 +78,79 @@ pub(crate) enum Fault {
     Size,
 }
 
-/// The tap of one connection. It reads frame headers, and trailers; what is a frame, and what a fault, `h2` decides.
-pub(crate) struct FrameTap {
+/// Finds the headers of frames in bytes that come in any parts.
+pub(crate) struct FrameReader {
     header: [u8; HEADER_BYTES],
     header_filled: usize,
-    skip_bytes: usize,
+    /// What is left of the payload.
+    left_bytes: usize,
+}
+
+/// A frame's header (RFC 9113, section 4.1).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameHeader {
+    pub(crate) length: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+}
+
+/// What comes next of a frame.
+pub(crate) enum FramePart<'a> {
+    Header(FrameHeader),
+    Payload(&'a [u8]),
+    /// Its header is not whole yet.
+    Begun,
+}
+
+impl FrameHeader {
+    /// A DATA frame that is dear to `h2` for what it carries.
+    pub(crate) fn is_small_data(self) -> bool {
+        self.kind == DATA && self.length < SMALL_DATA_BYTES
+    }
+
+    /// A DATA frame that says nothing.
+    pub(crate) fn is_empty_data(self) -> bool {
+        self.kind == DATA && self.length == 0 && self.flags & END_STREAM == 0
+    }
+}
+
+impl FrameReader {
+    /// A reader of what follows so many bytes.
+    pub(crate) fn after(bytes: usize) -> Self {
+        Self { header: [0; HEADER_BYTES], header_filled: 0, left_bytes: bytes }
+    }
+
+    /// Takes the next part out of `bytes`, which are not none.
+    pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> FramePart<'a> {
+        if self.left_bytes > 0 {
+            let payload;
+            (payload, *bytes) = bytes.split_at(self.left_bytes.min(bytes.len()));
+            self.left_bytes -= payload.len();
+            return FramePart::Payload(payload);
+        }
+        let header;
+        (header, *bytes) = bytes.split_at((HEADER_BYTES - self.header_filled).min(bytes.len()));
+        self.header[self.header_filled..self.header_filled + header.len()].copy_from_slice(header);
+        self.header_filled += header.len();
+        if self.header_filled < HEADER_BYTES {
+            return FramePart::Begun;
+        }
+        self.header_filled = 0;
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.left_bytes = length;
+        FramePart::Header(FrameHeader { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff })
+    }
+
+    fn is_between_frames(&self) -> bool {
+        self.left_bytes == 0 && self.header_filled == 0
+    }
+}
+
+/// The tap of one connection. It reads frame headers, and trailers; what is a frame, and what a fault, `h2` decides.
+pub(crate) struct FrameTap {
+    reader: FrameReader,
     tokens: u32,
     refilled: Instant,
     window_updates: u32,
@@ -95,9 +163,7 @@ pub(crate) struct FrameTap {
 impl FrameTap {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            header: [0; HEADER_BYTES],
-            header_filled: 0,
-            skip_bytes: PREFACE_BYTES,
+            reader: FrameReader::after(PREFACE_BYTES),
             tokens: BURST_FRAMES,
             refilled: now,
             window_updates: 0,
@@ -111,22 +177,13 @@ impl FrameTap {
     /// Takes the next bytes; says what is wrong, once something is.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Option<Fault> {
         while !bytes.is_empty() && self.fault.is_none() {
-            if self.skip_bytes > 0 {
-                let skipped = self.skip_bytes.min(bytes.len());
-                self.skip_bytes -= skipped;
-                self.trailers.take(&bytes[..skipped]);
-                bytes = &bytes[skipped..];
-                self.end_frame();
-                continue;
+            match self.reader.next(&mut bytes) {
+                FramePart::Payload(payload) => self.trailers.take(payload),
+                FramePart::Header(header) => self.take_frame(header, &now),
+                FramePart::Begun => {}
             }
-            let taken = (HEADER_BYTES - self.header_filled).min(bytes.len());
-            self.header[self.header_filled..self.header_filled + taken].copy_from_slice(&bytes[..taken]);
-            self.header_filled += taken;
-            bytes = &bytes[taken..];
-            if self.header_filled == HEADER_BYTES {
-                self.header_filled = 0;
-                self.take_frame(&now);
-                self.end_frame();
+            if self.reader.is_between_frames() && self.trailers.end() {
+                self.fault = Some(Fault::Malformed);
             }
         }
         self.fault
@@ -137,29 +194,22 @@ impl FrameTap {
         &self.unread
     }
 
-    fn end_frame(&mut self) {
-        if self.skip_bytes == 0 && self.trailers.end() {
-            self.fault = Some(Fault::Malformed);
-        }
-    }
-
-    fn take_frame(&mut self, now: &impl Fn() -> Instant) {
-        let [a, b, c, kind, flags, stream @ ..] = self.header;
-        self.skip_bytes = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        self.trailers.begin(kind, flags, u32::from_be_bytes(stream) & 0x7fff_ffff);
+    fn take_frame(&mut self, header: FrameHeader, now: &impl Fn() -> Instant) {
+        let FrameHeader { length, kind, flags, stream } = header;
+        self.trailers.begin(kind, flags, stream);
         if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || flags & ACK != 0) {
             self.fault = Some(Fault::Malformed);
             return;
         }
-        if !has_its_size(kind, flags, self.skip_bytes) {
+        if !has_its_size(kind, flags, length) {
             self.fault = Some(Fault::Size);
             return;
         }
         let useful = match kind {
             HEADERS => true,
             DATA => {
-                self.unread.came(self.skip_bytes);
-                self.skip_bytes > 0 || flags & END_STREAM != 0
+                self.unread.came(header);
+                !header.is_empty_data()
             }
             WINDOW_UPDATE => {
                 self.window_updates = (self.window_updates + 1) % WINDOW_UPDATES_PER_TOKEN;

@@ -34,6 +34,8 @@ pub(crate) struct Received {
     trailers_ended: bool,
     /// What ended the data, where it came behind data that was passed on.
     broken: Option<h2::Error>,
+    /// Read before it was asked for.
+    soaked: BytesMut,
     /// Told of the small frames that are read.
     unread: Unread,
     /// Told when the body is asked for at last.
@@ -49,9 +51,33 @@ impl Received {
             data_ended: false,
             trailers_ended: false,
             broken: None,
+            soaked: BytesMut::new(),
             unread: Unread::default(),
             wanted: None,
         }
+    }
+
+    /// Reads what is there, to be taken later: what is small would pile up in `h2`. The window stays as far shut as if
+    /// it were not read. Whether anything was there.
+    pub(crate) fn soak(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.soaked.len();
+        while !self.data_ended {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.received(&data);
+                    self.soaked.extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(error))) => self.end_data(Some(error)),
+                Poll::Ready(None) => self.end_data(None),
+                Poll::Pending => break,
+            }
+        }
+        self.data_ended || self.soaked.len() > before
+    }
+
+    fn end_data(&mut self, error: Option<h2::Error>) {
+        self.data_ended = true;
+        self.broken = error.filter(|error| !self.is_over(error));
     }
 
     /// Tells `unread` of the frames that are read.
@@ -70,9 +96,18 @@ impl Received {
         if let Some(wanted) = self.wanted.take() {
             wanted.notify_one();
         }
+        if !self.soaked.is_empty() {
+            let soaked = std::mem::take(&mut self.soaked).freeze();
+            self.release(soaked.len());
+            return Poll::Ready(Some(Ok(Frame::data(soaked))));
+        }
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(self.gather(data, cx))))),
+                Some(Ok(data)) => {
+                    let data = self.gather(data, cx);
+                    self.release(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
                 Some(Err(error)) if self.is_over(&error) => self.data_ended = true,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => self.data_ended = true,
@@ -108,12 +143,11 @@ impl Received {
                     gathered.extend_from_slice(&data);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.data_ended = true;
-                    self.broken = (!self.is_over(&error)).then_some(error);
+                    self.end_data(Some(error));
                     break;
                 }
                 Poll::Ready(None) => {
-                    self.data_ended = true;
+                    self.end_data(None);
                     break;
                 }
                 Poll::Pending => break,
@@ -125,8 +159,11 @@ impl Received {
     fn received(&mut self, data: &Bytes) {
         self.left_bytes = self.left_bytes.map(|left| left.saturating_sub(data.len() as u64));
         self.unread.read(data.len());
+    }
+
+    fn release(&mut self, bytes: usize) {
         // Fails only on a stream that is over, whose window nobody needs.
-        let _ = self.stream.flow_control().release_capacity(data.len());
+        let _ = self.stream.flow_control().release_capacity(bytes);
     }
 
     fn is_over(&self, error: &h2::Error) -> bool {
@@ -135,12 +172,12 @@ impl Received {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.is_end_stream() && self.soaked.is_empty()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self.left_bytes {
-            Some(left) => SizeHint::with_exact(left),
+            Some(left) => SizeHint::with_exact(left + self.soaked.len() as u64),
             None if self.is_end_stream() => SizeHint::with_exact(0),
             None => SizeHint::default(),
         }

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use parking_lot::Mutex;
 
+use super::STREAMS_MAX;
+
 /// What all streams of a connection may keep, beyond the floors.
 pub const KEPT_MAX_BYTES: usize = 128 * 1024;
 /// What may wait for the socket, of all streams together.
@@ -21,8 +23,12 @@ pub const QUEUED_MAX_BYTES: usize = 64 * 1024;
 pub const REPLAY_MAX_BYTES: usize = 256 * 1024;
 /// What the heads of requests may take that are not answered, of all streams together: about 5 KiB each.
 pub const HEADS_MAX_BYTES: usize = 512 * 1024;
+/// What the smallest piece takes on its way out.
+const PIECE_MIN_BYTES: usize = 512;
 /// What a field takes beside its text.
 const FIELD_BYTES: usize = 128;
+/// Who may wait for the queue before all are asked whether they still do.
+const WAITING_MAX: usize = 2 * STREAMS_MAX as usize;
 /// What is read of one answer at once: at most, and at least.
 pub(crate) const READ_MAX_BYTES: usize = 16 * 1024;
 pub(crate) const READ_MIN_BYTES: usize = 1024;
@@ -84,8 +90,13 @@ impl Room {
         if bytes.is_empty() {
             return bytes;
         }
-        self.0.kept.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.0.kept.fetch_add(cost(&bytes), Ordering::Relaxed);
         Bytes::from_owner(Kept { room: self.clone(), bytes })
+    }
+
+    /// A share of what all streams may keep, which follows what one of them does keep: see [`RoomShare::resize`].
+    pub(crate) fn keep_some(&self) -> RoomShare {
+        RoomShare { room: self.clone(), of: |state| &state.kept, bytes: 0 }
     }
 
     /// Ready once more may wait for the socket. One stream alone may always send: what it queues is bounded by itself.
@@ -94,10 +105,13 @@ impl Room {
             return Poll::Ready(());
         }
         let mut waiting = self.0.waiting.lock();
+        // Streams that were reset while they waited leave theirs behind.
+        let stale = if waiting.len() < WAITING_MAX { Vec::new() } else { std::mem::take(&mut *waiting) };
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }
         drop(waiting);
+        stale.into_iter().for_each(Waker::wake);
         // It may have emptied meanwhile.
         if self.has_queue() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -111,9 +125,14 @@ impl Room {
         if bytes.is_empty() {
             return bytes;
         }
-        self.0.queued.fetch_add(bytes.len(), Ordering::AcqRel);
+        self.0.queued.fetch_add(cost(&bytes), Ordering::AcqRel);
         Bytes::from_owner(Queued { room: self.clone(), bytes })
     }
+}
+
+/// What a piece takes: its bytes, or the frame and the owners around them.
+fn cost(piece: &Bytes) -> usize {
+    piece.len().max(PIECE_MIN_BYTES)
 }
 
 /// A share of what may be kept, given back when dropped.
@@ -121,6 +140,15 @@ pub struct RoomShare {
     room: Room,
     of: fn(&State) -> &AtomicUsize,
     bytes: usize,
+}
+
+impl RoomShare {
+    /// Makes it the share of so many bytes, whatever the bound.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        let count = (self.of)(&self.room.0);
+        count.fetch_add(bytes, Ordering::Relaxed);
+        count.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+    }
 }
 
 impl Drop for RoomShare {
@@ -142,7 +170,7 @@ impl AsRef<[u8]> for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.room.0.kept.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.room.0.kept.fetch_sub(cost(&self.bytes), Ordering::Relaxed);
     }
 }
 
@@ -160,7 +188,7 @@ impl AsRef<[u8]> for Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         let state = &self.room.0;
-        let before = state.queued.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        let before = state.queued.fetch_sub(cost(&self.bytes), Ordering::AcqRel);
         if before >= QUEUED_MAX_BYTES && self.room.has_queue() {
             // Woken outside the lock: a waker may run what locks again.
             let waiting = std::mem::take(&mut *state.waiting.lock());
@@ -218,6 +246,48 @@ mod tests {
         let shares: Vec<_> = (0..1_000).map_while(|_| room.keep_head(&head(90, ""))).collect();
         assert!(shares.len() <= HEADS_MAX_BYTES / (90 * FIELD_BYTES), "{}", shares.len());
         assert!(shares.len() >= 30, "{}", shares.len());
+    }
+
+    #[test]
+    fn small_pieces_count_as_what_they_take() {
+        let room = Room::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let queued: Vec<_> = std::iter::repeat_with(|| room.queue(Bytes::from_static(b"x")))
+            .take_while(|_| room.poll_queue(&mut cx).is_ready())
+            .collect();
+        assert_eq!(queued.len(), QUEUED_MAX_BYTES / PIECE_MIN_BYTES - 1);
+        drop(queued);
+        assert_eq!(room.0.queued.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_share_follows_what_is_kept() {
+        let room = Room::default();
+        let mut share = room.keep_some();
+        share.resize(KEPT_MAX_BYTES);
+        assert_eq!(room.read_bytes(), READ_MIN_BYTES);
+        share.resize(0);
+        assert_eq!(room.read_bytes(), READ_MAX_BYTES);
+        share.resize(2 * KEPT_MAX_BYTES);
+        drop(share);
+        assert_eq!(room.read_bytes(), READ_MAX_BYTES);
+    }
+
+    #[test]
+    fn who_waits_no_longer_does_not_stay_for_ever() {
+        let room = Room::default();
+        let _queued = room.queue(Bytes::from(vec![0; QUEUED_MAX_BYTES]));
+        for _ in 0..10 * WAITING_MAX {
+            let waker = Waker::from(Arc::new(Stale));
+            assert!(room.poll_queue(&mut Context::from_waker(&waker)).is_pending());
+            assert!(room.0.waiting.lock().len() <= WAITING_MAX);
+        }
+    }
+
+    struct Stale;
+
+    impl std::task::Wake for Stale {
+        fn wake(self: Arc<Self>) {}
     }
 
     #[test]

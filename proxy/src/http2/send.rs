@@ -57,11 +57,17 @@ where
 {
     let sent = send_frames(body, stream, bounds).await;
     match &sent {
-        Err(Unsent::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+        Err(Unsent::Body(error)) => stream.send_reset(reason_after(error)),
         Err(Unsent::Stalled) => stream.send_reset(Reason::CANCEL),
         Ok(()) | Err(Unsent::Reset(_) | Unsent::Stream(_)) => {}
     }
     sent
+}
+
+/// Who has cancelled is not taken for one that failed.
+fn reason_after(error: &BodyError) -> Reason {
+    let cancelled = error.downcast_ref().and_then(h2::Error::reason) == Some(Reason::CANCEL);
+    if cancelled { Reason::CANCEL } else { Reason::INTERNAL_ERROR }
 }
 
 async fn send_frames<B>(mut body: Pin<&mut B>, stream: &mut SendStream<Bytes>, bounds: Bounds<'_>) -> Result<(), Unsent>

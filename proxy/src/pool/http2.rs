@@ -3,32 +3,40 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
-use std::rc::Rc;
-use std::task::Poll;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, uri};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
+use super::limits::OPEN_PER_ENDPOINT_MAX;
 use super::{Destination, SendError};
-use crate::body::RequestBody;
-use crate::http2::{Bounds, Received, Sender, send_body};
+use crate::body::{BodyError, RequestBody};
+use crate::connection::{Tap, Tapped};
+use crate::http2::{
+    Bounds, FramePart, FrameReader, Received, SMALL_DATA_BUDGET_BYTES, SMALL_DATA_MAX, Sender, send_body,
+};
 use crate::hygiene;
 use crate::io::Io;
 
 /// Requests at a time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 64;
-/// Connections per destination and thread: a fault on one cuts no more than its share of the requests.
-pub const SHARED_PER_ENDPOINT_MAX: usize = 4;
+/// Connections per destination and thread: a fault on one cuts no more than its share of the requests. Together they
+/// carry as many requests as there may be over HTTP/1.1, of which one tenant has half.
+pub const SHARED_PER_ENDPOINT_MAX: usize = OPEN_PER_ENDPOINT_MAX / STREAMS_PER_CONNECTION_MAX;
 /// What the peer may send on a stream before it is read: a client that stalls all of its answers pins no more of each.
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 /// What the peer may send on a connection before it is read: every stream's window, so that an answer that nobody takes
 /// keeps no other one waiting.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 64;
+/// DATA frames that say nothing, over the life of a connection, after which it takes no new requests: `h2` ends one at
+/// twice as many.
+const EMPTY_FRAMES_MAX: usize = 50;
 /// The longest head of an answer.
 const HEAD_MAX_BYTES: u32 = 64 * 1024;
 
@@ -44,7 +52,30 @@ pub(super) struct SharedConnection {
     streams: Cell<usize>,
     closed: Rc<Cell<bool>>,
     idle_since: Cell<Instant>,
+    answers: Rc<Answers>,
     driver: AbortHandle,
+}
+
+/// The answers that are being read.
+#[derive(Default)]
+struct Answers(RefCell<Vec<Weak<SharedAnswer>>>);
+
+/// An answer on a shared connection. Whoever takes it may take it slowly; small frames that pile up meanwhile are read by
+/// the connection's driver, or `h2` would end the connection, and with it the answers of all others.
+pub(super) struct SharedAnswer(RefCell<Taken>);
+
+struct Taken {
+    received: Received,
+    /// Who waits for more of it.
+    waiting: Option<Waker>,
+}
+
+/// Sees the small frames that come, before `h2` does.
+struct SmallFrames {
+    reader: FrameReader,
+    small: Rc<Cell<u32>>,
+    empty: usize,
+    closed: Rc<Cell<bool>>,
 }
 
 /// One request's place on a connection.
@@ -82,6 +113,13 @@ impl SharedConnections {
         ticket
     }
 
+    /// How many requests there may be at a time, as far as is known.
+    pub(super) fn places(&self) -> usize {
+        let open = self.open.borrow();
+        let each = open.iter().map(|connection| connection.sender.current_max_send_streams()).min();
+        SHARED_PER_ENDPOINT_MAX * each.unwrap_or(usize::MAX).min(STREAMS_PER_CONNECTION_MAX)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.open.borrow().len()
     }
@@ -116,6 +154,76 @@ impl Drop for SharedConnection {
     }
 }
 
+impl Answers {
+    fn add(&self, received: Received) -> Rc<SharedAnswer> {
+        let answer = Rc::new(SharedAnswer(RefCell::new(Taken { received, waiting: None })));
+        let mut answers = self.0.borrow_mut();
+        answers.retain(|answer| answer.strong_count() > 0);
+        answers.push(Rc::downgrade(&answer));
+        answer
+    }
+
+    /// Reads what has come of all answers.
+    fn soak(&self) {
+        let answers: Vec<_> = self.0.borrow().iter().filter_map(Weak::upgrade).collect();
+        answers.iter().for_each(|answer| answer.soak());
+    }
+}
+
+impl SharedAnswer {
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut taken = self.0.borrow_mut();
+        let polled = taken.received.poll_frame(cx);
+        taken.waiting = polled.is_pending().then(|| cx.waker().clone());
+        polled
+    }
+
+    fn soak(&self) {
+        let mut taken = self.0.borrow_mut();
+        // `h2` remembers one waker: that of who waits, if anybody does.
+        let waiting = taken.waiting.take();
+        let waker = waiting.as_ref().unwrap_or(Waker::noop());
+        let came = taken.received.soak(&mut Context::from_waker(waker));
+        if came {
+            drop(taken);
+            waiting.into_iter().for_each(Waker::wake);
+        } else {
+            taken.waiting = waiting;
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.0.borrow().received.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.0.borrow().received.size_hint()
+    }
+}
+
+impl Tap for SmallFrames {
+    fn take(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let FramePart::Header(header) = self.reader.next(&mut bytes) else { continue };
+            self.small.set(self.small.get() + u32::from(header.is_small_data()));
+            self.empty += usize::from(header.is_empty_data());
+        }
+        if self.empty >= EMPTY_FRAMES_MAX {
+            self.closed.set(true);
+        }
+        true
+    }
+
+    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.small.get() < SMALL_DATA_MAX {
+            return Poll::Ready(());
+        }
+        // The driver soaks what is there, and comes back.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 /// Begins HTTP/2 on a connection.
 pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnection>, h2::Error> {
     let mut builder = h2::client::Builder::new();
@@ -123,12 +231,24 @@ pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnecti
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEAD_MAX_BYTES)
+        .data_frame_budget(SMALL_DATA_BUDGET_BYTES)
         .enable_push(false);
-    let (sender, connection) = builder.handshake(io).await?;
-    let closed = Rc::new(Cell::new(false));
-    let closing = Rc::clone(&closed);
+    let (closed, small, answers) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)), Rc::new(Answers::default()));
+    let reader = FrameReader::after(0);
+    let tap = SmallFrames { reader, small: Rc::clone(&small), empty: 0, closed: Rc::clone(&closed) };
+    let (sender, connection) = builder.handshake(Tapped { io, tap }).await?;
+    let (closing, soaked) = (Rc::clone(&closed), Rc::clone(&answers));
     let driver = spawn_local(async move {
-        let ended = connection.await;
+        let mut connection = pin!(connection);
+        let ended = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if small.get() >= SMALL_DATA_MAX {
+                small.set(0);
+                soaked.soak();
+            }
+            polled
+        });
+        let ended = ended.await;
         closing.set(true);
         freed.notify_waiters();
         if let Err(error) = ended {
@@ -136,7 +256,8 @@ pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnecti
         }
     });
     let idle_since = Cell::new(Instant::now());
-    Ok(Rc::new(SharedConnection { sender, streams: Cell::new(0), closed, idle_since, driver: driver.abort_handle() }))
+    let (streams, driver) = (Cell::new(0), driver.abort_handle());
+    Ok(Rc::new(SharedConnection { sender, streams, closed, idle_since, answers, driver }))
 }
 
 /// Sends a request on the ticket's connection and waits for the head of its answer. `Err(Ok(request))` if no byte of it
@@ -145,7 +266,7 @@ pub(super) async fn send(
     ticket: &Ticket,
     destination: &Destination,
     request: Request<RequestBody>,
-) -> Result<(http::response::Parts, Received), Result<(Request<RequestBody>, h2::Error), SendError>> {
+) -> Result<(http::response::Parts, Rc<SharedAnswer>), Result<(Request<RequestBody>, h2::Error), SendError>> {
     let mut sender = ticket.connection.sender.clone();
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         ticket.connection.closed.set(true);
@@ -178,7 +299,7 @@ pub(super) async fn send(
     let (mut head, incoming) = answer.await.map_err(|error| Err(SendError::Failed(error.into())))?.into_parts();
     head.version = Version::HTTP_2;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok((head, Received::new(incoming, Sender::Server, length)))
+    Ok((head, ticket.connection.answers.add(Received::new(incoming, Sender::Server, length))))
 }
 
 /// Waits for the head of an answer, telling of `100 Continue` before it.

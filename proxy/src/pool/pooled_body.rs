@@ -12,11 +12,11 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::http2::Ticket;
+use super::http2::{SharedAnswer, Ticket};
 use super::share::Share;
 use super::{Chore, Chores, Connection, Ended, PoolLimits, switches};
 use crate::body::BodyError;
-use crate::http2::{Received, Room};
+use crate::http2::{Room, RoomShare};
 use crate::io::Io;
 
 /// What is read of an answer at once.
@@ -59,21 +59,29 @@ pub(super) enum Carrier {
     /// A connection of its own.
     Http1(Connection),
     /// A stream of a shared one. Its end is the stream's, which dropping the answer resets.
-    Http2 { body: Received, _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
+    Http2 { answer: Rc<SharedAnswer>, _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
 }
 
 impl Carrier {
     fn poll_frame(&mut self, cx: &mut Context<'_>, read_bytes: usize) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Http1(connection) => connection.wire.poll_frame(cx, read_bytes).map_err(Into::into),
-            Self::Http2 { body, .. } => body.poll_frame(cx),
+            Self::Http2 { answer, .. } => answer.poll_frame(cx),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Http1(connection) => connection.wire.held_bytes(),
+            // Bounded by the window of its connection.
+            Self::Http2 { .. } => 0,
         }
     }
 
     fn is_at_end(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.wire.is_at_end(),
-            Self::Http2 { body, .. } => body.is_end_stream(),
+            Self::Http2 { answer, .. } => answer.is_end_stream(),
         }
     }
 }
@@ -89,15 +97,20 @@ pub struct PooledBody {
     silence: Option<Silence>,
     /// Asked about at each wait and each frame: an answer that flows is cut as well.
     until: Option<Instant>,
-    /// What the client's connection may keep; nothing bounds it where it carries one answer at a time.
-    room: Option<Room>,
+    /// What the client's connection may keep, and of it what is read of this answer and not taken; nothing bounds it
+    /// where it carries one answer at a time.
+    room: Option<(Room, RoomShare)>,
 }
 
 impl PooledBody {
     pub(super) fn of_answer(head: Parts, carrier: Carrier, room: Option<Room>) -> Response<Self> {
         let over = carrier.is_at_end() && !switches(head.status);
         let mut body = Self::new(carrier, None);
-        body.room = room;
+        body.room = room.map(|room| {
+            let share = room.keep_some();
+            (room, share)
+        });
+        body.count_held();
         if over {
             body.finish();
         }
@@ -169,6 +182,12 @@ impl PooledBody {
         Poll::Ready(Some(Err(error)))
     }
 
+    fn count_held(&mut self) {
+        if let Some((_, share)) = &mut self.room {
+            share.resize(self.connection.as_ref().map_or(0, Carrier::held_bytes));
+        }
+    }
+
     /// Called once the whole answer was read.
     fn finish(&mut self) {
         if let Some(Carrier::Http1(connection)) = self.connection.take() {
@@ -199,18 +218,15 @@ impl Silence {
     }
 }
 
-impl Body for PooledBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl PooledBody {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return self.break_off(Box::new(TooLong));
         }
-        let read_bytes = self.room.as_ref().map_or(READ_BYTES, Room::read_bytes);
+        let read_bytes = self.room.as_ref().map_or(READ_BYTES, |(room, _)| room.read_bytes());
         let Some(connection) = self.connection.as_mut() else { return Poll::Ready(None) };
         let polled = connection.poll_frame(cx, read_bytes);
         let at_end = connection.is_at_end();
@@ -224,7 +240,7 @@ impl Body for PooledBody {
                     self.finish();
                 }
                 let frame = match &self.room {
-                    Some(room) => frame.map_data(|data| room.keep(data)),
+                    Some((room, _)) => frame.map_data(|data| room.keep(data)),
                     None => frame,
                 };
                 Poll::Ready(Some(Ok(frame)))
@@ -244,6 +260,17 @@ impl Body for PooledBody {
             }
         }
     }
+}
+
+impl Body for PooledBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.poll_next(cx);
+        self.count_held();
+        polled
+    }
 
     fn is_end_stream(&self) -> bool {
         self.broken.is_none() && self.connection.as_ref().is_none_or(Carrier::is_at_end)
@@ -252,7 +279,7 @@ impl Body for PooledBody {
     fn size_hint(&self) -> SizeHint {
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.size_hint(),
-            Some(Carrier::Http2 { body, .. }) => body.size_hint(),
+            Some(Carrier::Http2 { answer, .. }) => answer.size_hint(),
             None if self.broken.is_some() => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// The shares of one endpoint.
+#[derive(Default)]
 pub(super) struct Shares {
-    max: usize,
     users: RefCell<HashMap<Box<str>, Rc<User>>>,
 }
 
@@ -23,14 +23,10 @@ struct User {
 pub(super) struct Share(Rc<User>);
 
 impl Shares {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, users: RefCell::default() }
-    }
-
-    /// Waits until `user` may use one more connection; `None` once `deadline` has passed.
-    pub(super) async fn take(&self, user: &str, deadline: Instant) -> Option<Share> {
+    /// Waits until `user` may use one more of the `max` that it may use; `None` once `deadline` has passed.
+    pub(super) async fn take(&self, user: &str, max: usize, deadline: Instant) -> Option<Share> {
         let user = self.user(user);
-        while user.used.get() >= self.max {
+        while user.used.get() >= max {
             timeout_at(deadline, user.freed.notified()).await.ok()?;
         }
         user.used.set(user.used.get() + 1);

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
 
 use super::chunks::Chunks;
-use super::input::take;
+use super::input::Input;
 use super::{FIELDS_MAX, Piece};
 use crate::chunk_line::BODY_MAX_BYTES;
 
@@ -46,12 +46,12 @@ pub(super) enum Length {
 
 impl Length {
     /// Takes the next piece of the body out of `input`.
-    pub(super) fn next(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub(super) fn next(&mut self, input: &mut Input) -> Result<Piece, Malformed> {
         let length = match self {
             Self::Over => return Ok(Piece::End),
             Self::Chunked(chunks) => {
                 let piece = chunks.next(input)?;
-                if matches!(piece, Piece::End) {
+                if matches!(piece, Piece::Trailers(_) | Piece::End) {
                     *self = Self::Over;
                 }
                 return Ok(piece);
@@ -68,7 +68,7 @@ impl Length {
                 *self = Self::Over;
             }
         }
-        Ok(Piece::Data(take(input, length)))
+        Ok(Piece::Data(input.take(length)))
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Head {
 }
 
 /// Takes a head out of `input`, once it is whole. `to_head` says that the request was a HEAD.
-pub(super) fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Malformed> {
+pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut fields);
     let length = match answer.parse(input).map_err(Malformed::Head)? {
@@ -100,7 +100,7 @@ pub(super) fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<He
     for (at, field) in answer.headers.iter().enumerate() {
         places[at] = (place(field.name.as_bytes()), place(field.value));
     }
-    let bytes = input.split_to(length).freeze();
+    let bytes = input.split(length);
     let headers = headers(&bytes, &places[..count])?;
 
     let (mut parts, ()) = Response::new(()).into_parts();
@@ -175,8 +175,14 @@ mod tests {
 
     use super::*;
 
+    fn input(bytes: &[u8]) -> Input {
+        let mut input = Input::default();
+        input.append(bytes);
+        input
+    }
+
     fn take(text: &str) -> Result<Option<Head>, Malformed> {
-        take_head(&mut BytesMut::from(text), false)
+        take_head(&mut input(text.as_bytes()), false)
     }
 
     fn shown(head: &Head) -> String {
@@ -207,7 +213,7 @@ mod tests {
             let head = take(head).unwrap().unwrap();
             assert_eq!((shown(&head).as_str(), head.keeps_alive), (length, keeps_alive), "{:?}", head.parts);
         }
-        let to_head = take_head(&mut BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), true);
+        let to_head = take_head(&mut input(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), true);
         assert_eq!(shown(&to_head.unwrap().unwrap()), "over");
     }
 
@@ -234,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_head_stays() {
-        let mut input = BytesMut::from("HTTP/1.1 299 Fine\r\nX-A: b\r\nContent-Length: 2\r\n\r\nhi");
+        let mut input = input(b"HTTP/1.1 299 Fine\r\nX-A: b\r\nContent-Length: 2\r\n\r\nhi");
         let head = take_head(&mut input, false).unwrap().unwrap();
         assert_eq!((&input[..], head.parts.status.as_u16()), (b"hi".as_slice(), 299));
         assert_eq!(head.parts.headers["x-a"], "b");
@@ -245,9 +251,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_head_or_not(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = take_head(&mut BytesMut::from(&bytes[..]), false);
-            let mut begun = BytesMut::from("HTTP/1.1 200 OK\r\n");
-            begun.extend_from_slice(&bytes);
+            let _ = take_head(&mut input(&bytes), false);
+            let mut begun = input(b"HTTP/1.1 200 OK\r\n");
+            begun.append(&bytes);
             let _ = take_head(&mut begun, false);
         }
     }

@@ -1,40 +1,117 @@
 //! The bytes of a peer that have come and are not taken yet.
 
 use std::io;
+use std::ops::Deref;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::io::poll_read_buf;
 
 use crate::io::Io;
 
 /// Pieces below this size are copied, and those of less than half a buffer: each would keep all that it was read into.
+/// So is a rest below this size, once.
 const COPIED_BELOW_BYTES: usize = 2 * 1024;
 
-/// Takes the first `length` bytes.
-pub(super) fn take(input: &mut BytesMut, length: usize) -> Bytes {
-    let keeps_more = length < input.capacity() / 2;
-    let piece = input.split_to(length);
-    if input.is_empty() {
-        // Even an empty rest would keep the buffer.
-        *input = BytesMut::new();
-    }
-    if length < COPIED_BELOW_BYTES || keeps_more { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
+/// Bytes, and what they were read into. An empty one keeps nothing.
+#[derive(Default)]
+pub(super) struct Input {
+    bytes: BytesMut,
+    buffer_bytes: usize,
 }
 
-/// Reads at most this many bytes more; none where the peer has ended. While there is nothing to read, no buffer is kept
-/// for it.
-pub(super) fn poll_read(
-    io: &mut Io,
-    cx: &mut Context<'_>,
-    input: &mut BytesMut,
-    at_most: usize,
-) -> Poll<io::Result<usize>> {
-    input.reserve(at_most);
-    let read = poll_read_buf(Pin::new(io), cx, &mut (&mut *input).limit(at_most));
-    if read.is_pending() && input.is_empty() {
-        *input = BytesMut::new();
+impl Input {
+    /// Takes the first `length` bytes.
+    pub(super) fn take(&mut self, length: usize) -> Bytes {
+        let copied = length < COPIED_BELOW_BYTES || length < self.bytes.capacity() / 2;
+        let piece = self.bytes.split_to(length);
+        self.shrink();
+        if copied { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
     }
-    read
+
+    /// Takes the first `length` bytes as they lie. The rest stays where it is: it is about to be taken.
+    pub(super) fn split(&mut self, length: usize) -> Bytes {
+        let piece = self.bytes.split_to(length).freeze();
+        if self.bytes.is_empty() {
+            self.shrink();
+        }
+        piece
+    }
+
+    pub(super) fn skip(&mut self, length: usize) {
+        self.bytes.advance(length);
+        self.shrink();
+    }
+
+    /// The memory that it keeps.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// Reads at most this many bytes more; none where the peer has ended.
+    pub(super) fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, at_most: usize) -> Poll<io::Result<usize>> {
+        self.reserve(at_most);
+        let read = poll_read_buf(Pin::new(io), cx, &mut (&mut self.bytes).limit(at_most));
+        self.shrink();
+        Poll::Ready(ready!(read))
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.bytes.put_slice(bytes);
+    }
+
+    fn reserve(&mut self, length: usize) {
+        self.bytes.reserve(length);
+        self.buffer_bytes = self.buffer_bytes.max(self.bytes.capacity());
+    }
+
+    fn shrink(&mut self) {
+        let length = self.bytes.len();
+        if length == 0 || length < COPIED_BELOW_BYTES && self.buffer_bytes > 2 * COPIED_BELOW_BYTES {
+            // Even an empty rest would keep the buffer.
+            self.bytes = BytesMut::from(&self.bytes[..]);
+            self.buffer_bytes = self.bytes.capacity();
+        }
+    }
+}
+
+impl Deref for Input {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_piece_or_rest_does_not_keep_a_large_buffer() {
+        let mut input = Input::default();
+        input.append(&[b'x'; 64 * 1024]);
+        let begin = input.as_ptr();
+        let buffer = begin..begin.wrapping_add(input.held_bytes());
+        let small = input.take(2);
+        assert!(!buffer.contains(&small.as_ptr()));
+        assert_eq!(input.held_bytes(), 64 * 1024, "a large rest is left where it is");
+        let large = input.take(input.len() - 2);
+        assert!(buffer.contains(&large.as_ptr()));
+        assert!(!buffer.contains(&input.as_ptr()));
+        assert_eq!((&input[..], input.held_bytes()), (b"xx".as_slice(), 2));
+        input.skip(2);
+        assert_eq!(input.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_piece_of_less_than_half_of_what_is_there_is_copied() {
+        let mut input = Input::default();
+        input.append(&[b'x'; 16 * 1024]);
+        let begin = input.as_ptr();
+        let piece = input.take(7 * 1024);
+        assert!(!(begin..begin.wrapping_add(16 * 1024)).contains(&piece.as_ptr()));
+    }
 }

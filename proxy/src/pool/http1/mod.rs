@@ -6,14 +6,16 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts as RequestHead;
 use http::response::Parts as AnswerHead;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body::{Frame, SizeHint};
+use tokio::io::AsyncWrite;
 use tokio::task::{AbortHandle, spawn_local};
 
 mod answer;
@@ -23,6 +25,7 @@ mod upload;
 
 pub use answer::Malformed;
 use answer::{Head, Length};
+use input::Input;
 use upload::{Stuck, Upload};
 
 use crate::body::{BodyError, RequestBody};
@@ -52,10 +55,10 @@ pub struct ReadAnswer {
 /// Reads the answer to a GET that `bytes` begin with, as if they arrived in parts of `part_bytes` and the connection
 /// then ended; `None` if it is not whole. What a connection does, without one: for tests and fuzzing.
 pub fn read_answer(bytes: &[u8], part_bytes: usize) -> Result<Option<ReadAnswer>, Malformed> {
-    let (mut input, mut rest) = (BytesMut::new(), bytes);
-    let mut more = |input: &mut BytesMut| {
+    let (mut input, mut rest) = (Input::default(), bytes);
+    let mut more = |input: &mut Input| {
         let (part, later) = rest.split_at(part_bytes.clamp(1, rest.len().max(1)).min(rest.len()));
-        input.extend_from_slice(part);
+        input.append(part);
         rest = later;
         !part.is_empty()
     };
@@ -132,7 +135,7 @@ pub(super) struct Wire {
 struct State {
     /// `None` once the request has broken off, or the connection was switched to another protocol.
     io: Option<Io>,
-    input: BytesMut,
+    input: Input,
     /// The request, until all of it was sent.
     upload: Option<Upload>,
     /// What is left of the answer.
@@ -144,7 +147,7 @@ struct State {
 
 impl Wire {
     pub(super) fn new(io: Io) -> Self {
-        let (input, length) = (BytesMut::new(), Length::Over);
+        let (input, length) = (Input::default(), Length::Over);
         let state = State { io: Some(io), input, upload: None, length, keeps_alive: true, waiting: None };
         Self { state: Rc::new(RefCell::new(state)), uploading: None }
     }
@@ -242,6 +245,11 @@ impl Wire {
         }
     }
 
+    /// The memory that is kept of an answer that was read and not taken.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.state.borrow().input.held_bytes()
+    }
+
     /// Whether another request may be sent: both sides stand at the start of a message.
     pub(super) fn is_free(&self) -> bool {
         let state = self.state.borrow();
@@ -274,10 +282,8 @@ impl Wire {
         if state.upload.is_some() {
             return None;
         }
-        let input = std::mem::take(&mut state.input);
-        // Even an empty rest would keep the buffer, for as long as the tunnel lives.
-        let early = if input.is_empty() { Bytes::new() } else { input.freeze() };
-        Some((state.io.take()?, early))
+        let early_bytes = state.input.len();
+        Some((state.io.take()?, state.input.split(early_bytes)))
     }
 }
 
@@ -331,7 +337,9 @@ impl State {
         if let Err(Stuck::Body(error)) = sent {
             tracing::debug!(%error, "a request broke off within its answer");
             // The peer sees a request that was cut, and nobody takes what it says after that for an answer to it.
-            self.io = None;
+            if let Some(mut io) = self.io.take() {
+                let _ = Pin::new(&mut io).poll_shutdown(cx);
+            }
         }
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
@@ -363,7 +371,7 @@ impl State {
                 return Poll::Ready(Err(Broken::HeadTooLong));
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Closed)) };
-            if ready!(input::poll_read(io, cx, &mut self.input, read_bytes))? == 0 {
+            if ready!(self.input.poll_read(io, cx, read_bytes))? == 0 {
                 return Poll::Ready(Err(Broken::Closed));
             }
             waited.came = true;
@@ -390,7 +398,7 @@ impl State {
                 Piece::Missing => {}
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Cut)) };
-            let read = match input::poll_read(io, cx, &mut self.input, read_bytes) {
+            let read = match self.input.poll_read(io, cx, read_bytes) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
                     if self.upload.is_some() {
@@ -412,3 +420,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

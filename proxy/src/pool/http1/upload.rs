@@ -55,9 +55,10 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn new(head: &Parts, body: RequestBody) -> Self {
-        let body_ended = body.is_end_stream();
+        let is_empty = body.is_end_stream();
         let stated = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length = if body_ended { Some(0) } else { stated.or(body.size_hint().exact()) };
+        let length = if is_empty { Some(0) } else { stated.or(body.size_hint().exact()) };
+        let body_ended = length == Some(0);
         let framing = length.map_or(Framing::Chunked, Framing::Length);
         let mut before = BytesMut::with_capacity(FIELD_BYTES * (head.headers.len() + 2));
         // Writing to a buffer that grows does not fail.
@@ -71,7 +72,7 @@ impl Upload {
         fields.for_each(|(name, value)| write_field(&mut before, name.as_str(), value.as_bytes()));
         match framing {
             Framing::Chunked => write_field(&mut before, header::TRANSFER_ENCODING.as_str(), b"chunked"),
-            Framing::Length(length) if stated.is_none() && !body_ended => {
+            Framing::Length(length) if stated.is_none() && !is_empty => {
                 write_field(&mut before, header::CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
             }
             Framing::Length(_) => {}
@@ -130,7 +131,6 @@ impl Upload {
             Ok(data) => data,
             Err(frame) => return self.end(frame.into_trailers().ok()),
         };
-        let last = self.body.is_end_stream();
         if !data.is_empty() {
             match &mut self.framing {
                 Framing::Length(left) => *left = left.checked_sub(data.len() as u64).ok_or(OtherLength)?,
@@ -141,6 +141,8 @@ impl Upload {
             }
             self.data = data;
         }
+        // A length that was stated says where the end is before the client does.
+        let last = self.body.is_end_stream() || matches!(self.framing, Framing::Length(0));
         if last { self.end(None) } else { Ok(()) }
     }
 

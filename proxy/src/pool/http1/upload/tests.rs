@@ -113,3 +113,16 @@ fn a_body_of_another_length_than_stated_is_not_sent_for_whole() {
         assert!(matches!(sent(frames, vec![100]), Err(Stuck::Body(_))), "{length}");
     }
 }
+
+#[test]
+fn a_request_is_over_with_the_last_byte_of_its_stated_length() {
+    for data in ["", "four"] {
+        let never_ends = [None, None].into_iter().chain((!data.is_empty()).then(|| Some(Frame::data(data.into()))));
+        let frames = Frames { frames: never_ends.collect(), length: Some(data.len() as u64) };
+        let (head, ()) = Request::post("/").body(()).unwrap().into_parts();
+        let mut upload = Upload::new(&head, RequestBody::streamed(IncomingBody::made_of(frames)));
+        let mut io = Slow { written: Vec::new(), takes: vec![100], turn: 0 };
+        assert!(upload.poll(&mut io, &mut Context::from_waker(std::task::Waker::noop())).is_ready());
+        assert!(io.written.ends_with(format!("content-length: {}\r\n\r\n{data}", data.len()).as_bytes()));
+    }
+}
