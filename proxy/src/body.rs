@@ -271,14 +271,13 @@ impl Body for RequestBody {
 }
 
 /// A response's body on its way to a client.
-#[expect(clippy::large_enum_variant, reason = "one per answer, and nearly always the large one")]
 pub enum ResponseBody {
     /// Nothing.
     Empty,
     /// Bytes made here.
     Full(Option<Bytes>),
-    /// What a pooled connection yields.
-    Pooled(PooledBody),
+    /// What a pooled connection yields. Boxed: it lies in the futures of all who pass it on.
+    Pooled(Box<PooledBody>),
     /// Anything else.
     Boxed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
 }
@@ -300,6 +299,12 @@ impl ResponseBody {
     }
 }
 
+impl From<PooledBody> for ResponseBody {
+    fn from(body: PooledBody) -> Self {
+        Self::Pooled(Box::new(body))
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -308,7 +313,7 @@ impl Body for ResponseBody {
         let polled = match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Pooled(body) => Pin::new(body).poll_frame(cx),
+            Self::Pooled(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Boxed(body) => body.as_mut().poll_frame(cx),
         };
         polled.map(|frame| frame.map(|frame| frame.map(without_reserved_trailers)))

@@ -15,6 +15,17 @@ pub(crate) enum Io {
     Connected(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
+impl Io {
+    /// Tells the peer that nothing more comes, also where TLS has not said so.
+    pub(crate) fn half_close(&self) {
+        match self {
+            Self::Clear(socket) => socket.handle().half_close(),
+            Self::Accepted(tls) => tls.get_ref().0.handle().half_close(),
+            Self::Connected(tls) => tls.get_ref().0.handle().half_close(),
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {

@@ -328,19 +328,10 @@ impl Pool {
             if let Some(ticket) = endpoint.shared.take(&endpoint.freed) {
                 return Ok((ticket, true));
             }
-            if endpoint.shared.may_connect() {
-                let begun = async {
-                    let (io, _) = self.dial(endpoint).await?;
-                    let begun = http2::begin(io, Rc::clone(&endpoint.freed)).await;
-                    begun.map_err(|error| NotSent::Closed(error.into()))
-                };
-                return match begun.await {
-                    Ok(connection) => Ok((endpoint.shared.add(connection, &endpoint.freed), false)),
-                    Err(cause) => {
-                        endpoint.shared.give_up();
-                        Err(cause)
-                    }
-                };
+            if let Some(connecting) = endpoint.shared.connect(&endpoint.freed) {
+                let (io, _) = self.dial(endpoint).await?;
+                let begun = http2::begin(io, Rc::clone(&endpoint.freed)).await;
+                return Ok((connecting.add(begun.map_err(|error| NotSent::Closed(error.into()))?), false));
             }
             if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
                 return Err(NotSent::Exhausted(SHARED_PER_ENDPOINT_MAX * STREAMS_PER_CONNECTION_MAX));

@@ -41,6 +41,10 @@ impl Socket {
         let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
+
+    pub(crate) fn handle(&self) -> SocketHandle {
+        SocketHandle(Arc::clone(&self.0))
+    }
 }
 
 impl SocketHandle {
@@ -173,7 +177,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        SocketHandle(Arc::clone(&self.0)).half_close();
+        self.handle().half_close();
         Poll::Ready(Ok(()))
     }
 }

@@ -78,9 +78,8 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
         .await;
 }
 
-#[tokio::test]
-async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives() {
-    const STREAMS: u32 = 4;
+/// An app that speaks HTTP/2, takes so many requests at a time on a connection, and ends no answer.
+async fn http2_app(streams: u32) -> Destination {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -88,7 +87,10 @@ async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives
             let (tcp, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
                 let mut builder = h2::server::Builder::new();
-                let mut connection = builder.max_concurrent_streams(STREAMS).handshake::<_, Bytes>(tcp).await.unwrap();
+                let Ok(mut connection) = builder.max_concurrent_streams(streams).handshake::<_, Bytes>(tcp).await
+                else {
+                    return;
+                };
                 let mut open = Vec::new();
                 while let Some(Ok((_, mut respond))) = connection.accept().await {
                     open.push(respond.send_response(Response::new(()), false).unwrap());
@@ -96,14 +98,20 @@ async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives
             });
         }
     });
+    Destination::from(address).over(Protocol::Http2)
+}
+
+#[tokio::test]
+async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives() {
+    const STREAMS: u32 = 4;
+    let app = http2_app(STREAMS).await;
     LocalSet::new()
         .run_until(async {
             let pool = Pool::new(PoolLimits { wait_ms: 60, ..PoolLimits::default() });
-            let cell = Destination::from(address).over(Protocol::Http2);
             let half = SHARED_PER_ENDPOINT_MAX * STREAMS as usize / 2;
             let mut open = Vec::new();
             let refused = loop {
-                match pool.send_for(Some("acme"), cell.clone(), Box::new(get())).await {
+                match pool.send_for(Some("acme"), app.clone(), Box::new(get())).await {
                     Ok(answer) => open.push(answer),
                     Err(error) => break error,
                 }
@@ -111,8 +119,43 @@ async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives
             assert!(matches!(refused, SendError::NotSent { cause: NotSent::Exhausted(_), .. }), "{refused}");
             assert_eq!(open.len(), half);
             for _ in 0..half {
-                open.push(pool.send_for(Some("beta"), cell.clone(), Box::new(get())).await.unwrap());
+                open.push(pool.send_for(Some("beta"), app.clone(), Box::new(get())).await.unwrap());
             }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_shared_connection_is_told_that_there_is_one() {
+    let app = http2_app(100).await;
+    LocalSet::new()
+        .run_until(async {
+            // Nobody waits so long unless nobody tells.
+            let pool = Pool::new(PoolLimits { wait_ms: 60_000, ..PoolLimits::default() });
+            let sending = (0..4 * SHARED_PER_ENDPOINT_MAX).map(|_| {
+                let (pool, app) = (pool.clone(), app.clone());
+                spawn_local(async move { pool.send(app, get()).await.map_err(|error| error.to_string()) })
+            });
+            let mut open = Vec::new();
+            for sent in sending.collect::<Vec<_>>() {
+                open.push(timeout(PATIENCE, sent).await.expect("in time").unwrap().unwrap());
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_connects_leaves_its_place_to_others() {
+    let app = http2_app(100).await;
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits { wait_ms: 60, ..PoolLimits::default() });
+            for _ in 0..2 * SHARED_PER_ENDPOINT_MAX {
+                let mut sending = Box::pin(pool.send(app.clone(), get()));
+                let begun = std::future::poll_fn(|cx| std::task::Poll::Ready(sending.as_mut().poll(cx))).await;
+                assert!(begun.is_pending(), "connecting takes longer than one look");
+            }
+            assert!(pool.send(app, get()).await.is_ok());
         })
         .await;
 }

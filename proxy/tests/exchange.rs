@@ -48,7 +48,7 @@ impl Handler for Echo {
                 ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             };
             return match self.pool.send_to_the_end(app, onward, note).await {
-                Ok(response) => response.map(ResponseBody::Pooled),
+                Ok(response) => response.map(Into::into),
                 Err(error) => refuse(StatusCode::BAD_GATEWAY, &error.to_string()),
             };
         }

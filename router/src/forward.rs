@@ -55,14 +55,26 @@ pub(crate) struct Forwarder {
 }
 
 impl Handler for Forwarder {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
+    fn handle(
+        self: Rc<Self>,
+        request: Request<IncomingBody>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        // Boxed before it lies in a future that lasts.
+        let request = Box::new(request);
+        async move { self.answer(request, &peer).await }
+    }
+}
+
+impl Forwarder {
+    async fn answer(&self, request: Box<Request<IncomingBody>>, peer: &Peer) -> Response<ResponseBody> {
         let metrics = &self.shared.metrics;
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let mut asker = Asker::of(request.headers(), request_id(request.headers()));
         let mut journey = Journey::begin(self.shared.settings.load_full(), &request, &peer, &asker.id);
         let has_tls = peer.tls.is_some();
-        let delivered = match self.route(request, &peer, &mut asker, &mut journey) {
-            Ok(Order::Deliver(errand, Some(tenant))) => self.to_tenant(&tenant, errand, &peer).await,
+        let delivered = match self.route(request, peer, &mut asker, &mut journey) {
+            Ok(Order::Deliver(errand, Some(tenant))) => self.to_tenant(&tenant, errand, peer).await,
             Ok(Order::Deliver(errand, None)) => self.to_origin(errand).await,
             Ok(Order::Answer(response)) => Ok(*response),
             Err(failure) => Err(failure),
@@ -100,7 +112,7 @@ enum Order<'j> {
 impl Forwarder {
     fn route<'j>(
         &self,
-        mut request: Request<IncomingBody>,
+        mut request: Box<Request<IncomingBody>>,
         peer: &Peer,
         asker: &mut Asker,
         journey: &'j mut Journey,
@@ -238,7 +250,7 @@ impl Forwarder {
     async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand<'_>) -> Result<Outcome, Failure> {
         let Some(cell) = &target.cell else { return Ok(Outcome::Refused) };
         if !target.held {
-            errand.upload.settle(&self.shared.replay, errand.room.as_ref()).await?;
+            errand.upload.settle(&self.shared.replay, errand.room.as_ref(), self.shared.limits).await?;
         }
         for destination in self.in_order(cell, errand.protocol()) {
             let (answer, lent) = self.ask(destination, cell.route.kind, Some((tenant, &target.owner)), errand).await;
@@ -370,7 +382,7 @@ impl Forwarder {
         hygiene::strip_response(&mut head.headers);
         head.headers.insert(hygiene::REQUEST_ID, errand.headers[hygiene::REQUEST_ID].clone());
         head.version = Version::HTTP_11;
-        let body = ResponseBody::Pooled(body);
+        let body = body.into();
         let Some(slot) = errand.slot.take() else { return Ok(Response::from_parts(head, body)) };
         slot.tell(&mut head.headers);
         Ok(Response::from_parts(head, SlotBody::of(body, slot)))

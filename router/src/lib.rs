@@ -66,7 +66,7 @@ pub use reload::Reload;
 pub use resolve::{InvalidNamingHeader, NamingHeader, TenantNaming};
 pub use settings::ReloadError;
 pub use status::Status;
-pub use upload::{KEPT_MAX_BYTES, READ_MS, REPLAY_MAX_BYTES};
+pub use upload::{KEPT_MAX_BYTES, REPLAY_MAX_BYTES};
 
 use admin::Admin;
 use forward::Forwarder;

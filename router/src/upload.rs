@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cellway_core::cell::CellKind;
 use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, RequestBody, Room, RoomShare};
 use http::{HeaderValue, Request, header};
@@ -17,14 +17,13 @@ use http_body_util::BodyExt;
 use prometheus::IntGauge;
 use tokio::time::timeout;
 
+use crate::TimeLimits;
 use crate::failure::Failure;
 
 /// The largest body that is kept to be sent again.
 pub const KEPT_MAX_BYTES: u64 = 64 * 1024;
 /// How much a router keeps of such bodies; beyond it all bodies count as large.
 pub const REPLAY_MAX_BYTES: usize = 64 * 1024 * 1024;
-/// How long a client may take to send a body of at most [`KEPT_MAX_BYTES`].
-pub const READ_MS: u64 = 30_000;
 
 /// What is left of [`REPLAY_MAX_BYTES`].
 pub(crate) struct ReplayBudget {
@@ -81,6 +80,20 @@ pub(crate) enum Upload {
     Given,
 }
 
+/// Reads a body of this length, which may stand still for so long.
+async fn read_small(mut body: IncomingBody, length: usize, stall: Duration) -> Result<Bytes, Failure> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = timeout(stall, body.frame()).await.map_err(|_| Failure::BodyTimeout)? {
+        let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };
+        if data.len() == length {
+            // Most come whole.
+            return Ok(data);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
 /// What an attempt holds of a body that is still with the client.
 pub(crate) type Lent = Option<HeldHandle>;
 
@@ -95,14 +108,19 @@ impl Upload {
     }
 
     /// Reads a small body, if there is room to keep it.
-    pub(crate) async fn settle(&mut self, budget: &Arc<ReplayBudget>, room: Option<&Room>) -> Result<(), Failure> {
+    pub(crate) async fn settle(
+        &mut self,
+        budget: &Arc<ReplayBudget>,
+        room: Option<&Room>,
+        limits: TimeLimits,
+    ) -> Result<(), Failure> {
         let Self::Small(body) = self else { return Ok(()) };
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
         match (budget.take(length, room), std::mem::replace(self, Self::Given)) {
             (Some(share), Self::Small(body)) => {
-                let read = timeout(Duration::from_millis(READ_MS), body.collect()).await;
-                let read = read.map_err(|_| Failure::BodyTimeout)?.map_err(|_| Failure::BodyBroken)?;
-                *self = Self::Kept(read.to_bytes(), share);
+                let reading = read_small(body, length, Duration::from_millis(limits.stall_ms));
+                let read = timeout(Duration::from_millis(limits.total_ms), reading).await;
+                *self = Self::Kept(read.map_err(|_| Failure::BodyTimeout)??, share);
             }
             (None, Self::Small(body)) => *self = Self::Large(body),
             (_, other) => *self = other,

@@ -38,6 +38,9 @@ const KEEPALIVE_AFTER_MS: u64 = 60_000;
 const KEEPALIVE_EVERY_MS: u64 = 10_000;
 /// … and this many times before the connection counts as lost.
 const KEEPALIVE_TIMES: u32 = 6;
+/// What the kernel takes of an answer ahead of what is on its way.
+#[cfg(target_os = "linux")]
+const UNSENT_MAX_BYTES: u32 = 128 * 1024;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
@@ -126,6 +129,7 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     }
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     tcp.set_nodelay(true)?;
+    limit_unsent(&tcp);
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_millis(KEEPALIVE_AFTER_MS))
         .with_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
@@ -172,6 +176,9 @@ pub(crate) trait Tap {
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
+/// What passes by a tap at once, however large the buffer of the reader has grown.
+pub(crate) const READ_MAX_BYTES: usize = 16 * 1024;
+
 /// A connection whose incoming bytes pass by a tap.
 pub(crate) struct Tapped<I, T> {
     pub(crate) io: I,
@@ -182,7 +189,15 @@ impl<I: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<I, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.tap.poll_break(cx));
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let polled = if buf.remaining() <= READ_MAX_BYTES {
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_MAX_BYTES));
+            let polled = Pin::new(&mut self.io).poll_read(cx, &mut part);
+            let length = part.filled().len();
+            buf.advance(length);
+            polled
+        };
         if self.tap.take(&buf.filled()[before..]) {
             return polled;
         }
@@ -217,4 +232,13 @@ impl<I: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<I, T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+/// Keeps what the kernel queues of an answer that its client does not read small; what is on its way is not limited.
+fn limit_unsent(tcp: &TcpStream) {
+    // Best effort: without it a slow client costs more memory of the machine, not of this process.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = tcp;
 }

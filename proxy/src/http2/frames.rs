@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::trailers::TrailerWatch;
+#[cfg(doc)]
+use crate::connection::READ_MAX_BYTES;
 
 /// Frames that may come at once.
 pub(crate) const BURST_FRAMES: u32 = 1_000;
@@ -24,7 +26,7 @@ const WINDOW_UPDATES_PER_TOKEN: u32 = 100;
 const SMALL_DATA_BYTES: usize = 256;
 /// … and gives a connection up that has more than this of them unread, each counted as [`SMALL_DATA_BYTES`], …
 pub(crate) const SMALL_DATA_BUDGET_BYTES: usize = 3_000 * SMALL_DATA_BYTES;
-/// … so nothing more comes in before these are read. One read may bring as many again.
+/// … so nothing more comes in before these are read. One read ([`READ_MAX_BYTES`]) brings at most 1,639 more.
 pub(crate) const SMALL_DATA_MAX: u32 = 1_000;
 
 /// The small DATA frames of a connection that nobody has read yet. Clones share the count.
@@ -65,6 +67,8 @@ const PING: u8 = 0x6;
 const WINDOW_UPDATE: u8 = 0x8;
 const SETTING_BYTES: usize = 6;
 const END_STREAM: u8 = 0x1;
+const PADDED: u8 = 0x8;
+const PADDING_MAX_BYTES: usize = 255;
 const ACK: u8 = 0x1;
 
 /// What is wrong with a connection.
@@ -107,6 +111,11 @@ impl FrameHeader {
     /// A DATA frame that is dear to `h2` for what it carries.
     pub(crate) fn is_small_data(self) -> bool {
         self.kind == DATA && self.length < SMALL_DATA_BYTES
+    }
+
+    /// A DATA frame of which its header does not tell how much it carries.
+    pub(crate) fn is_padded(self) -> bool {
+        self.kind == DATA && self.flags & PADDED != 0 && self.length <= PADDING_MAX_BYTES + 1
     }
 
     /// A DATA frame that says nothing.

@@ -97,9 +97,14 @@ impl Received {
             wanted.notify_one();
         }
         if !self.soaked.is_empty() {
-            let soaked = std::mem::take(&mut self.soaked).freeze();
-            self.release(soaked.len());
-            return Poll::Ready(Some(Ok(Frame::data(soaked))));
+            // A piece at a time, or the peer could send as much again before this is taken.
+            let length = self.soaked.len().min(GATHERED_BYTES);
+            let piece = Bytes::copy_from_slice(&self.soaked.split_to(length));
+            if self.soaked.is_empty() {
+                self.soaked = BytesMut::new();
+            }
+            self.release(length);
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::STREAMS_MAX;
 
 /// What all streams of a connection may keep, beyond the floors.
-pub const KEPT_MAX_BYTES: usize = 128 * 1024;
+pub const KEPT_MAX_BYTES: usize = 64 * 1024;
 /// What may wait for the socket, of all streams together.
 pub const QUEUED_MAX_BYTES: usize = 64 * 1024;
 /// What may be kept of requests' bodies, to be sent again, of all streams together.
@@ -33,9 +33,9 @@ const WAITING_MAX: usize = 2 * STREAMS_MAX as usize;
 pub(crate) const READ_MAX_BYTES: usize = 16 * 1024;
 pub(crate) const READ_MIN_BYTES: usize = 1024;
 /// The part of what is left that one answer may read at once, …
-const READ_PART: usize = 8;
+const READ_PART: usize = 4;
 /// … and, before anything is known of it, for its head and little more: at most, and as a part.
-const FIRST_READ_MAX_BYTES: usize = 4 * 1024;
+const FIRST_READ_MAX_BYTES: usize = 2 * 1024;
 const FIRST_READ_PART: usize = 32;
 
 /// The room of one connection. Clones share it.

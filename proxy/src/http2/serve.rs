@@ -14,7 +14,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::frames::{Fault, FrameTap, SMALL_DATA_BUDGET_BYTES, Unread};
@@ -31,6 +31,8 @@ use crate::incoming::IncomingBody;
 use crate::io::Io;
 use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream, refuse};
 
+/// Requests that are begun before others have a turn: a hundred that come together would keep everybody waiting.
+const BEGUN_AT_ONCE: u32 = 8;
 /// Streams reset before a handler saw them, beyond which the connection is closed.
 const RESET_UNSEEN_MAX: usize = 20;
 /// Streams that the client's faults made us reset, beyond which the connection is closed.
@@ -163,6 +165,7 @@ impl<H: Handler> Driver<H> {
         let (mut reset, mut stop) = (pin!(socket.reset()), pin!(context.stop.cancelled()));
         let mut shutdown = pin!(context.shutdown.cancelled());
         let mut age = pin!(sleep(Duration::from_millis(self.served.options.age_ms)));
+        let mut begun = 0_u32;
         loop {
             let closing = self.closing;
             let event = tokio::select! {
@@ -174,7 +177,13 @@ impl<H: Handler> Driver<H> {
                 () = age.as_mut(), if !closing => { self.go_away(); continue }
             };
             match event {
-                Event::Request(request, respond) => self.begin(*request, respond),
+                Event::Request(request, respond) => {
+                    self.begin(*request, respond);
+                    begun = begun.wrapping_add(1);
+                    if begun % BEGUN_AT_ONCE == 0 {
+                        yield_now().await;
+                    }
+                }
                 Event::Idle if self.closing => return,
                 Event::Idle => self.go_away(),
                 Event::Faulty(fault) => return self.cut_off(fault).await,

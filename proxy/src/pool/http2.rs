@@ -34,7 +34,9 @@ const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 /// What the peer may send on a connection before it is read: every stream's window, so that an answer that nobody takes
 /// keeps no other one waiting.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 64;
-/// DATA frames that say nothing, over the life of a connection, after which it takes no new requests: `h2` ends one at
+/// An answer is soaked from the round on that follows the one in which it began.
+const UNSOAKED_ROUNDS: usize = 2;
+/// DATA frames that say nothing, or may say nothing for all that their headers tell, over the life of a connection, after which it takes no new requests: `h2` ends one at
 /// twice as many.
 const EMPTY_FRAMES_MAX: usize = 50;
 /// The longest head of an answer.
@@ -45,6 +47,14 @@ const HEAD_MAX_BYTES: u32 = 64 * 1024;
 pub(super) struct SharedConnections {
     open: RefCell<Vec<Rc<SharedConnection>>>,
     connecting: Cell<usize>,
+    /// What the peer has last said that it takes on a connection.
+    streams_each: Cell<Option<usize>>,
+}
+
+/// The right to open one more connection. Dropped, it tells who waits that there is another one, or room for it.
+pub(super) struct Connecting<'a> {
+    connections: &'a SharedConnections,
+    freed: &'a Rc<Notify>,
 }
 
 pub(super) struct SharedConnection {
@@ -76,6 +86,7 @@ struct SmallFrames {
     small: Rc<Cell<u32>>,
     empty: usize,
     closed: Rc<Cell<bool>>,
+    freed: Rc<Notify>,
 }
 
 /// One request's place on a connection.
@@ -94,30 +105,23 @@ impl SharedConnections {
         (emptiest.streams.get() < room).then(|| Ticket::new(emptiest, freed))
     }
 
-    /// Whether one more connection may be opened; counts it until [`SharedConnections::add`] or
-    /// [`SharedConnections::give_up`].
-    pub(super) fn may_connect(&self) -> bool {
+    /// Whether one more connection may be opened.
+    pub(super) fn connect<'a>(&'a self, freed: &'a Rc<Notify>) -> Option<Connecting<'a>> {
         let allowed = self.open.borrow().len() + self.connecting.get() < SHARED_PER_ENDPOINT_MAX;
-        self.connecting.set(self.connecting.get() + usize::from(allowed));
-        allowed
+        allowed.then(|| {
+            self.connecting.set(self.connecting.get() + 1);
+            Connecting { connections: self, freed }
+        })
     }
 
-    pub(super) fn give_up(&self) {
-        self.connecting.set(self.connecting.get() - 1);
-    }
-
-    pub(super) fn add(&self, connection: Rc<SharedConnection>, freed: &Rc<Notify>) -> Ticket {
-        self.give_up();
-        let ticket = Ticket::new(&connection, freed);
-        self.open.borrow_mut().push(connection);
-        ticket
-    }
-
-    /// How many requests there may be at a time, as far as is known.
+    /// How many requests there may be at a time, as far as the peer has said.
     pub(super) fn places(&self) -> usize {
         let open = self.open.borrow();
-        let each = open.iter().map(|connection| connection.sender.current_max_send_streams()).min();
-        SHARED_PER_ENDPOINT_MAX * each.unwrap_or(usize::MAX).min(STREAMS_PER_CONNECTION_MAX)
+        let said = open.iter().map(|connection| connection.sender.current_max_send_streams()).min();
+        if let Some(each) = said.filter(|each| *each != usize::MAX) {
+            self.streams_each.set(Some(each));
+        }
+        SHARED_PER_ENDPOINT_MAX * self.streams_each.get().unwrap_or(usize::MAX).min(STREAMS_PER_CONNECTION_MAX)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -130,6 +134,22 @@ impl SharedConnections {
             !connection.closed.get() && (connection.streams.get() > 0 || connection.idle_since.get() > before)
         };
         self.open.borrow_mut().retain(used);
+    }
+}
+
+impl Connecting<'_> {
+    /// The connection is there: a place on it.
+    pub(super) fn add(self, connection: Rc<SharedConnection>) -> Ticket {
+        let ticket = Ticket::new(&connection, self.freed);
+        self.connections.open.borrow_mut().push(connection);
+        ticket
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.connections.connecting.set(self.connections.connecting.get() - 1);
+        self.freed.notify_waiters();
     }
 }
 
@@ -205,11 +225,11 @@ impl Tap for SmallFrames {
     fn take(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let FramePart::Header(header) = self.reader.next(&mut bytes) else { continue };
-            self.small.set(self.small.get() + u32::from(header.is_small_data()));
-            self.empty += usize::from(header.is_empty_data());
+            self.small.set(self.small.get() + u32::from(header.is_small_data() || header.is_padded()));
+            self.empty += usize::from(header.is_empty_data() || header.is_padded());
         }
-        if self.empty >= EMPTY_FRAMES_MAX {
-            self.closed.set(true);
+        if self.empty >= EMPTY_FRAMES_MAX && !self.closed.replace(true) {
+            self.freed.notify_waiters();
         }
         true
     }
@@ -231,11 +251,12 @@ pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnecti
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEAD_MAX_BYTES)
-        .data_frame_budget(SMALL_DATA_BUDGET_BYTES)
+        .data_frame_budget(UNSOAKED_ROUNDS * SMALL_DATA_BUDGET_BYTES)
         .enable_push(false);
     let (closed, small, answers) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)), Rc::new(Answers::default()));
     let reader = FrameReader::after(0);
-    let tap = SmallFrames { reader, small: Rc::clone(&small), empty: 0, closed: Rc::clone(&closed) };
+    let (seen, closes, tells) = (Rc::clone(&small), Rc::clone(&closed), Rc::clone(&freed));
+    let tap = SmallFrames { reader, small: seen, empty: 0, closed: closes, freed: tells };
     let (sender, connection) = builder.handshake(Tapped { io, tap }).await?;
     let (closing, soaked) = (Rc::clone(&closed), Rc::clone(&answers));
     let driver = spawn_local(async move {

@@ -153,7 +153,8 @@ impl PooledBody {
     }
 
     /// After a `101`: the connection, and what came behind the answer. The body goes on keeping its place in the pool.
-    pub(crate) fn switch(&self) -> Option<(Io, Bytes)> {
+    pub(crate) fn switch(&mut self) -> Option<(Io, Bytes)> {
+        self.room = None;
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.switch(),
             Some(Carrier::Http2 { .. }) | None => None,

@@ -142,7 +142,7 @@ pub fn tunnel_to_the_end(
 
 /// The answer for the client, the peer's half, and its connection's place in the pool.
 fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<Switched>, PooledBody) {
-    let (mut head, place) = response.into_parts();
+    let (mut head, mut place) = response.into_parts();
     let peer = place.switch().map(|(io, early)| Switched { early, io });
     hygiene::strip_response(&mut head.headers);
     hygiene::write_websocket(&mut head.headers);

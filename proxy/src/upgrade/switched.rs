@@ -23,6 +23,10 @@ impl AsyncRead for Switched {
         let length = self.early.len().min(buf.remaining());
         buf.put_slice(&self.early[..length]);
         self.early.advance(length);
+        if self.early.is_empty() {
+            // Even an empty rest would keep what it was read into.
+            self.early = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

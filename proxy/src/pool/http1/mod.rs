@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::request::Parts as RequestHead;
 use http::response::Parts as AnswerHead;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body::{Frame, SizeHint};
@@ -159,52 +158,38 @@ impl Wire {
         read_bytes: usize,
     ) -> Result<AnswerHead, Unanswered> {
         self.uploading = None;
-        let (head, body) = request.into_parts();
-        let asks = head.headers.contains_key(header::EXPECT).then(|| body.held_handle()).flatten();
-        let mut waited =
-            AwaitedHead { to_head: head.method == Method::HEAD, asks, scanned: 0, interim: 0, came: false };
+        let mut waited = AwaitedHead::of(&request);
         let quiet =
             poll_fn(|cx| Poll::Ready(self.state.borrow_mut().poll_head(cx, &mut waited, read_bytes).is_pending()));
         if !quiet.await || waited.came {
             // Who speaks before it is asked would answer the wrong question; who has hung up answers none.
-            return Err(Unanswered::NotSent(Box::new(Request::from_parts(head, body)), Broken::Closed));
+            return Err(Unanswered::NotSent(request, Broken::Closed));
         }
-        self.state.borrow_mut().upload = Some(Upload::new(&head, body));
-        let (mut head, mut not_written) = (Some(head), None);
-        let answered = poll_fn(|cx| {
-            let state = &mut *self.state.borrow_mut();
-            match if not_written.is_none() { state.poll_upload(cx) } else { Poll::Pending } {
-                Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broken::Body(error))),
-                Poll::Ready(Err(Stuck::Io(error))) => not_written = Some(error),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-            if state.upload.as_ref().is_none_or(Upload::has_begun) {
-                // It can be sent by nobody else any more, and its answer may take long.
-                head = None;
-            }
-            // A peer may answer and close before it has read everything, so an answer is looked for all the same.
-            state.poll_head(cx, &mut waited, read_bytes)
-        });
-        match answered.await {
+        let mut sending = self.begin(request);
+        match poll_fn(|cx| self.state.borrow_mut().poll_answer(cx, &mut sending, &mut waited, read_bytes)).await {
             Ok(parts) => {
                 self.upload_on();
                 Ok(parts)
             }
-            Err(error) => Err(self.unanswered(head, waited.came, not_written, error)),
+            Err(error) => Err(self.unanswered(sending, waited.came, error)),
         }
     }
 
-    fn unanswered(
-        &self,
-        head: Option<RequestHead>,
-        came: bool,
-        not_written: Option<io::Error>,
-        error: Broken,
-    ) -> Unanswered {
-        let error = not_written.map_or(error, Broken::Io);
+    /// Makes a request the next to be sent. Apart from [`Wire::send`], whose future should not have room for it.
+    fn begin(&self, mut request: Box<Request<RequestBody>>) -> Sending {
+        let body = std::mem::replace(request.body_mut(), RequestBody::empty());
+        self.state.borrow_mut().upload = Some(Upload::new(&request, body));
+        Sending { request: Some(request), not_written: None }
+    }
+
+    fn unanswered(&self, sending: Sending, came: bool, error: Broken) -> Unanswered {
+        let error = sending.not_written.map_or(error, Broken::Io);
         let untouched = self.state.borrow_mut().upload.take().and_then(Upload::into_untouched);
-        match (head, untouched) {
-            (Some(head), Some(body)) if !came => Unanswered::NotSent(Box::new(Request::from_parts(head, body)), error),
+        match (sending.request, untouched) {
+            (Some(mut request), Some(body)) if !came => {
+                *request.body_mut() = body;
+                Unanswered::NotSent(request, error)
+            }
             _ if !came && is_closed(&error) => Unanswered::Lost(error),
             _ => Unanswered::Failed(error),
         }
@@ -307,6 +292,14 @@ fn is_closed(error: &Broken) -> bool {
     }
 }
 
+/// A request whose answer has not begun.
+struct Sending {
+    /// The request without its body, as long as no byte of it was written.
+    request: Option<Box<Request<RequestBody>>>,
+    /// Why it cannot be written any further.
+    not_written: Option<io::Error>,
+}
+
 /// What is known while the head of an answer is waited for.
 struct AwaitedHead {
     to_head: bool,
@@ -319,7 +312,37 @@ struct AwaitedHead {
     came: bool,
 }
 
+impl AwaitedHead {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let asks = request.headers().contains_key(header::EXPECT).then(|| request.body().held_handle()).flatten();
+        Self { to_head: request.method() == Method::HEAD, asks, scanned: 0, interim: 0, came: false }
+    }
+}
+
 impl State {
+    /// Sends, and looks for the head of the answer meanwhile.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        sending: &mut Sending,
+        waited: &mut AwaitedHead,
+        read_bytes: usize,
+    ) -> Poll<Result<AnswerHead, Broken>> {
+        if sending.not_written.is_none() {
+            match self.poll_upload(cx) {
+                Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broken::Body(error))),
+                Poll::Ready(Err(Stuck::Io(error))) => sending.not_written = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if self.upload.as_ref().is_none_or(Upload::has_begun) {
+            // It can be sent by nobody else any more, and its answer may take long.
+            sending.request = None;
+        }
+        // A peer may answer and close before it has read everything, so an answer is looked for all the same.
+        self.poll_head(cx, waited, read_bytes)
+    }
+
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
         let (Some(upload), Some(io)) = (&mut self.upload, &mut self.io) else { return Poll::Ready(Ok(())) };
         let sent = ready!(upload.poll(io, cx));
@@ -339,6 +362,8 @@ impl State {
             // The peer sees a request that was cut, and nobody takes what it says after that for an answer to it.
             if let Some(mut io) = self.io.take() {
                 let _ = Pin::new(&mut io).poll_shutdown(cx);
+                // TLS may wait for a full socket.
+                io.half_close();
             }
         }
         if let Some(waiting) = self.waiting.take() {

@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Request, header};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -54,21 +53,21 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(head: &Parts, body: RequestBody) -> Self {
+    pub(super) fn new<T>(head: &Request<T>, body: RequestBody) -> Self {
         let is_empty = body.is_end_stream();
-        let stated = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let stated = head.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let length = if is_empty { Some(0) } else { stated.or(body.size_hint().exact()) };
         let body_ended = length == Some(0);
         let framing = length.map_or(Framing::Chunked, Framing::Length);
-        let mut before = BytesMut::with_capacity(FIELD_BYTES * (head.headers.len() + 2));
+        let mut before = BytesMut::with_capacity(FIELD_BYTES * (head.headers().len() + 2));
         // Writing to a buffer that grows does not fail.
-        let _ = match head.uri.path_and_query() {
-            Some(target) => write!(before, "{} {target} HTTP/1.1\r\n", head.method),
-            None => write!(before, "{} / HTTP/1.1\r\n", head.method),
+        let _ = match head.uri().path_and_query() {
+            Some(target) => write!(before, "{} {target} HTTP/1.1\r\n", head.method()),
+            None => write!(before, "{} / HTTP/1.1\r\n", head.method()),
         };
         let chunked = matches!(framing, Framing::Chunked);
         let frames = |name| name == header::TRANSFER_ENCODING || chunked && name == header::CONTENT_LENGTH;
-        let fields = head.headers.iter().filter(|(name, _)| !frames(*name));
+        let fields = head.headers().iter().filter(|(name, _)| !frames(*name));
         fields.for_each(|(name, value)| write_field(&mut before, name.as_str(), value.as_bytes()));
         match framing {
             Framing::Chunked => write_field(&mut before, header::TRANSFER_ENCODING.as_str(), b"chunked"),

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What is written at once of a large answer.
 const PIECE_BYTES: usize = 64 * 1024;
+/// What the kernel takes of an answer that nobody reads: else thousands of them are gigabytes, and filling those is what
+/// others wait for.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
+const BACKLOG: u32 = 4_096;
 
 /// How a cell answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,10 @@ pub struct Cell {
 impl Cell {
     /// Starts one.
     pub async fn start(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES).expect("a buffer");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let listener = socket.listen(BACKLOG).expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (sender, manner) = watch::channel(manner);
         let (open, open_most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
