@@ -71,7 +71,7 @@ impl Forwarder {
         let metrics = &self.shared.metrics;
         let _open = crate::errand::Counted::new(&metrics.requests_open);
         let mut asker = Asker::of(request.headers(), request_id(request.headers()));
-        let mut journey = Journey::begin(self.shared.settings.load_full(), &request, &peer, &asker.id);
+        let mut journey = Journey::begin(self.shared.settings.load_full(), &request, peer, &asker.id);
         let has_tls = peer.tls.is_some();
         let delivered = match self.route(request, peer, &mut asker, &mut journey) {
             Ok(Order::Deliver(errand, Some(tenant))) => self.to_tenant(&tenant, errand, peer).await,

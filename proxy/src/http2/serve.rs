@@ -180,7 +180,7 @@ impl<H: Handler> Driver<H> {
                 Event::Request(request, respond) => {
                     self.begin(*request, respond);
                     begun = begun.wrapping_add(1);
-                    if begun % BEGUN_AT_ONCE == 0 {
+                    if begun.is_multiple_of(BEGUN_AT_ONCE) {
                         yield_now().await;
                     }
                 }

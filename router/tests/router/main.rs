@@ -6,6 +6,7 @@ mod bodies;
 mod cells;
 mod clients;
 mod feeds;
+mod grpc;
 mod guards;
 mod http2;
 mod limits;
