@@ -8,13 +8,13 @@ use cellway_proxy::http2::{HEADS_MAX_BYTES, HELD_UNREAD_MAX_BYTES, STREAM_WINDOW
 use cellway_proxy::upgrade;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::support::*;
 
-pub async fn connect(router: &TestRouter) -> SendRequest<Bytes> {
+pub(crate) async fn connect(router: &TestRouter) -> SendRequest<Bytes> {
     let tcp = TcpStream::connect(router.address).await.unwrap();
     // No stream keeps another one waiting for the connection's window.
     let handshake = h2::client::Builder::new().initial_connection_window_size(1024 * 1024).handshake(tcp);
@@ -23,11 +23,11 @@ pub async fn connect(router: &TestRouter) -> SendRequest<Bytes> {
     client.ready().await.unwrap()
 }
 
-pub fn request(method: Method, tenant: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(method: Method, tenant: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("http://{tenant}.cells.localhost{path}"))
 }
 
-pub async fn body(stream: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+pub(crate) async fn body(stream: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = stream.data().await {
         let data = data?;
@@ -42,17 +42,19 @@ fn filler(length: usize) -> Bytes {
 }
 
 /// Sends `data` as the window opens.
-pub async fn upload(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
+pub(crate) async fn upload(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len().min(16 * 1024));
-        let Some(capacity) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return Ok(()) };
+        let Some(capacity) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else {
+            return Err(Reason::CANCEL.into());
+        };
         let part = data.split_to(capacity?.min(data.len()));
         stream.send_data(part, last && data.is_empty())?;
     }
     Ok(())
 }
 
-pub async fn answer(response: h2::client::ResponseFuture) -> Response<Vec<u8>> {
+pub(crate) async fn answer(response: h2::client::ResponseFuture) -> Response<Vec<u8>> {
     let (head, mut stream) = timeout(PATIENCE, response).await.expect("in time").unwrap().into_parts();
     Response::from_parts(head, body(&mut stream).await.unwrap())
 }
