@@ -36,8 +36,8 @@ const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 64;
 /// An answer is soaked from the round on that follows the one in which it began.
 const UNSOAKED_ROUNDS: usize = 2;
-/// DATA frames that say nothing, or may say nothing for all that their headers tell, over the life of a connection, after which it takes no new requests: `h2` ends one at
-/// twice as many.
+/// DATA frames that say nothing (or may, for all that their headers tell) over the life of a connection, after which it
+/// takes no new requests: `h2` ends one at twice as many.
 const EMPTY_FRAMES_MAX: usize = 50;
 /// The longest head of an answer.
 const HEAD_MAX_BYTES: u32 = 64 * 1024;
