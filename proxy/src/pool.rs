@@ -343,10 +343,13 @@ impl Pool {
         let limit = Duration::from_millis(self.inner.limits.connect_ms);
         // Boxed: it is large, rare, and would lie in the future of every request.
         let dialled = Box::pin(dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit)).await;
-        if dialled.is_err() {
-            endpoint.breaker.borrow_mut().unreachable(Instant::now());
-        }
-        dialled.map_err(NotSent::Connect)
+        dialled.map_err(|error| {
+            let cause = NotSent::from(error);
+            if matches!(cause, NotSent::Connect(_)) {
+                endpoint.breaker.borrow_mut().unreachable(Instant::now());
+            }
+            cause
+        })
     }
 }
 

@@ -114,7 +114,9 @@ impl Forwarder {
             };
             return match answer {
                 Ok(response) => Ok(Exchanged::Answered(response)),
-                Err(SendError::NotSent { cause: NotSent::Exhausted(_), .. }) => Err(Failure::Busy),
+                Err(SendError::NotSent { cause: NotSent::Exhausted(_) | NotSent::Starved(_), .. }) => {
+                    Err(Failure::Busy)
+                }
                 Err(SendError::NotSent { cause, .. }) => {
                     self.shared.metrics.not_sent.inc();
                     tracing::debug!(endpoint = %shown, %cause, "an endpoint was not reached");

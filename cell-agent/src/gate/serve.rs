@@ -169,7 +169,7 @@ impl GateHandler {
         lease.failed();
         self.parts.metrics.app_errors.inc();
         match error {
-            SendError::NotSent { cause: NotSent::Exhausted(_), .. } => {
+            SendError::NotSent { cause: NotSent::Exhausted(_) | NotSent::Starved(_), .. } => {
                 let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "all connections to the app are in use");
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
                 response

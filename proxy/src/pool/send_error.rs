@@ -3,6 +3,7 @@
 use std::io;
 
 use http::Request;
+use rustix::io::Errno;
 
 use super::Broken;
 use crate::body::{BodyError, RequestBody};
@@ -36,16 +37,43 @@ impl SendError {
     }
 }
 
+impl From<io::Error> for NotSent {
+    /// Of an error in connecting.
+    fn from(error: io::Error) -> Self {
+        let code = Errno::from_io_error(&error);
+        let starved = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+        if code.is_some_and(|code| starved.contains(&code)) { Self::Starved(error) } else { Self::Connect(error) }
+    }
+}
+
 /// What kept a request from being sent.
 #[derive(Debug, thiserror::Error)]
 pub enum NotSent {
     /// The endpoint cannot be reached.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    /// This process has no more files, ports or memory for a connection: nothing is said of the endpoint, and whoever waits
+    /// may hold what is missing.
+    #[error("there is nothing left to connect with")]
+    Starved(#[source] io::Error),
     /// All connections that are allowed, altogether or to one tenant, were in use for too long.
     #[error("all {0} connections that are allowed are in use")]
     Exhausted(usize),
     /// The connection closed before the request was written.
     #[error("the connection closed before the request was written")]
     Closed(#[source] BodyError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_process_lacks_is_not_laid_to_its_peer() {
+        for (code, starved) in [(Errno::MFILE, true), (Errno::ADDRNOTAVAIL, true), (Errno::CONNREFUSED, false)] {
+            let cause = NotSent::from(io::Error::from(code));
+            assert_eq!(matches!(cause, NotSent::Starved(_)), starved, "{code}");
+        }
+        assert!(matches!(NotSent::from(io::Error::from(io::ErrorKind::TimedOut)), NotSent::Connect(_)));
+    }
 }
