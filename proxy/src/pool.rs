@@ -43,8 +43,8 @@ use connection::{Connection, Slot};
 pub use destination::Destination;
 pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
+use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
-use http2::{SharedConnections, Ticket};
 pub use limits::{
     ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits,
     USED_PER_TENANT_MAX, WAIT_MS,
@@ -74,6 +74,8 @@ struct Endpoint {
     destination: Destination,
     limits: PoolLimits,
     shared: SharedConnections,
+    /// For answers to clients that have many others under way: see [`Room::keep_window`].
+    shared_narrow: SharedConnections,
     idle: RefCell<VecDeque<(Connection, Instant)>>,
     open: Cell<usize>,
     shares: Shares,
@@ -187,15 +189,20 @@ impl Pool {
         mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<PooledBody>, SendError> {
         let room = request.body().room();
+        let window = room.as_ref().map(|room| room.keep_window(WIDE_WINDOW_BYTES as usize));
+        let crowded = window.as_ref().is_some_and(Option::is_none);
+        let connections = if crowded { &endpoint.shared_narrow } else { &endpoint.shared };
+        let window = window.flatten();
         loop {
-            let (ticket, reused) = match self.board(endpoint, deadline).await {
+            let (ticket, reused) = match self.board(endpoint, connections, deadline).await {
                 Ok(boarded) => boarded,
                 Err(cause) => return Err(SendError::NotSent { request, cause }),
             };
             match http2::send(&ticket, &endpoint.destination, *request).await {
                 Ok((head, answer)) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
-                    let carrier = Carrier::Http2 { answer, _ticket: ticket, _share: share, limits, chores };
+                    let carrier =
+                        Carrier::Http2 { answer, _ticket: ticket, _share: share, _window: window, limits, chores };
                     return Ok(PooledBody::of_answer(head, carrier, room));
                 }
                 Err(Ok((unsent, _))) if reused => request = Box::new(unsent),
@@ -284,7 +291,11 @@ impl Pool {
     /// Connections that are open to `endpoint` from this pool, idle ones included.
     pub fn open_connections(&self, endpoint: impl Into<Destination>) -> usize {
         let endpoint = endpoint.into();
-        self.inner.endpoints.borrow().get(&endpoint).map_or(0, |endpoint| endpoint.open.get() + endpoint.shared.len())
+        self.inner
+            .endpoints
+            .borrow()
+            .get(&endpoint)
+            .map_or(0, |endpoint| endpoint.open.get() + endpoint.shared.len() + endpoint.shared_narrow.len())
     }
 
     fn endpoint(&self, destination: Destination) -> Rc<Endpoint> {
@@ -323,17 +334,22 @@ impl Pool {
     }
 
     /// A place on a shared connection, and whether the connection was there before.
-    async fn board(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<(Ticket, bool), NotSent> {
+    async fn board(
+        &self,
+        endpoint: &Endpoint,
+        connections: &SharedConnections,
+        deadline: Instant,
+    ) -> Result<(Ticket, bool), NotSent> {
         loop {
-            if let Some(ticket) = endpoint.shared.take(&endpoint.freed) {
+            if let Some(ticket) = connections.take() {
                 return Ok((ticket, true));
             }
-            if let Some(connecting) = endpoint.shared.connect(&endpoint.freed) {
+            if let Some(connecting) = connections.connect() {
                 let (io, _) = self.dial(endpoint).await?;
-                let begun = http2::begin(io, Rc::clone(&endpoint.freed)).await;
-                return Ok((connecting.add(begun.map_err(|error| NotSent::Closed(error.into()))?), false));
+                let ticket = connecting.begin(io).await;
+                return Ok((ticket.map_err(|error| NotSent::Closed(error.into()))?, false));
             }
-            if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
+            if timeout_at(deadline, connections.freed.notified()).await.is_err() {
                 return Err(NotSent::Exhausted(SHARED_PER_ENDPOINT_MAX * STREAMS_PER_CONNECTION_MAX));
             }
         }
@@ -401,7 +417,8 @@ impl Endpoint {
         Self {
             destination,
             limits,
-            shared: SharedConnections::default(),
+            shared: SharedConnections::new(WIDE_WINDOW_BYTES),
+            shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
             idle: RefCell::default(),
             open: Cell::new(0),
             shares: Shares::default(),
@@ -435,6 +452,7 @@ impl Endpoint {
         let limit = Duration::from_millis(self.limits.idle_ms);
         if let Some(before) = Instant::now().checked_sub(limit) {
             self.shared.drop_idle(before);
+            self.shared_narrow.drop_idle(before);
         }
         let usable = |(connection, since): &(Connection, Instant)| {
             since.elapsed() < limit && connection.socket.idleness() == Idleness::Quiet

@@ -5,11 +5,13 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_proxy::pool::{Destination, NotSent, SHARED_PER_ENDPOINT_MAX};
-use cellway_proxy::{OnDrop, Pool, PoolLimits, Protocol, RequestBody, SendError};
+use cellway_proxy::{OnDrop, Pool, PoolLimits, Protocol, RequestBody, Room, SendError};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,11 +82,19 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
 
 /// An app that speaks HTTP/2, takes so many requests at a time on a connection, and ends no answer.
 async fn http2_app(streams: u32) -> Destination {
+    http2_app_with_window(streams).await.0
+}
+
+/// The same, and what it may send on all of its answers while nobody takes any of them.
+async fn http2_app_with_window(streams: u32) -> (Destination, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let window = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&window);
     tokio::spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
             tokio::spawn(async move {
                 let mut builder = h2::server::Builder::new();
                 let Ok(mut connection) = builder.max_concurrent_streams(streams).handshake::<_, Bytes>(tcp).await
@@ -93,12 +103,46 @@ async fn http2_app(streams: u32) -> Destination {
                 };
                 let mut open = Vec::new();
                 while let Some(Ok((_, mut respond))) = connection.accept().await {
-                    open.push(respond.send_response(Response::new(()), false).unwrap());
+                    let mut answer = respond.send_response(Response::new(()), false).unwrap();
+                    answer.reserve_capacity(1024 * 1024);
+                    counted.fetch_add(answer.capacity(), Ordering::Relaxed);
+                    open.push(answer);
                 }
             });
         }
     });
-    Destination::from(address).over(Protocol::Http2)
+    (Destination::from(address).over(Protocol::Http2), window)
+}
+
+#[tokio::test]
+async fn what_a_client_can_leave_lying_on_shared_connections_is_bounded_over_all_of_its_answers() {
+    const ANSWERS: usize = 100;
+    const LYING_MAX_BYTES: usize = 160 * 1024;
+    let (app, window) = http2_app_with_window(100).await;
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits::default());
+            let crowded = Room::default();
+            let mut open = Vec::new();
+            for _ in 0..ANSWERS {
+                let request = get().map(|body| body.within(Some(crowded.clone())));
+                open.push(pool.send(app.clone(), request).await.unwrap());
+            }
+            assert!((ANSWERS * 1024..=LYING_MAX_BYTES).contains(&window.load(Ordering::Relaxed)), "{window:?}");
+
+            let before = window.load(Ordering::Relaxed);
+            let alone = get().map(|body| body.within(Some(Room::default())));
+            open.push(pool.send(app.clone(), alone).await.unwrap());
+            let wide = window.load(Ordering::Relaxed) - before;
+            assert!(wide > LYING_MAX_BYTES / ANSWERS * 2, "another client's answer may flow: {wide}");
+
+            drop(open);
+            let before = window.load(Ordering::Relaxed);
+            let again = get().map(|body| body.within(Some(crowded.clone())));
+            let _again = pool.send(app.clone(), again).await.unwrap();
+            assert_eq!(window.load(Ordering::Relaxed) - before, wide, "with its others over, it is as any");
+        })
+        .await;
 }
 
 #[tokio::test]

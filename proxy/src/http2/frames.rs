@@ -27,7 +27,7 @@ const SMALL_DATA_BYTES: usize = 256;
 /// … and gives a connection up that has more than this of them unread, each counted as [`SMALL_DATA_BYTES`], …
 pub(crate) const SMALL_DATA_BUDGET_BYTES: usize = 3_000 * SMALL_DATA_BYTES;
 /// … so nothing more comes in before these are read. One read ([`READ_MAX_BYTES`]) brings at most 1,639 more.
-pub(crate) const SMALL_DATA_MAX: u32 = 1_000;
+const SMALL_DATA_MAX: u32 = 1_000;
 
 /// The small DATA frames of a connection that nobody has read yet. Clones share the count.
 #[derive(Clone, Default)]

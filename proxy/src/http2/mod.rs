@@ -11,7 +11,7 @@ mod trailers;
 mod translate;
 mod tunnel;
 
-pub(crate) use frames::{FramePart, FrameReader, SMALL_DATA_BUDGET_BYTES, SMALL_DATA_MAX};
+pub(crate) use frames::{FramePart, FrameReader, SMALL_DATA_BUDGET_BYTES};
 pub(crate) use hold::HoldSlot;
 pub use hold::{HELD_UNREAD_MAX_BYTES, Hold};
 pub(crate) use received::{Received, Sender};

@@ -1,4 +1,5 @@
-//! A body that comes in on an HTTP/2 stream. Its window is given back as it is read, not before.
+//! A body that comes in on an HTTP/2 stream. Its window is given back as it is read; that of an answer when its next piece
+//! is asked for, so that what is on its way to a slow client and what is still to be read are within one window together.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,6 +37,8 @@ pub(crate) struct Received {
     broken: Option<h2::Error>,
     /// Read before it was asked for.
     soaked: BytesMut,
+    /// What was taken and is given back when more is asked for.
+    taken_bytes: usize,
     /// Told of the small frames that are read.
     unread: Unread,
     /// Told when the body is asked for at last.
@@ -52,6 +55,7 @@ impl Received {
             trailers_ended: false,
             broken: None,
             soaked: BytesMut::new(),
+            taken_bytes: 0,
             unread: Unread::default(),
             wanted: None,
         }
@@ -96,6 +100,8 @@ impl Received {
         if let Some(wanted) = self.wanted.take() {
             wanted.notify_one();
         }
+        let taken_bytes = std::mem::take(&mut self.taken_bytes);
+        self.release(taken_bytes);
         if !self.soaked.is_empty() {
             // A piece at a time, or the peer could send as much again before this is taken.
             let length = self.soaked.len().min(GATHERED_BYTES);
@@ -103,14 +109,14 @@ impl Received {
             if self.soaked.is_empty() {
                 self.soaked = BytesMut::new();
             }
-            self.release(length);
+            self.took(length);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     let data = self.gather(data, cx);
-                    self.release(data.len());
+                    self.took(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) if self.is_over(&error) => self.data_ended = true,
@@ -166,7 +172,17 @@ impl Received {
         self.unread.read(data.len());
     }
 
+    fn took(&mut self, bytes: usize) {
+        match self.sender {
+            Sender::Client => self.release(bytes),
+            Sender::Server => self.taken_bytes = bytes,
+        }
+    }
+
     fn release(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         // Fails only on a stream that is over, whose window nobody needs.
         let _ = self.stream.flow_control().release_capacity(bytes);
     }

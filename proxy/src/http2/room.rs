@@ -21,6 +21,8 @@ pub const KEPT_MAX_BYTES: usize = 64 * 1024;
 pub const QUEUED_MAX_BYTES: usize = 64 * 1024;
 /// What may be kept of requests' bodies, to be sent again, of all streams together.
 pub const REPLAY_MAX_BYTES: usize = 256 * 1024;
+/// What peers may send before it is read, of all streams together, in wide windows.
+const WINDOWS_MAX_BYTES: usize = 60 * 1024;
 /// What the heads of requests may take that are not answered, of all streams together: about 5 KiB each.
 pub const HEADS_MAX_BYTES: usize = 512 * 1024;
 /// What the smallest piece takes on its way out.
@@ -48,6 +50,7 @@ struct State {
     queued: AtomicUsize,
     replay: AtomicUsize,
     heads: AtomicUsize,
+    windows: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -76,6 +79,12 @@ impl Room {
         let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
         let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         self.share(|state| &state.heads, target + fields.sum::<usize>(), HEADS_MAX_BYTES)
+    }
+
+    /// A share for an answer's window on a connection that it has with others. What has arrived in there is kept, taken or
+    /// not, so past a few of them a client's answers get narrow ones, for which there is always room.
+    pub(crate) fn keep_window(&self, bytes: usize) -> Option<RoomShare> {
+        self.share(|state| &state.windows, bytes, WINDOWS_MAX_BYTES)
     }
 
     fn share(&self, of: fn(&State) -> &AtomicUsize, bytes: usize, max_bytes: usize) -> Option<RoomShare> {

@@ -18,9 +18,7 @@ use super::limits::OPEN_PER_ENDPOINT_MAX;
 use super::{Destination, SendError};
 use crate::body::{BodyError, RequestBody};
 use crate::connection::{Tap, Tapped};
-use crate::http2::{
-    Bounds, FramePart, FrameReader, Received, SMALL_DATA_BUDGET_BYTES, SMALL_DATA_MAX, Sender, send_body,
-};
+use crate::http2::{Bounds, FramePart, FrameReader, Received, SMALL_DATA_BUDGET_BYTES, Sender, send_body};
 use crate::hygiene;
 use crate::io::Io;
 
@@ -29,11 +27,13 @@ pub const STREAMS_PER_CONNECTION_MAX: usize = 64;
 /// Connections per destination and thread: a fault on one cuts no more than its share of the requests. Together they
 /// carry as many requests as there may be over HTTP/1.1, of which one tenant has half.
 pub const SHARED_PER_ENDPOINT_MAX: usize = OPEN_PER_ENDPOINT_MAX / STREAMS_PER_CONNECTION_MAX;
-/// What the peer may send on a stream before it is read: a client that stalls all of its answers pins no more of each.
-const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
-/// What the peer may send on a connection before it is read: every stream's window, so that an answer that nobody takes
-/// keeps no other one waiting.
-const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * 64;
+/// What the peer may send on a stream before it is taken: so much does a client pin that takes nothing of its answer. A
+/// frame of that size and its header fit into 16 KiB.
+pub(super) const WIDE_WINDOW_BYTES: u32 = 15 * 1024;
+/// The same for an answer whose client has others under way on its connection ([`Room::keep_window`]).
+pub(super) const NARROW_WINDOW_BYTES: u32 = 1024;
+/// Small frames that may lie unread until all answers are soaked: each takes some hundreds of bytes, whatever is in it.
+const UNREAD_MAX: u32 = 128;
 /// An answer is soaked from the round on that follows the one in which it began.
 const UNSOAKED_ROUNDS: usize = 2;
 /// DATA frames that say nothing (or may, for all that their headers tell) over the life of a connection, after which it
@@ -42,20 +42,19 @@ const EMPTY_FRAMES_MAX: usize = 50;
 /// The longest head of an answer.
 const HEAD_MAX_BYTES: u32 = 64 * 1024;
 
-/// The connections of one destination.
-#[derive(Default)]
+/// The connections of one destination, all with windows of one size.
 pub(super) struct SharedConnections {
+    window_bytes: u32,
     open: RefCell<Vec<Rc<SharedConnection>>>,
     connecting: Cell<usize>,
+    /// Told of each place, or connection, that may be had.
+    pub(super) freed: Rc<Notify>,
     /// What the peer has last said that it takes on a connection.
     streams_each: Cell<Option<usize>>,
 }
 
 /// The right to open one more connection. Dropped, it tells who waits that there is another one, or room for it.
-pub(super) struct Connecting<'a> {
-    connections: &'a SharedConnections,
-    freed: &'a Rc<Notify>,
-}
+pub(super) struct Connecting<'a>(&'a SharedConnections);
 
 pub(super) struct SharedConnection {
     sender: SendRequest<Bytes>,
@@ -96,21 +95,31 @@ pub(super) struct Ticket {
 }
 
 impl SharedConnections {
+    pub(super) fn new(window_bytes: u32) -> Self {
+        Self {
+            window_bytes,
+            open: RefCell::default(),
+            connecting: Cell::new(0),
+            freed: Rc::default(),
+            streams_each: Cell::new(None),
+        }
+    }
+
     /// A place on the connection with the most room.
-    pub(super) fn take(&self, freed: &Rc<Notify>) -> Option<Ticket> {
+    pub(super) fn take(&self) -> Option<Ticket> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.closed.get());
         let emptiest = open.iter().min_by_key(|connection| connection.streams.get())?;
         let room = emptiest.sender.current_max_send_streams().min(STREAMS_PER_CONNECTION_MAX);
-        (emptiest.streams.get() < room).then(|| Ticket::new(emptiest, freed))
+        (emptiest.streams.get() < room).then(|| Ticket::new(emptiest, &self.freed))
     }
 
     /// Whether one more connection may be opened.
-    pub(super) fn connect<'a>(&'a self, freed: &'a Rc<Notify>) -> Option<Connecting<'a>> {
+    pub(super) fn connect(&self) -> Option<Connecting<'_>> {
         let allowed = self.open.borrow().len() + self.connecting.get() < SHARED_PER_ENDPOINT_MAX;
         allowed.then(|| {
             self.connecting.set(self.connecting.get() + 1);
-            Connecting { connections: self, freed }
+            Connecting(self)
         })
     }
 
@@ -138,18 +147,20 @@ impl SharedConnections {
 }
 
 impl Connecting<'_> {
-    /// The connection is there: a place on it.
-    pub(super) fn add(self, connection: Rc<SharedConnection>) -> Ticket {
-        let ticket = Ticket::new(&connection, self.freed);
-        self.connections.open.borrow_mut().push(connection);
-        ticket
+    /// Begins HTTP/2 on a new connection, and takes a place on it.
+    pub(super) async fn begin(self, io: Io) -> Result<Ticket, h2::Error> {
+        let Self(connections) = &self;
+        let connection = begin(io, connections.window_bytes, Rc::clone(&connections.freed)).await?;
+        let ticket = Ticket::new(&connection, &connections.freed);
+        connections.open.borrow_mut().push(connection);
+        Ok(ticket)
     }
 }
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
-        self.connections.connecting.set(self.connections.connecting.get() - 1);
-        self.freed.notify_waiters();
+        self.0.connecting.set(self.0.connecting.get() - 1);
+        self.0.freed.notify_waiters();
     }
 }
 
@@ -235,7 +246,7 @@ impl Tap for SmallFrames {
     }
 
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.small.get() < SMALL_DATA_MAX {
+        if self.small.get() < UNREAD_MAX {
             return Poll::Ready(());
         }
         // The driver soaks what is there, and comes back.
@@ -244,12 +255,12 @@ impl Tap for SmallFrames {
     }
 }
 
-/// Begins HTTP/2 on a connection.
-pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnection>, h2::Error> {
+/// The connection's own window is every stream's, so that an answer that nobody takes keeps no other one waiting.
+async fn begin(io: Io, window_bytes: u32, freed: Rc<Notify>) -> Result<Rc<SharedConnection>, h2::Error> {
     let mut builder = h2::client::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_window_size(window_bytes)
+        .initial_connection_window_size(window_bytes * STREAMS_PER_CONNECTION_MAX as u32)
         .max_header_list_size(HEAD_MAX_BYTES)
         .data_frame_budget(UNSOAKED_ROUNDS * SMALL_DATA_BUDGET_BYTES)
         .enable_push(false);
@@ -263,7 +274,7 @@ pub(super) async fn begin(io: Io, freed: Rc<Notify>) -> Result<Rc<SharedConnecti
         let mut connection = pin!(connection);
         let ended = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            if small.get() >= SMALL_DATA_MAX {
+            if small.get() >= UNREAD_MAX {
                 small.set(0);
                 soaked.soak();
             }

@@ -59,7 +59,14 @@ pub(super) enum Carrier {
     /// A connection of its own.
     Http1(Connection),
     /// A stream of a shared one. Its end is the stream's, which dropping the answer resets.
-    Http2 { answer: Rc<SharedAnswer>, _ticket: Ticket, _share: Option<Share>, limits: PoolLimits, chores: Chores },
+    Http2 {
+        answer: Rc<SharedAnswer>,
+        _ticket: Ticket,
+        _share: Option<Share>,
+        _window: Option<RoomShare>,
+        limits: PoolLimits,
+        chores: Chores,
+    },
 }
 
 impl Carrier {

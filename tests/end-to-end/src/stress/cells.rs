@@ -1,5 +1,6 @@
 //! Stand-in cells: honest ones, slow ones, and ones that stall in the middle of things.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,8 @@ pub enum Manner {
     After(Duration),
     /// With so many bytes.
     Large(usize),
+    /// It speaks HTTP/2 and answers each call with a stream of messages, for as long as there is a window for them.
+    Calls,
     /// It reads nothing, and takes no connections: the kernel does.
     Deaf,
     /// It reads the request and never answers.
@@ -114,6 +117,10 @@ async fn hears(manner: &mut watch::Receiver<Manner>) {
 }
 
 async fn serve(mut tcp: TcpStream, mut manner: watch::Receiver<Manner>) {
+    if *manner.borrow() == Manner::Calls {
+        let _ = serve_calls(tcp).await;
+        return;
+    }
     let mut unread = Vec::new();
     loop {
         hears(&mut manner).await;
@@ -127,6 +134,26 @@ async fn serve(mut tcp: TcpStream, mut manner: watch::Receiver<Manner>) {
             return;
         }
     }
+}
+
+async fn serve_calls(tcp: TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(tcp).await?;
+    let mut calls = JoinSet::new();
+    while let Some(call) = connection.accept().await {
+        let (_, mut respond) = call?;
+        let head = http::Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+        let mut messages = respond.send_response(head, false)?;
+        calls.spawn(async move {
+            loop {
+                messages.reserve_capacity(PIECE_BYTES);
+                match poll_fn(|cx| messages.poll_capacity(cx)).await {
+                    Some(Ok(length)) if messages.send_data(vec![b'x'; length].into(), false).is_ok() => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+    Ok(())
 }
 
 async fn answer(tcp: &mut TcpStream, head: &str, manner: Manner) -> Option<()> {
@@ -149,7 +176,7 @@ async fn answer(tcp: &mut TcpStream, head: &str, manner: Manner) -> Option<()> {
             }
             Some(())
         }
-        Manner::Deaf | Manner::HeadNever | Manner::ReadsNoBody => gone(tcp).await,
+        Manner::Calls | Manner::Deaf | Manner::HeadNever | Manner::ReadsNoBody => gone(tcp).await,
         Manner::HeadHalf => {
             tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await.ok()?;
             gone(tcp).await

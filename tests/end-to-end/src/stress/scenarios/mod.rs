@@ -43,6 +43,7 @@ pub fn all() -> Vec<Scenario> {
         scenario("slow-readers-h2-kept", |scale| slow_readers::over_http2(scale, Window::Kept)),
         scenario("slow-readers-h2-open", |scale| slow_readers::over_http2(scale, Window::Open)),
         scenario("slow-readers-h2-stops", |scale| slow_readers::over_http2(scale, Window::Stops)),
+        scenario("slow-readers-h2-calls", |scale| slow_readers::over_http2(scale, Window::Calls)),
         scenario("waiting-h2", |scale| slow_readers::over_http2(scale, Window::Waits)),
     ];
     let floods = [

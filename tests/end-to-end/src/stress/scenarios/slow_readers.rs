@@ -35,6 +35,8 @@ pub enum Window {
     Open,
     /// It takes a part of each answer at full speed, then stops.
     Stops,
+    /// Like [`Window::Closed`], of gRPC calls, which come on connections to cells that many share.
+    Calls,
     /// There are no answers: its cells never begin them.
     Waits,
 }
@@ -72,7 +74,11 @@ pub async fn over_http1(scale: Scale) -> Row {
 
 /// Over HTTP/2.
 pub async fn over_http2(scale: Scale, how: Window) -> Row {
-    let manner = if matches!(how, Window::Waits) { Manner::HeadNever } else { Manner::Large(ANSWER_BYTES) };
+    let manner = match how {
+        Window::Waits => Manner::HeadNever,
+        Window::Calls => Manner::Calls,
+        _ => Manner::Large(ANSWER_BYTES),
+    };
     let (cells, needs) = hostile_cells(manner).await;
     let ground = Ground::prepare(scale, needs).await;
     let name = format!("slow readers, h2, {how:?}").to_lowercase();
@@ -105,7 +111,7 @@ fn bound(ground: &Ground, count: usize) -> Bound {
 async fn begin(router: SocketAddr, number: usize, how: Window) -> TcpStream {
     let mut tcp = connect(router, number).await.expect("connected");
     let initial = match how {
-        Window::Closed => 0,
+        Window::Closed | Window::Calls => 0,
         Window::Kept | Window::Waits => 65_535,
         Window::Open | Window::Stops => 0x7fff_ffff,
     };
@@ -115,7 +121,10 @@ async fn begin(router: SocketAddr, number: usize, how: Window) -> TcpStream {
     }
     for stream in 0..STREAMS {
         let host = hostile_host((number + stream as usize) % CELLS);
-        let fields = [(":method", "GET"), (":scheme", "http"), (":authority", &host), (":path", "/large")];
+        let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", &host), (":path", "/large")];
+        if matches!(how, Window::Calls) {
+            fields.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+        }
         bytes.extend(headers(stream * 2 + 1, true, &block(&fields)));
     }
     tcp.write_all(&bytes).await.expect("sent");
