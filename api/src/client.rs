@@ -230,6 +230,16 @@ impl Client {
         self.get("/v1/findings").await
     }
 
+    /// How the emergency brake is.
+    pub async fn brake(&self) -> Result<BrakeView, ApiError> {
+        self.get("/v1/brake").await
+    }
+
+    /// Puts the emergency brake on, or takes it off.
+    pub async fn set_brake(&self, wanted: &SetBrake) -> Result<BrakeView, ApiError> {
+        self.read(self.send(Method::PUT, "/v1/brake", Some(wanted)).await?).await
+    }
+
     /// Hands in alerts.
     pub async fn alerts(&self, body: &AlertmanagerBody) -> Result<Listing<FindingView>, ApiError> {
         self.post("/v1/alerts", body).await

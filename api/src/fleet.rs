@@ -398,6 +398,30 @@ pub struct FindingView {
     pub times: u64,
 }
 
+/// The emergency brake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakeView {
+    /// Whether it is on: no move starts then, and none that runs freezes its tenant.
+    pub on: bool,
+    /// Since when it is on, in ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Why it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// How the brake should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBrake {
+    /// Whether it should be on.
+    pub on: bool,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
 /// What Alertmanager posts to a webhook (its version 4); fields that are not used are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertmanagerBody {

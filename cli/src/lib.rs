@@ -29,6 +29,8 @@ enum Command {
     Tenant(commands::tenant::TenantArgs),
     /// List, show and undo moves.
     Move(commands::moves::MoveArgs),
+    /// Stop every start of a move, in an emergency.
+    Brake(commands::brake::BrakeArgs),
     /// List, create, cordon and open cells.
     Cell(commands::cell::CellArgs),
     /// Claim hosts for tenants.
@@ -67,6 +69,7 @@ fn run(command: Command) -> Result<(), output::Failure> {
     match command {
         Command::Tenant(args) => block_on(commands::tenant::run(args)),
         Command::Move(args) => block_on(commands::moves::run(args)),
+        Command::Brake(args) => block_on(commands::brake::run(args)),
         Command::Cell(args) => block_on(commands::cell::run(args)),
         Command::Host(args) => block_on(commands::host::run(args)),
         Command::Certificate(args) => block_on(commands::certificate::run(args)),

@@ -5,7 +5,7 @@ use crate::metrics::Metrics;
 use crate::view::{SharedView, View};
 use cellway_core::ids::{MoveId, Revision};
 use cellway_core::tenant::PlacementRecord;
-use cellway_core::tenant_move::{Fact, MoveRecord, MoveState, Refused, next, placement_of};
+use cellway_core::tenant_move::{Fact, MoveRecord, MoveState, Refused, begins_to_freeze, next, placement_of};
 use cellway_store::records::{Leftover, Moving, Record};
 use cellway_store::{Store, StoreError, Txn, keys};
 
@@ -24,6 +24,9 @@ pub(crate) enum NotAdvanced {
     /// The lock or the placement is not this move's: nothing may be written.
     #[error("the tenant's placement or lock is not this move's")]
     NotOurs,
+    /// The fact would let the move freeze its tenant.
+    #[error("the emergency brake is on: no tenant is frozen now")]
+    Braked,
     /// Others write the same records all the time.
     #[error("the records changed too often meanwhile")]
     Contended,
@@ -81,6 +84,9 @@ impl Mover<'_> {
             return Err(NotAdvanced::Contended);
         }
         let after = next(before, fact, clock::now_ms())?;
+        if view.brake.is_some() && begins_to_freeze(before, &after) {
+            return Err(NotAdvanced::Braked);
+        }
         let moving = view.moving.get(&before.tenant).filter(|moving| moving.value.id == *id);
         let (placement, placed_at) = view.placed(&before.tenant).ok_or(NotAdvanced::NotOurs)?;
         let moving = moving.ok_or(NotAdvanced::NotOurs)?;

@@ -11,7 +11,7 @@ use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
 use cellway_core::tenant_move::{MoveRecord, MoveState};
-use cellway_store::records::{BadRecord, Finding, HostClaim, Leader, Leftover, Moving, Record};
+use cellway_store::records::{BadRecord, Brake, Finding, HostClaim, Leader, Leftover, Moving, Record};
 use cellway_store::{Entry, Event, keys};
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,8 @@ pub(crate) struct View {
     pub(crate) leftovers: BTreeMap<LeftoverKey, At<Leftover>>,
     pub(crate) findings: BTreeMap<String, At<Finding>>,
     pub(crate) leader: Option<At<Leader>>,
-    pub(crate) brake: bool,
+    /// While it is there, nothing is started.
+    pub(crate) brake: Option<At<Brake>>,
 }
 
 /// What a change of the view is about, for those who wait for one.
@@ -144,12 +145,28 @@ impl View {
         } else if key == keys::LEADER {
             self.leader = entry.map(decoded).transpose()?;
             Ok(())
+        } else if key == keys::BRAKE {
+            self.apply_brake(entry)
         } else {
-            if key == keys::BRAKE {
-                self.brake = entry.is_some();
-            }
             Ok(())
         }
+    }
+
+    /// A brake that cannot be read brakes.
+    fn apply_brake(&mut self, entry: Option<&Entry>) -> Result<(), BadRecord> {
+        let Some(entry) = entry else {
+            self.brake = None;
+            return Ok(());
+        };
+        let decoded = decoded(entry);
+        self.brake = match &decoded {
+            Ok(at) => Some(At::clone(at)),
+            Err(error) => {
+                let value = Brake { at_ms: 0, why: error.to_string() };
+                Some(At { value, revision: entry.mod_revision })
+            }
+        };
+        decoded.map(drop)
     }
 
     /// A tenant's placement and where it was written, if it is placed.

@@ -55,6 +55,12 @@ pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, 
     Ok(after)
 }
 
+/// Whether the step is the first that a tenant can feel: streams end, or requests are held. A brake stops before it.
+pub fn begins_to_freeze(before: &MoveRecord, after: &MoveRecord) -> bool {
+    matches!(before.state, MoveState::Syncing(_))
+        && matches!(after.state, MoveState::Closing(_) | MoveState::Holding(_))
+}
+
 /// A fact must quote this move and come from the side of it that can know.
 fn check_witness(record: &MoveRecord, fact: &Fact) -> Result<(), Refused> {
     let Some(by) = fact.witness() else { return Ok(()) };

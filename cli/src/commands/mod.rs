@@ -1,5 +1,6 @@
 //! The operator's commands, one file per noun.
 
+pub(crate) mod brake;
 pub(crate) mod ca;
 pub(crate) mod cell;
 pub(crate) mod certificate;

@@ -1,7 +1,7 @@
-//! Tenants, hosts, cells, moves, look-ups, findings.
+//! Tenants, hosts, cells, moves, look-ups, findings, the brake.
 
 use super::{Body, Ctx, Failure};
-use crate::operate::{NotDone, finding_view, tenant_view};
+use crate::operate::{NotDone, brake_view, finding_view, tenant_view};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Ctx> {
         .route("/v1/lookup", get(lookup))
         .route("/v1/findings", get(findings))
         .route("/v1/alerts", post(alerts))
+        .route("/v1/brake", get(brake).put(set_brake))
 }
 
 pub(super) fn not_found(what: String) -> Failure {
@@ -154,4 +155,12 @@ async fn alerts(State(ctx): State<Ctx>, Body(body): Body<AlertmanagerBody>) -> C
     let items = ctx.replica.take_alerts(body).await?;
     let revision = ctx.replica.view.read().revision.0;
     Ok((StatusCode::CREATED, Json(Listing { items, revision })))
+}
+
+async fn brake(State(ctx): State<Ctx>) -> Answer<BrakeView> {
+    Ok(Json(brake_view(&*synced(&ctx)?)))
+}
+
+async fn set_brake(State(ctx): State<Ctx>, Body(wanted): Body<SetBrake>) -> Answer<BrakeView> {
+    Ok(Json(ctx.replica.set_brake(wanted).await?))
 }

@@ -83,11 +83,14 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
     let now_ms = clock::now_ms();
     let mut fleet = None;
     let mut due = Vec::new();
-    for at in view.running.iter().filter_map(|id| view.moves.get(id)) {
-        let record = &at.value;
+    // Who has waited longest gets the next place.
+    let mut running: Vec<&MoveRecord> =
+        view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value).collect();
+    running.sort_by_key(|record| record.created_ms);
+    for record in running {
         if record.state == MoveState::Planned && now_ms < deadline(record) {
             let fleet = fleet.get_or_insert_with(|| view.fleet(|cell, id| replica.heard.is_reachable(cell, id)));
-            if may_start(fleet, &replica.config.move_budgets, view.brake, record, now_ms).is_ok() {
+            if may_start(fleet, &replica.config.move_budgets, view.brake.is_some(), record, now_ms).is_ok() {
                 fleet.moves_in_flight.push((record.source.clone(), record.target.clone()));
                 due.push((record.id.clone(), Fact::Start));
             }

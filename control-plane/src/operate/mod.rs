@@ -1,6 +1,7 @@
 //! What operators and agents may do to the fleet: each action one transaction, audited in it.
 
 mod agents;
+mod brake;
 mod cells;
 mod certificates;
 mod findings;
@@ -9,6 +10,7 @@ mod lookup;
 mod moves;
 mod tenants;
 
+pub(crate) use brake::brake_view;
 pub(crate) use certificates::{KeptCertificate, certificate_view};
 pub(crate) use findings::{finding_view, stuck_switch_id};
 pub(crate) use limits::limits_view;

@@ -168,7 +168,7 @@ impl Replica {
         let mut shown = MoveView::of(record);
         if record.state == MoveState::Planned {
             let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
-            let waits = may_start(&fleet, &self.config.move_budgets, view.brake, record, clock::now_ms());
+            let waits = may_start(&fleet, &self.config.move_budgets, view.brake.is_some(), record, clock::now_ms());
             shown.waits_for = waits.err().map(|reason| reason.to_string());
         }
         shown

@@ -68,6 +68,15 @@ pub struct Heartbeat {
     pub at_ms: u64,
 }
 
+/// The emergency brake: while there is one, nothing is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brake {
+    /// Since when it is on.
+    pub at_ms: u64,
+    /// Why.
+    pub why: String,
+}
+
 /// One action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
@@ -164,3 +173,4 @@ plain!(Finding, "finding");
 plain!(Leader, "leader");
 plain!(Heartbeat, "heartbeat");
 plain!(Audit, "audit entry");
+plain!(Brake, "brake");

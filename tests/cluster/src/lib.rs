@@ -232,14 +232,25 @@ pub struct Pair<'a> {
 impl Pair<'_> {
     /// From `planned` to the hold.
     pub async fn to_holding(&self) {
+        self.to_syncing().await;
+        assert_eq!(self.may_freeze().await, FactHeard::Recorded);
+        self.source.order("fence", |order| matches!(order.task, TaskDown::Fence { .. }).then_some(())).await;
+    }
+
+    /// From `planned` to the end of the copy.
+    pub async fn to_syncing(&self) {
         let move_id = || self.id.clone();
         self.target.order("prepare", |order| matches!(order.task, TaskDown::Prepare { .. }).then_some(())).await;
         self.target.state(FactUp::Ready { move_id: move_id() }).await;
         let copied = FactUp::Copied { move_id: move_id(), copied_bytes: 1, total_bytes: 1, complete: true };
         self.target.state(copied).await;
+    }
+
+    /// The predicted freeze is short: what became of the fact that says so.
+    pub async fn may_freeze(&self) -> FactHeard {
+        let move_id = || self.id.clone();
         self.target.state(FactUp::Followed { move_id: move_id(), transfer_ms: 1 }).await;
-        self.source.state(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, open_streams: 0 }).await;
-        self.source.order("fence", |order| matches!(order.task, TaskDown::Fence { .. }).then_some(())).await;
+        self.source.say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, open_streams: 0 }).await
     }
 
     /// The fence of the source's gate.

@@ -1,7 +1,7 @@
 //! A move over the wire: orders down, facts up, placements with it.
 
 use cellway_api::agent::{FactHeard, FactUp, PlacementDown, TaskDown};
-use cellway_api::fleet::UndoMove;
+use cellway_api::fleet::{SetBrake, UndoMove};
 use cellway_cluster_tests::*;
 
 async fn two_cells(cluster: &Cluster) -> (Replica, Agent, Agent) {
@@ -180,4 +180,35 @@ async fn from_cleaning_an_ordinary_move_may_begin() {
     let again = create_move(&replica.client, "acme", "cell-a").await;
     assert_eq!(reaches(&replica.client, &pair.id, "done").await.reversed_by, None);
     assert_eq!(again.epoch, planned.epoch + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brake_stops_starts_and_freezes_but_not_what_is_past_them() {
+    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    create_tenant(&replica.client, "beta", "cell-a").await;
+    let brake = async |on| {
+        let set = SetBrake { on, cause: Some("incident 4711".to_owned()) };
+        replica.client.set_brake(&set).await.unwrap()
+    };
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_syncing().await;
+
+    let shown = brake(true).await;
+    assert_eq!((shown.on, shown.cause.as_deref()), (true, Some("incident 4711")));
+    assert_eq!(brake(true).await.since_ms, shown.since_ms, "it is on already");
+    assert_ne!(pair.may_freeze().await, FactHeard::Recorded, "no tenant is frozen");
+    let waits = create_move(&replica.client, "beta", "cell-b").await;
+    assert_eq!(waits.waits_for.as_deref(), Some("the emergency brake is on"));
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!(replica.client.a_move(&waits.id).await.unwrap().state, "planned");
+    assert!(!replica.client.tenant("acme").await.unwrap().held);
+
+    assert!(!brake(false).await.on);
+    reaches(&replica.client, &waits.id, "preparing").await;
+    pair.may_freeze().await;
+    reaches(&replica.client, &pair.id, "holding").await;
+    brake(true).await;
+    pair.to_switched().await;
+    assert_eq!(replica.client.tenant("acme").await.unwrap().cell, "cell-b");
 }
