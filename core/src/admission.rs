@@ -10,7 +10,7 @@ use crate::tenant::{Placement, PlacementRecord};
 use crate::verdict::Verdict;
 
 /// What a gate is: set when its registration is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Registration {
     /// The gate's cell.
     pub uid: CellUid,
@@ -19,14 +19,14 @@ pub struct Registration {
 }
 
 /// A placement with the revision of the read that showed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Seen {
     record: PlacementRecord,
     read_at: Revision,
 }
 
 /// The gate of one tenant in one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct TenantGate {
     seen: Option<Seen>,
     highest_fence: Option<Epoch>,

@@ -4,7 +4,7 @@ use crate::ids::{CellName, CellUid, InstanceId, Revision};
 use std::collections::BTreeMap;
 
 /// A cell by name and by uid, so that a new cell of an old name is never mistaken for it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CellRef {
     /// The name that people use.
     pub name: CellName,
@@ -50,7 +50,7 @@ pub enum CellKind {
 }
 
 /// How a cell's tenants' data goes to another cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MoverDriver {
     /// There is no data in the cell, or all cells share it.
     None,
@@ -164,7 +164,7 @@ impl GateList {
 }
 
 /// A list of gates at the revision it was read at: what a move binds its fences to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ListedGates {
     /// `mod_revision` of `gates/{cell}`: L.
     pub revision: Revision,

@@ -88,7 +88,7 @@ pub fn is_plain_path(path: &str) -> bool {
 }
 
 /// Where a router sends a tenant's requests, as it knows: from its feed, or from a gate's hint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// The cell.
     pub cell: CellName,

@@ -22,7 +22,7 @@ pub struct Tenant {
 }
 
 /// Where a tenant is, and whether its traffic is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Placement {
     /// The cell that owns the tenant.
     pub cell: CellRef,
@@ -35,7 +35,7 @@ pub struct Placement {
 }
 
 /// What stands under `routes/placements/…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PlacementRecord {
     /// The tenant is there.
     Placed(Placement),

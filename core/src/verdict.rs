@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A gate's refusal. The app never saw the request, so it is safe to send it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The tenant's traffic is held here for a move.
     Fenced,

@@ -5,7 +5,7 @@ use crate::cell::{CellRef, ListedGates};
 use crate::ids::{CellName, CellUid, Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
 
 /// Who states a fact, and for which move.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Witness {
     /// The move it was ordered by.
     pub move_id: MoveId,
@@ -16,7 +16,7 @@ pub struct Witness {
 }
 
 /// What was observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Fact {
     /// The leader found: budgets allow it, the source's gates are reachable, the target is open.
     Start,
@@ -70,7 +70,7 @@ impl Fact {
 }
 
 /// See [`Fact::Copied`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CopyReport {
     /// The target.
     pub by: Witness,
@@ -83,7 +83,7 @@ pub struct CopyReport {
 }
 
 /// See [`Fact::Followed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FollowReport {
     /// The target.
     pub by: Witness,
@@ -92,7 +92,7 @@ pub struct FollowReport {
 }
 
 /// See [`Fact::Watched`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WatchReport {
     /// The source.
     pub by: Witness,
@@ -101,7 +101,7 @@ pub struct WatchReport {
 }
 
 /// See [`Fact::Fenced`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FenceReport {
     /// The source.
     pub by: Witness,
@@ -110,7 +110,7 @@ pub struct FenceReport {
 }
 
 /// See [`Fact::Positioned`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PositionReport {
     /// The source.
     pub by: Witness,
@@ -123,7 +123,7 @@ pub struct PositionReport {
 }
 
 /// See [`Fact::Reached`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReachReport {
     /// The target.
     pub by: Witness,
@@ -134,7 +134,7 @@ pub struct ReachReport {
 }
 
 /// See [`Fact::Opened`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OpenReport {
     /// The target.
     pub by: Witness,
@@ -143,7 +143,7 @@ pub struct OpenReport {
 }
 
 /// See [`Fact::Dropped`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DropReport {
     /// Whoever had it.
     pub by: Witness,
@@ -152,7 +152,7 @@ pub struct DropReport {
 }
 
 /// See [`Fact::Failed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FailReport {
     /// The cell that cannot.
     pub by: Witness,
@@ -199,7 +199,7 @@ pub enum Refused {
 }
 
 /// What a cell is told to do, quoting move and home.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Order {
     /// The move that orders it.
     pub move_id: MoveId,
@@ -212,7 +212,7 @@ pub struct Order {
 }
 
 /// What an order asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Task {
     /// Target: make an empty home. Never empties one.
     Prepare {

@@ -17,7 +17,7 @@ pub const ATTEMPTS_MAX: u32 = 5;
 pub const RETRY_FIRST_MS: u64 = 1_000;
 
 /// The deadlines and budgets of a move, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MoveLimits {
     /// How long the tenant's requests may be held.
     pub freeze_budget_ms: u64,
@@ -65,7 +65,7 @@ impl Default for MoveLimits {
 }
 
 /// Everything that is known of a move. What is ordered, and what the placement is, follow from it alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MoveRecord {
     /// The move.
     pub id: MoveId,
@@ -110,7 +110,7 @@ pub struct MoveRecord {
 }
 
 /// How far a move is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MoveState {
     /// Waits for its turn.
     Planned,
@@ -139,7 +139,7 @@ pub enum MoveState {
 }
 
 /// The progress of the copy.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Copying {
     /// Bytes that arrived.
     pub copied_bytes: u64,
@@ -150,7 +150,7 @@ pub struct Copying {
 }
 
 /// A reported value with the time it was heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Measured<T> {
     /// The value.
     pub value: T,
@@ -159,7 +159,7 @@ pub struct Measured<T> {
 }
 
 /// What one of the source's gates has admitted of a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Admitted {
     /// The age of the oldest request that is not a long-lived stream; also taken as the time it still needs.
     pub oldest_request_ms: u64,
@@ -168,7 +168,7 @@ pub struct Admitted {
 }
 
 /// What the predicted freeze is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Syncing {
     /// How long the target's last pass over the changes took.
     pub followed: Option<Measured<u64>>,
@@ -177,7 +177,7 @@ pub struct Syncing {
 }
 
 /// The end of long-lived streams.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Closing {
     /// Gates of the source that have none left.
     pub ended: BTreeSet<InstanceId>,
@@ -224,7 +224,7 @@ impl Syncing {
 }
 
 /// The stages of `holding`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub enum HoldingStage {
     /// Gates fence and drain.
     #[default]
@@ -236,7 +236,7 @@ pub enum HoldingStage {
 }
 
 /// What is known while traffic is held.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Holding {
     /// How far.
     pub stage: HoldingStage,
@@ -264,18 +264,18 @@ impl Holding {
 }
 
 /// A point in the history of a home's data, in the driver's own words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Position(pub String);
 
 /// The end of the retention.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cleaning {
     /// The retention is over: the source is ordered to drop its home.
     pub due: bool,
 }
 
 /// How a move ended at its target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Done {
     /// The home that the source still has to drop.
     pub leftover: Option<HomeId>,
@@ -284,7 +284,7 @@ pub struct Done {
 }
 
 /// Why a move is being undone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Undoing {
     /// In words, for people.
     pub reason: String,
@@ -295,7 +295,7 @@ pub struct Undoing {
 }
 
 /// How a move ended at its source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Undone {
     /// In words, for people.
     pub reason: String,
