@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd stress fuzz measure install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd stress model fuzz measure install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ soak-etcd: setup-tests ## the same with every role its own process, on a real et
 
 stress: setup ## floods, slow crowds, stalled and hostile cells against one router; figures and bounds (20 minutes)
 	@scripts/stress $(ARGS)
+
+model: setup ## every reachable state of small worlds: the matrix of the model checker, state counts and bounds (minutes)
+	$(CARGO) run -q -p cellway-model -- $(ARGS)
 
 fuzz: ## fuzz every parser, FUZZ_SECONDS each (600); `make unit` replays the seeds with mutations
 	@scripts/fuzz $(TARGETS)
