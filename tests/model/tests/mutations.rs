@@ -246,7 +246,6 @@ fn a_late_reach_into_a_home_that_never_served_finds_no_offer() {
 
 /// What an agent knows of lists is in memory alone: only a list that is never older than the hold covers for that.
 #[test]
-#[ignore = "a million states"]
 fn a_target_that_restarts_needs_lists_that_were_read_after_the_hold() {
     caught(&[], Config { crashes: 1, failing: "b", ..LAG }, LOST);
     covered(&[], Config { crashes: 1, failing: "b", ..JOIN });
