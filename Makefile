@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd stress model fuzz measure install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd stress simulate model fuzz measure install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ battery: setup ## raw bytes at the router: framing, heads, hosts, hostile answer
 
 battery-peers: setup ## the same HTTP/1.1 bytes at nginx and HAProxy, counts side by side
 	@scripts/battery-peers
+
+SEEDS ?= 10000
+simulate: setup ## the move's rules under SEEDS random histories for each promise, at full speed
+	SEEDS=$(SEEDS) $(CARGO) test --release -p cellway-simulation --test promises
 
 contract: setup-tests ## the store contract, on every store
 	@scripts/test contract

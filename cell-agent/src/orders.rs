@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::facts::Facts;
 use crate::gate::table::{Gate, GateTable};
 use cellway_api::agent::OrderDown;
-use cellway_core::ids::{HomeId, MoveId, Revision};
+use cellway_core::ids::{Epoch, HomeId, MoveId, Revision};
 use cellway_core::tenant_move::{Order, Task};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -27,30 +27,31 @@ pub(crate) struct Means {
     pub(crate) table: Arc<GateTable>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) orphans: Orphans,
-    /// The newest list under which each move's last changes were fetched.
+    /// The newest list under which each home's last changes were fetched.
     pub(crate) reached: Arc<ReachedLists>,
     /// A test fault: fences are acknowledged without being taken.
     pub(crate) ignore_fences: bool,
 }
 
-/// Remembers the newest list of gates that each move's position was bound to, so that an order from a replica that is
-/// behind does not bring older changes over newer ones.
+/// Remembers at which epoch, and under which list of gates, each home was last brought to a position, so that an order
+/// from a replica that is behind does not bring older changes over newer ones. The epoch tells moves apart: a home that
+/// is kept for a move back is brought there by several, and need not have served in between.
 #[derive(Debug, Default)]
-pub(crate) struct ReachedLists(Mutex<BTreeMap<MoveId, Revision>>);
+pub(crate) struct ReachedLists(Mutex<BTreeMap<HomeId, (Epoch, Revision)>>);
 
 impl ReachedLists {
-    /// Moves that are remembered; the ids of older ones sort anywhere, so all are forgotten at once.
-    const MOVES_MAX: usize = 10_000;
+    /// Homes that are remembered; the names of older ones sort anywhere, so all are forgotten at once.
+    const HOMES_MAX: usize = 10_000;
 
-    /// Whether no newer list was seen for this move.
-    pub(crate) fn is_newest(&self, id: &MoveId, list: Revision) -> bool {
-        let mut lists = self.0.lock();
-        if lists.len() >= Self::MOVES_MAX {
-            lists.clear();
+    /// Whether nothing newer was seen for this home.
+    pub(crate) fn is_newest(&self, home: &HomeId, epoch: Epoch, list: Revision) -> bool {
+        let mut reached = self.0.lock();
+        if reached.len() >= Self::HOMES_MAX {
+            reached.clear();
         }
-        let newest = lists.entry(id.clone()).or_insert(list);
-        *newest = list.max(*newest);
-        *newest == list
+        let newest = reached.entry(home.clone()).or_insert((epoch, list));
+        *newest = (epoch, list).max(*newest);
+        *newest == (epoch, list)
     }
 }
 
@@ -174,9 +175,19 @@ mod tests {
     fn an_order_under_an_older_list_is_late() {
         let lists = ReachedLists::default();
         let (one, other) = ("m1".parse().expect("legal"), "m2".parse().expect("legal"));
-        assert!(lists.is_newest(&one, Revision(3)) && lists.is_newest(&one, Revision(3)));
-        assert!(lists.is_newest(&one, Revision(18)));
-        assert!(!lists.is_newest(&one, Revision(3)));
-        assert!(lists.is_newest(&other, Revision(3)));
+        let reach = |home, list| lists.is_newest(home, Epoch(1), Revision(list));
+        assert!(reach(&one, 3) && reach(&one, 3));
+        assert!(reach(&one, 18));
+        assert!(!reach(&one, 3));
+        assert!(reach(&other, 3));
+    }
+
+    #[test]
+    fn an_order_of_an_earlier_move_into_the_same_home_is_late() {
+        let lists = ReachedLists::default();
+        let home = "m1".parse().expect("legal");
+        assert!(lists.is_newest(&home, Epoch(1), Revision(9)));
+        assert!(lists.is_newest(&home, Epoch(3), Revision(9)));
+        assert!(!lists.is_newest(&home, Epoch(1), Revision(9)));
     }
 }

@@ -272,7 +272,7 @@ impl Job {
         list: Revision,
         position: Position,
     ) -> Result<FactUp, DriverError> {
-        if !self.means.reached.is_newest(&self.move_id, list) {
+        if !self.means.reached.is_newest(&home, epoch, list) {
             return Err(DriverError::Superseded);
         }
         let fetch = self.fetch(home, from);
