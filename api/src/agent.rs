@@ -8,7 +8,7 @@ use cellway_core::load::{LoadReport, Work};
 use cellway_core::tenant::{Placement, PlacementRecord};
 use serde::{Deserialize, Serialize};
 
-pub use crate::orders::{FactUp, OrderDown, TaskDown};
+pub use crate::orders::{FactUp, OrderDown, SourceDown, TaskDown};
 
 /// How often the control plane says something on an otherwise silent stream.
 pub const BEAT_INTERVAL_MS: u64 = 500;
@@ -27,6 +27,8 @@ pub enum DriverName {
     None,
     /// A SQLite file per tenant.
     Sqlite,
+    /// By a program of the user.
+    Command,
 }
 
 impl From<MoverDriver> for DriverName {
@@ -34,6 +36,7 @@ impl From<MoverDriver> for DriverName {
         match driver {
             MoverDriver::None => Self::None,
             MoverDriver::Sqlite => Self::Sqlite,
+            MoverDriver::Command => Self::Command,
         }
     }
 }
@@ -43,6 +46,7 @@ impl From<DriverName> for MoverDriver {
         match name {
             DriverName::None => Self::None,
             DriverName::Sqlite => Self::Sqlite,
+            DriverName::Command => Self::Command,
         }
     }
 }

@@ -15,11 +15,20 @@ pub struct OrderDown {
     pub move_id: String,
     /// The tenant.
     pub tenant: String,
-    /// Where the source's data is fetched, for tasks that fetch.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub source_endpoints: Vec<String>,
+    /// Where the data is, for tasks that fetch: at the source, on the way back at the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceDown>,
     /// What to do.
     pub task: TaskDown,
+}
+
+/// A cell that has data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDown {
+    /// Its name.
+    pub cell: String,
+    /// Where its agents hand data out.
+    pub endpoints: Vec<String>,
 }
 
 /// See [`Task`].
@@ -37,16 +46,17 @@ pub enum TaskDown {
     FenceData { home: String, epoch: u64, list: u64 },
     Reach { home: String, from: String, epoch: u64, list: u64, position: String },
     Open { home: String, epoch: u64 },
+    Reverse { home: String, from: String },
     Drop { home: String },
 }
 
 impl OrderDown {
-    /// The order to send, with where the source's data is fetched.
-    pub fn of(order: &Order, source_endpoints: Vec<String>) -> Self {
+    /// The order to send, with where the data is.
+    pub fn of(order: &Order, source: SourceDown) -> Self {
         Self {
             move_id: order.move_id.to_string(),
             tenant: order.tenant.to_string(),
-            source_endpoints,
+            source: Some(source),
             task: (&order.task).into(),
         }
     }
@@ -83,6 +93,7 @@ impl From<&Task> for TaskDown {
                 position: position.0.clone(),
             },
             Task::Open { home, epoch } => Self::Open { home: home.to_string(), epoch: epoch.0 },
+            Task::Reverse { home, from } => Self::Reverse { home: home.to_string(), from: from.to_string() },
             Task::Drop { home } => Self::Drop { home: home.to_string() },
         }
     }
@@ -111,6 +122,7 @@ impl TryFrom<TaskDown> for Task {
                 position: Position(position),
             },
             TaskDown::Open { home, epoch } => Self::Open { home: home.parse()?, epoch: Epoch(epoch) },
+            TaskDown::Reverse { home, from } => Self::Reverse { home: home.parse()?, from: from.parse()? },
             TaskDown::Drop { home } => Self::Drop { home: home.parse()? },
         })
     }

@@ -144,9 +144,11 @@ impl Parts {
         let identity = disk.start(&config.cell)?;
         tracing::info!(cell = %config.cell, instance = %identity.instance, run = identity.run, "agent starts");
         let faults = config.faults();
-        let driver =
-            Driver::open(&config.driver, Arc::clone(&disk), TransferClient::new(config.identity.as_ref())?, faults)
-                .await?;
+        let driver = {
+            let client = TransferClient::new(config.identity.as_ref())?;
+            Driver::open(&config.driver, &config.cell, Arc::clone(&disk), client, faults)
+        }
+        .await?;
         let table = Arc::new(GateTable::new(config.cell.clone(), disk.fences()?, faults));
         let facts = Arc::new(Facts::default());
         let means = Means {

@@ -56,6 +56,25 @@ pub enum DriverConfig {
         /// Where the app finds `{tenant}.db`.
         live_dir: PathBuf,
     },
+    /// Whatever a program of the user moves.
+    Command(CommandConfig),
+}
+
+/// The default of [`CommandConfig::step_ms`].
+pub const COMMAND_STEP_MS: u64 = 30_000;
+
+/// The default of [`CommandConfig::stall_ms`].
+pub const COMMAND_STALL_MS: u64 = 60_000;
+
+/// The program that moves tenants' data, and what it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandConfig {
+    /// The program, called with the step as its one argument.
+    pub program: PathBuf,
+    /// The longest step.
+    pub step_ms: u64,
+    /// How long `copy`, `sync` and `reverse`, which may take as long as they like, may say nothing.
+    pub stall_ms: u64,
 }
 
 impl DriverConfig {
@@ -64,6 +83,7 @@ impl DriverConfig {
         match self {
             Self::None => MoverDriver::None,
             Self::Sqlite { .. } => MoverDriver::Sqlite,
+            Self::Command(_) => MoverDriver::Command,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The mover drivers: how a tenant's data is released, fenced, copied and dropped in this cell.
 
 pub(crate) mod chunks;
+mod command;
 pub(crate) mod sqlite;
 
 use crate::config::{DriverConfig, Faults};
@@ -8,11 +9,15 @@ use crate::disk::{Disk, DiskError};
 use crate::transfer::{TransferClient, TransferError};
 use cellway_core::ids::{CellName, Epoch, HomeId, MoveId, TenantId};
 use cellway_core::tenant_move::Position;
+use command::{CallError, CommandDriver};
+use parking_lot::Mutex;
 use sqlite::SqliteDriver;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::OwnedMutexGuard;
 
 /// The position of data that there is not.
 const NO_POSITION: &str = "none";
@@ -63,6 +68,15 @@ pub(crate) enum DriverError {
     /// Data could not be fetched.
     #[error("the data could not be fetched")]
     Transfer(#[from] TransferError),
+    /// The user's program did not do its step.
+    #[error(transparent)]
+    Call(CallError),
+}
+
+impl From<CallError> for DriverError {
+    fn from(error: CallError) -> Self {
+        if error.is_late() { Self::Superseded } else { Self::Call(error) }
+    }
 }
 
 impl DriverError {
@@ -80,6 +94,7 @@ impl DriverError {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Transfer(error) => error.is_final(),
+            Self::Call(error) => error.is_final(),
             Self::Disk(_) | Self::Busy(_) | Self::Superseded => false,
         }
     }
@@ -109,6 +124,27 @@ impl Progress {
     }
 }
 
+/// What a pass over the source's data came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pulled {
+    /// Bytes that are there now.
+    pub(crate) bytes: u64,
+    /// How long the data would be frozen, where the driver knows better than by how long the pass took.
+    pub(crate) freeze_ms: Option<u64>,
+}
+
+/// One step at a time per tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    /// Waits for the tenant's turn; it is over when what comes back is dropped.
+    pub(crate) async fn take(&self, tenant: &TenantId) -> OwnedMutexGuard<()> {
+        let turn = Arc::clone(self.0.lock().entry(tenant.clone()).or_default());
+        turn.lock_owned().await
+    }
+}
+
 /// Where a home is fetched from, for a move.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetch {
@@ -118,6 +154,8 @@ pub(crate) struct Fetch {
     pub(crate) home: HomeId,
     /// The home to fetch.
     pub(crate) from: HomeId,
+    /// The cell that has it.
+    pub(crate) from_cell: Option<String>,
     /// The agents that may have it.
     pub(crate) endpoints: Vec<String>,
 }
@@ -129,12 +167,15 @@ pub(crate) enum Driver {
     None,
     /// A SQLite file per tenant.
     Sqlite(Arc<SqliteDriver>),
+    /// Whatever the user's program moves.
+    Command(Arc<CommandDriver>),
 }
 
 impl Driver {
     /// The driver as configured, with every data fence of earlier runs in force again.
     pub(crate) async fn open(
         config: &DriverConfig,
+        cell: &CellName,
         disk: Arc<Disk>,
         client: TransferClient,
         faults: Faults,
@@ -146,6 +187,7 @@ impl Driver {
                 driver.retake_fences().await?;
                 Ok(Self::Sqlite(driver))
             }
+            DriverConfig::Command(config) => Ok(Self::Command(CommandDriver::new(disk, cell, config))),
         }
     }
 
@@ -154,6 +196,7 @@ impl Driver {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.release(tenant, home, epoch).await,
+            Self::Command(driver) => driver.release(tenant, home, epoch).await,
         }
     }
 
@@ -162,13 +205,14 @@ impl Driver {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.fence(tenant, home, epoch).await,
+            Self::Command(driver) => driver.fence(tenant, home, epoch).await,
         }
     }
 
     /// Whether a home of the tenant is kept fenced by a lock.
     pub(crate) fn holds_lock(&self, tenant: &TenantId) -> bool {
         match self {
-            Self::None => false,
+            Self::None | Self::Command(_) => false,
             Self::Sqlite(driver) => driver.holds_lock(tenant),
         }
     }
@@ -176,7 +220,7 @@ impl Driver {
     /// Another cell owns the tenant since `epoch`: its fenced homes are sealed, and their locks let go.
     pub(crate) async fn departed(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
         match self {
-            Self::None => Ok(()),
+            Self::None | Self::Command(_) => Ok(()),
             Self::Sqlite(driver) => driver.departed(tenant, epoch).await,
         }
     }
@@ -186,6 +230,7 @@ impl Driver {
         match self {
             Self::None => Ok(Position(NO_POSITION.to_owned())),
             Self::Sqlite(driver) => Ok(Position(driver.passes().make(move_id, home).await?.digest.clone())),
+            Self::Command(driver) => driver.position(home),
         }
     }
 
@@ -194,6 +239,7 @@ impl Driver {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.prepare(tenant, home).await,
+            Self::Command(driver) => driver.prepare(tenant, home).await,
         }
     }
 
@@ -211,11 +257,26 @@ impl Driver {
         }
     }
 
-    /// One pass over the source's data: what differs is fetched. Returns the bytes now there.
-    pub(crate) async fn pull(&self, fetch: &Fetch, progress: Arc<Progress>) -> Result<u64, DriverError> {
+    /// One pass over the source's data, the first of this order or a later one: what differs is fetched.
+    pub(crate) async fn pull(
+        &self,
+        fetch: &Fetch,
+        is_first: bool,
+        progress: Arc<Progress>,
+    ) -> Result<Pulled, DriverError> {
         match self {
-            Self::None => Ok(0),
-            Self::Sqlite(driver) => driver.pull(fetch, progress).await,
+            Self::None => Ok(Pulled::default()),
+            Self::Sqlite(driver) => Ok(Pulled { bytes: driver.pull(fetch, progress).await?, freeze_ms: None }),
+            Self::Command(driver) => driver.pull(fetch, is_first, &progress).await,
+        }
+    }
+
+    /// One pass of the way back: the old home gets what has changed at the new one. Drivers that find what differs
+    /// when a move back begins need none.
+    pub(crate) async fn reverse(&self, fetch: &Fetch) -> Result<(), DriverError> {
+        match self {
+            Self::None | Self::Sqlite(_) => Ok(()),
+            Self::Command(driver) => driver.reverse(fetch).await,
         }
     }
 
@@ -224,6 +285,7 @@ impl Driver {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.reach(fetch, epoch, position).await,
+            Self::Command(driver) => driver.reach(fetch, epoch, position).await,
         }
     }
 
@@ -237,11 +299,12 @@ impl Driver {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.drop_home(move_id, tenant, home).await,
+            Self::Command(driver) => driver.drop_home(move_id, tenant, home).await,
         }
     }
 
     /// Whether a data fence proves that nothing of an earlier run can still write.
     pub(crate) fn fences_data(&self) -> bool {
-        matches!(self, Self::Sqlite(_))
+        matches!(self, Self::Sqlite(_) | Self::Command(_))
     }
 }

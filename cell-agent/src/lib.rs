@@ -23,5 +23,5 @@ mod transfer;
 mod words;
 
 pub use agent::{Agent, run};
-pub use config::{AgentConfig, ConfigError, DriverConfig, Faults};
+pub use config::{AgentConfig, COMMAND_STALL_MS, COMMAND_STEP_MS, CommandConfig, ConfigError, DriverConfig, Faults};
 pub use leave::leave;

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::facts::Facts;
 use crate::gate::table::{Gate, GateTable};
-use cellway_api::agent::OrderDown;
+use cellway_api::agent::{OrderDown, SourceDown};
 use cellway_core::ids::{Epoch, HomeId, MoveId, Revision};
 use cellway_core::tenant_move::{Order, Task};
 use parking_lot::Mutex;
@@ -117,9 +117,9 @@ impl Orders {
                 after.insert(key, standing);
                 continue;
             }
-            let endpoints = order.source_endpoints.clone();
+            let source = order.source.clone();
             match order.into_order(own) {
-                Ok(order) => fresh.push((key, order, endpoints)),
+                Ok(order) => fresh.push((key, order, source)),
                 Err(error) => tracing::error!(order = key, %error, "an illegal order is passed over"),
             }
         }
@@ -135,13 +135,13 @@ impl Orders {
         }
         // Offers first: a position can only be taken of what is offered.
         fresh.sort_by_key(|(_, order, _)| !matches!(order.task, Task::Offer { .. }));
-        for (key, order, endpoints) in fresh {
-            after.insert(key, self.begin(order, endpoints));
+        for (key, order, source) in fresh {
+            after.insert(key, self.begin(order, source));
         }
         *self.standing.lock() = after;
     }
 
-    fn begin(&self, order: Order, endpoints: Vec<String>) -> Standing {
+    fn begin(&self, order: Order, source: Option<SourceDown>) -> Standing {
         tracing::info!(move_id = %order.move_id, tenant = %order.tenant, task = ?order.task, "order");
         let undo = match &order.task {
             Task::Offer { home, to } => {
@@ -152,7 +152,7 @@ impl Orders {
             Task::CloseStreams { .. } => Some(Undo::Streams(self.means.table.entry(&order.tenant))),
             _ => None,
         };
-        let task = tokio::spawn(tasks::carry_out(self.means.clone(), order, endpoints));
+        let task = tokio::spawn(tasks::carry_out(self.means.clone(), order, source));
         Standing { _task: Some(AbortOnDropHandle::new(task)), undo }
     }
 

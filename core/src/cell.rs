@@ -56,14 +56,23 @@ pub enum MoverDriver {
     None,
     /// One SQLite file per tenant.
     Sqlite,
+    /// By a program of the user.
+    Command,
 }
 
 impl MoverDriver {
+    /// Whether a move back needs the source's old home to be kept current while the target is watched: the driver does
+    /// not find out what differs by itself.
+    pub fn keeps_way_back(self) -> bool {
+        matches!(self, Self::Command)
+    }
+
     /// The word used in configuration, API and CLI.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Sqlite => "sqlite",
+            Self::Command => "command",
         }
     }
 }

@@ -365,6 +365,10 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
     let follow = || target(Task::Follow { home: record.target_home.clone(), from: record.source_home.clone() });
     let epoch = record.epoch;
     match &record.state {
+        MoveState::Settling if record.driver.keeps_way_back() => {
+            let (home, from) = (record.source_home.clone(), record.target_home.clone());
+            vec![source(Task::Reverse { home, from })]
+        }
         MoveState::Planned | MoveState::Settling | MoveState::Done(_) | MoveState::Undone(_) => vec![],
         MoveState::Preparing => vec![target(Task::Prepare { home: record.target_home.clone() })],
         MoveState::Copying(_) => {

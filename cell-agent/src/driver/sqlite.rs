@@ -14,7 +14,7 @@ pub(crate) use outgoing::{Pass, Passes};
 
 use crate::config::Faults;
 use crate::disk::Disk;
-use crate::driver::DriverError;
+use crate::driver::{DriverError, Turns};
 use crate::transfer::TransferClient;
 use cellway_core::ids::{HomeId, MoveId, TenantId};
 use incoming::Slot;
@@ -42,8 +42,7 @@ pub(crate) struct SqliteDriver {
     staging_dir: PathBuf,
     live_dir: PathBuf,
     faults: Faults,
-    /// One step at a time per tenant.
-    turns: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
     /// The write locks that keep fenced homes fenced until they are sealed.
     locks: Mutex<HashMap<(TenantId, HomeId), Connection>>,
     incoming: Mutex<HashMap<(MoveId, HomeId), Slot>>,
@@ -74,7 +73,7 @@ impl SqliteDriver {
             staging_dir,
             live_dir,
             faults,
-            turns: Mutex::default(),
+            turns: Turns::default(),
             locks: Mutex::default(),
             incoming: Mutex::default(),
             passes,
@@ -94,8 +93,7 @@ impl SqliteDriver {
         tenant: &TenantId,
         step: impl FnOnce(&Self) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
-        let turn = Arc::clone(self.turns.lock().entry(tenant.clone()).or_default());
-        let turn = turn.lock_owned().await;
+        let turn = self.turns.take(tenant).await;
         let driver = Arc::clone(self);
         blocking(move || {
             let _turn = turn;

@@ -5,7 +5,7 @@ use crate::control_plane::BackOff;
 use crate::disk::DiskError;
 use crate::driver::{DriverError, Fetch, Progress};
 use crate::gate::table::Gate;
-use cellway_api::agent::FactUp;
+use cellway_api::agent::{FactUp, SourceDown};
 use cellway_core::ids::{Epoch, HomeId, MoveId, Revision, TenantId};
 use cellway_core::tenant_move::{Order, Position, Task};
 use std::sync::Arc;
@@ -20,6 +20,9 @@ const SAY_AGAIN_INTERVAL_MS: u64 = 1_000;
 
 /// The pause between two passes over the source's changes.
 const FOLLOW_INTERVAL_MS: u64 = 200;
+
+/// The pause between two passes that keep the old home current.
+const REVERSE_INTERVAL_MS: u64 = 1_000;
 
 /// How often the progress of a copy is said.
 const COPY_REPORT_INTERVAL_MS: u64 = 500;
@@ -41,13 +44,14 @@ struct Job {
     means: Means,
     move_id: MoveId,
     tenant: TenantId,
-    endpoints: Vec<String>,
+    /// Where the data is, for tasks that fetch.
+    source: Option<SourceDown>,
 }
 
 /// Carries one order out, until it is done or dropped.
-pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>) {
+pub(super) async fn carry_out(means: Means, order: Order, source: Option<SourceDown>) {
     let Order { move_id, tenant, task, .. } = order;
-    let job = Job { means, move_id, tenant, endpoints };
+    let job = Job { means, move_id, tenant, source };
     let done = match task {
         Task::Prepare { home } => job.prepare(home).await,
         Task::Offer { .. } => return,
@@ -59,6 +63,7 @@ pub(super) async fn carry_out(means: Means, order: Order, endpoints: Vec<String>
         Task::FenceData { home, epoch, list } => job.fence_data(home, epoch, list).await,
         Task::Reach { home, from, epoch, list, position } => job.reach((home, from), epoch, list, position).await,
         Task::Open { epoch, .. } => job.open(epoch).await,
+        Task::Reverse { home, from } => return job.reverse(home, from).await,
         Task::Drop { home } => job.drop_home(home).await,
     };
     let fact = match done {
@@ -103,7 +108,8 @@ impl Job {
             tenant: self.tenant.clone(),
             home,
             from,
-            endpoints: self.endpoints.clone(),
+            from_cell: self.source.as_ref().map(|source| source.cell.clone()),
+            endpoints: self.source.as_ref().map(|source| source.endpoints.clone()).unwrap_or_default(),
         }
     }
 
@@ -144,12 +150,12 @@ impl Job {
             total_bytes,
             complete,
         };
-        let pull = self.insist("copy", || self.means.driver.pull(&fetch, Arc::clone(&progress)));
+        let pull = self.insist("copy", || self.means.driver.pull(&fetch, true, Arc::clone(&progress)));
         tokio::pin!(pull);
         loop {
             tokio::select! {
-                size = &mut pull => {
-                    let size = size?;
+                pulled = &mut pull => {
+                    let size = pulled?.bytes;
                     return Ok(copied(size, size, true));
                 }
                 () = tokio::time::sleep(Duration::from_millis(COPY_REPORT_INTERVAL_MS)) => {
@@ -164,11 +170,11 @@ impl Job {
         let (fetch, progress) = (self.fetch(home, from), Arc::new(Progress::default()));
         loop {
             let begun = Instant::now();
-            let pull = || self.means.driver.pull(&fetch, Arc::clone(&progress));
-            self.insist("follow", pull).await?;
+            let pull = || self.means.driver.pull(&fetch, false, Arc::clone(&progress));
+            let pulled = self.insist("follow", pull).await?;
             let pass_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            // Arriving also verifies the whole file, which takes about half as long again.
-            let transfer_ms = pass_ms.saturating_add(pass_ms / 2);
+            // Arriving also verifies all of it, which takes about half as long again.
+            let transfer_ms = pulled.freeze_ms.unwrap_or(pass_ms.saturating_add(pass_ms / 2));
             self.say(FactUp::Followed { move_id: self.quoted(), transfer_ms });
             tokio::time::sleep(Duration::from_millis(FOLLOW_INTERVAL_MS)).await;
         }
@@ -284,6 +290,21 @@ impl Job {
         let gate = self.gate();
         self.wait_until(&gate, || gate.open_at().is_some_and(|open| open >= epoch)).await;
         Ok(FactUp::Opened { move_id: self.quoted(), epoch: epoch.0 })
+    }
+
+    /// For as long as the target is watched. Nobody waits for it: a move back brings what is missing.
+    async fn reverse(&self, home: HomeId, from: HomeId) {
+        let fetch = self.fetch(home, from);
+        loop {
+            match self.insist("reverse", || self.means.driver.reverse(&fetch)).await {
+                Ok(()) => tokio::time::sleep(Duration::from_millis(REVERSE_INTERVAL_MS)).await,
+                Err(error) => {
+                    let reason = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(move_id = %self.move_id, tenant = %self.tenant, reason, "the old home is not kept current");
+                    return;
+                }
+            }
+        }
     }
 
     async fn drop_home(&self, home: HomeId) -> Result<FactUp, DriverError> {

@@ -32,7 +32,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let answered = match driver {
-        Driver::None => Err(Refusal(StatusCode::NOT_FOUND, "this cell keeps no data".to_owned())),
+        Driver::None | Driver::Command(_) => {
+            Err(Refusal(StatusCode::NOT_FOUND, "this cell has no data that agents fetch".to_owned()))
+        }
         Driver::Sqlite(driver) => respond(driver.passes(), peer, request).await,
     };
     let (status, body) = match answered {

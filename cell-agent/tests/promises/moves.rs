@@ -1,7 +1,7 @@
 //! A whole move, order by order, between two agents with a SQLite file per tenant.
 
 use crate::stage::{Stage, order};
-use cellway_api::agent::{FactUp, OrderDown, TaskDown};
+use cellway_api::agent::{FactUp, OrderDown, SourceDown, TaskDown};
 use cellway_cell_agent::DriverConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ fn write_until_fenced(path: PathBuf, written: Arc<AtomicU64>) -> std::thread::Jo
 
 fn fetching(source: &Stage, task: TaskDown) -> OrderDown {
     let endpoint = source.agent.as_ref().unwrap().transfer.to_string();
-    OrderDown { source_endpoints: vec![endpoint], ..order(task) }
+    let source = SourceDown { cell: "cell-a".to_owned(), endpoints: vec![endpoint] };
+    OrderDown { source: Some(source), ..order(task) }
 }
 
 fn home(name: &str) -> String {

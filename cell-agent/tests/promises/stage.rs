@@ -158,7 +158,7 @@ impl Stage {
 
 /// An order of move `m1` for tenant `acme`.
 pub(crate) fn order(task: TaskDown) -> OrderDown {
-    OrderDown { move_id: "m1".into(), tenant: "acme".into(), source_endpoints: vec![], task }
+    OrderDown { move_id: "m1".into(), tenant: "acme".into(), source: None, task }
 }
 
 pub(crate) fn status(head: &str) -> u16 {

@@ -6,7 +6,7 @@ use crate::output::Failure;
 use anyhow::Context;
 use cellway_api::identity::Identity;
 use cellway_api::sealing::{SealingSecrets, SecretFiles};
-use cellway_cell_agent::{Agent, AgentConfig, DriverConfig};
+use cellway_cell_agent::{Agent, AgentConfig, CommandConfig, DriverConfig};
 use cellway_control_plane::{ControlPlane, ControlPlaneConfig};
 use cellway_demo::{DemoConfig, Listen};
 use cellway_store::{EmbeddedStore, EtcdConfig, EtcdStore, Store};
@@ -112,6 +112,10 @@ fn agent_config(file: AgentFile) -> anyhow::Result<AgentConfig> {
         driver: match file.driver {
             config::DriverFile::None => DriverConfig::None,
             config::DriverFile::Sqlite(fields) => DriverConfig::Sqlite { live_dir: fields.live_dir },
+            config::DriverFile::Command(fields) => {
+                let config::CommandFields { program, step_ms, stall_ms } = fields;
+                DriverConfig::Command(CommandConfig { program, step_ms, stall_ms })
+            }
         },
         longest_request_ms: file.app.longest_request_ms,
         advertise_gate: file.advertise_gate.map(|address| address.0.to_string()),

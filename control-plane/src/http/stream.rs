@@ -5,10 +5,11 @@ use crate::{Replica, clock};
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use cellway_api::agent::{BEAT_INTERVAL_MS, Down, OrderDown, PlacementDown, TaskDown};
+use cellway_api::agent::{BEAT_INTERVAL_MS, Down, OrderDown, PlacementDown, SourceDown, TaskDown};
+use cellway_core::cell::CellRef;
 use cellway_core::ids::{CellName, InstanceId, Revision, TenantId};
 use cellway_core::tenant::PlacementRecord;
-use cellway_core::tenant_move::orders_for;
+use cellway_core::tenant_move::{Task, orders_for};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,6 +185,14 @@ fn placement_line(tenant: &TenantId, at: &At<PlacementRecord>, read_at: Revision
     Down::Placement { tenant: tenant.to_string(), revision: read_at.0, placement }
 }
 
+/// A cell, and where its agents hand out data.
+fn source_of(view: &View, cell: &CellRef) -> SourceDown {
+    let gates = view.gates.get(&cell.name).filter(|gates| gates.value.uid == cell.uid);
+    let instances = gates.iter().flat_map(|gates| gates.value.instances.values());
+    let endpoints = instances.map(|listed| listed.transfer_endpoint.clone()).collect();
+    SourceDown { cell: cell.name.to_string(), endpoints }
+}
+
 /// Everything that a cell is to do: its part in the running moves, and leftovers that are due.
 fn orders_of(view: &View, cell: &CellName) -> Vec<OrderDown> {
     let mut orders = Vec::new();
@@ -191,20 +200,19 @@ fn orders_of(view: &View, cell: &CellName) -> Vec<OrderDown> {
         if record.source.name != *cell && record.target.name != *cell {
             continue;
         }
-        let sources = view.gates.get(&record.source.name).filter(|gates| gates.value.uid == record.source.uid);
-        let fetch_from: Vec<String> = sources
-            .map(|gates| gates.value.instances.values().map(|listed| listed.transfer_endpoint.clone()).collect())
-            .unwrap_or_default();
         let own_uid = view.gates.get(cell).map(|gates| &gates.value.uid);
         let for_us = orders_for(record).into_iter().filter(|order| Some(&order.cell.uid) == own_uid);
-        orders.extend(for_us.map(|order| OrderDown::of(&order, fetch_from.clone())));
+        orders.extend(for_us.map(|order| {
+            let is_way_back = matches!(order.task, Task::Reverse { .. });
+            OrderDown::of(&order, source_of(view, if is_way_back { &record.target } else { &record.source }))
+        }));
     }
     let now_ms = clock::now_ms();
     let due = view.leftovers.iter().filter(|(key, at)| key.cell == *cell && at.value.due_ms <= now_ms);
     orders.extend(due.take(DUE_LEFTOVERS_MAX).map(|(_, at)| OrderDown {
         move_id: at.value.left_by.to_string(),
         tenant: at.value.tenant.to_string(),
-        source_endpoints: Vec::new(),
+        source: None,
         task: TaskDown::Drop { home: at.value.home.to_string() },
     }));
     orders

@@ -284,6 +284,13 @@ pub enum Task {
         /// The epoch to serve at.
         epoch: Epoch,
     },
+    /// Source: keep the old home current, for a move back.
+    Reverse {
+        /// The old home.
+        home: HomeId,
+        /// The one that is served now.
+        from: HomeId,
+    },
     /// Either: drop a home, unless it is served.
     Drop {
         /// The home to drop.

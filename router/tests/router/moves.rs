@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::http2;
 use crate::support::{Client, Gate, TestRouter, ask, asking, cell, config, get, held, placed, post};
 
 #[tokio::test]
@@ -282,4 +283,65 @@ async fn no_request_fails_and_none_is_doubled_while_a_tenant_moves_to_and_fro() 
     assert_eq!(router.metric("hold_timeouts_total"), 0.0);
     router.until("held_now", |held| held == 0.0).await;
     router.until("replay_bytes", |bytes| bytes == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_change_for_one_tenant_closes_no_connection_of_another() {
+    let (a, b) = (Gate::open().await, Gate::open().await);
+    let cells = cell("a", &[&a]) + &cell("b", &[&b]);
+    let router = TestRouter::knowing(config(), &(cells + &placed("acme", "a", 5) + &placed("beta", "a", 5))).await;
+    let mut kept = Client::connect(router.address).await;
+    assert_eq!(kept.ask(&get("acme", "/")).await.status, 200);
+    let mut shared = http2::connect(&router).await;
+    let mut open = async |tenant| {
+        shared = shared.clone().ready().await.unwrap();
+        let request = http2::request(http::Method::GET, tenant, "/slow").body(()).unwrap();
+        shared.send_request(request, true).unwrap().0
+    };
+
+    let message = r#"{"tenant":"beta","limits":{"mode":"paused","message":"Until noon."}}"#.to_owned() + "\n";
+    let gone = r#"{"tenant":"beta","gone":true,"epoch":8}"#.to_owned() + "\n";
+    for change in [held("beta", "a", 5), placed("beta", "b", 6), message, held("beta", "b", 7), gone] {
+        let (running, others) = (open("acme").await, open("beta").await);
+        router.change(&change).await;
+        assert_eq!(kept.ask(&get("acme", "/")).await.status, 200, "after {change}");
+        assert_eq!(http2::answer(running).await.status(), 200, "during {change}");
+        drop(others);
+    }
+    assert_eq!(http2::answer(open("acme").await).await.status(), 200);
+    assert_eq!(http2::answer(open("beta").await).await.status(), 404);
+}
+
+/// Half of the connections are asked for one tenant and then for the other, and every third request is broken off in its
+/// body: what comes back is always the own cell's.
+#[tokio::test]
+async fn no_tenant_sees_another_tenants_data() {
+    let (a, b) = (Gate::open().await, Gate::open().await);
+    let cells = cell("a", &[&a]) + &cell("b", &[&b]);
+    let router = TestRouter::knowing(config(), &(cells + &placed("acme", "a", 5) + &placed("beta", "b", 5))).await;
+    let ask = async |client: &mut Client, tenant: &str, number: usize| {
+        if number % 3 == 2 {
+            let whole = post(tenant, &format!("cut-{tenant}-{number}"));
+            client.send(&whole[..whole.len() - 2]).await;
+            *client = Client::connect(router.address).await;
+        } else {
+            let answer = client.ask(&post(tenant, &format!("whole-{tenant}-{number}"))).await;
+            assert_eq!(answer.status, 200);
+        }
+    };
+    for round in 0..20 {
+        let mut client = Client::connect(router.address).await;
+        for number in 0..6 {
+            let tenant = if (round + number) % 2 == 0 { "acme" } else { "beta" };
+            ask(&mut client, tenant, round * 6 + number).await;
+        }
+    }
+    for (gate, own) in [(&a, "acme"), (&b, "beta")] {
+        let admitted = gate.admitted();
+        assert_eq!(admitted.len(), 40, "{own}");
+        for admitted in admitted {
+            assert_eq!(admitted.headers["x-cellway-tenant"], own);
+            assert!(admitted.body.starts_with(format!("whole-{own}-").as_bytes()), "{:?}", admitted.body);
+        }
+    }
 }

@@ -28,6 +28,7 @@ enum StoredKind {
 pub(super) enum StoredDriver {
     None,
     Sqlite,
+    Command,
 }
 
 impl StoredDriver {
@@ -35,6 +36,7 @@ impl StoredDriver {
         match driver {
             MoverDriver::None => Self::None,
             MoverDriver::Sqlite => Self::Sqlite,
+            MoverDriver::Command => Self::Command,
         }
     }
 
@@ -42,6 +44,7 @@ impl StoredDriver {
         match self {
             Self::None => MoverDriver::None,
             Self::Sqlite => MoverDriver::Sqlite,
+            Self::Command => MoverDriver::Command,
         }
     }
 }

@@ -212,3 +212,28 @@ async fn the_brake_stops_starts_and_freezes_but_not_what_is_past_them() {
     pair.to_switched().await;
     assert_eq!(replica.client.tenant("acme").await.unwrap().cell, "cell-b");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_cell_blocks_no_other_tenant() {
+    let mut cluster = Cluster::new();
+    cluster.config.move_limits.drop_ms = 200;
+    let (replica, source, target) = two_cells(&cluster).await;
+    create_cell(&replica.client, "cell-c").await;
+    let lost = Agent::start(&replica.client, "cell-c", "c1").await;
+    create_tenant(&replica.client, "beta", "cell-a").await;
+    let stuck = create_move(&replica.client, "beta", "cell-c").await;
+    reaches(&replica.client, &stuck.id, "preparing").await;
+    drop(lost);
+
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    pair.to_holding().await;
+    pair.to_switched().await;
+    assert_eq!(replica.client.tenant("acme").await.unwrap().cell, "cell-b");
+    assert_ne!(replica.client.a_move(&stuck.id).await.unwrap().state, "done");
+    let beta = replica.client.tenant("beta").await.unwrap();
+    assert_eq!((beta.cell.as_str(), beta.held), ("cell-a", false), "it is served where it was");
+    replica.client.undo_move(&stuck.id, &UndoMove::default()).await.unwrap();
+    reaches(&replica.client, &stuck.id, "undone").await;
+    assert_eq!(create_move(&replica.client, "beta", "cell-b").await.state, "planned");
+}

@@ -40,7 +40,8 @@ impl World {
                     | Task::Follow { .. }
                     | Task::Watch { .. }
                     | Task::CloseStreams { .. }
-                    | Task::Open { .. } => {}
+                    | Task::Open { .. }
+                    | Task::Reverse { .. } => {}
                 }
             }
         }

@@ -67,6 +67,8 @@ impl World {
                     self.state(instance, &id, |by| Fact::Opened(OpenReport { by, epoch }));
                 }
             }
+            // A move back finds what differs by itself, as the driver `sqlite` does.
+            Task::Reverse { .. } => {}
             Task::Drop { home } => self.drop_home(instance, &id, home),
         }
     }

@@ -29,7 +29,8 @@ impl Cell {
         disk.start(&CellName::new("cell-a").unwrap()).unwrap();
         disk.registered(&CellUid::new("u1").unwrap(), Revision(registered)).unwrap();
         let config = DriverConfig::Sqlite { live_dir: dir.path().join("live") };
-        let driver = Driver::open(&config, disk, TransferClient::new(None).unwrap(), Faults::default()).await.unwrap();
+        let (cell, client) = ("cell-a".parse().unwrap(), TransferClient::new(None).unwrap());
+        let driver = Driver::open(&config, &cell, disk, client, Faults::default()).await.unwrap();
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let endpoint = socket.local_addr().unwrap().to_string();
         let answering = driver.clone();
@@ -87,7 +88,7 @@ impl Cell {
 
     fn fetch(&self, source: &Cell, from: &str, home: &str) -> Fetch {
         let endpoints = vec![source.endpoint.clone()];
-        Fetch { move_id: a_move(), tenant: tenant(), home: id(home), from: id(from), endpoints }
+        Fetch { move_id: a_move(), tenant: tenant(), home: id(home), from: id(from), from_cell: None, endpoints }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::fields::{Address, ApiField, CellField, IdentityFields, Loopback};
 use super::{Role, RoleFile};
+use cellway_cell_agent::{COMMAND_STALL_MS, COMMAND_STEP_MS};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -44,6 +45,42 @@ pub(crate) enum DriverFile {
     None,
     /// One SQLite file per tenant.
     Sqlite(SqliteFields),
+    /// What a program of the user moves.
+    Command(CommandFields),
+}
+
+/// The program, and what it may take.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommandFields {
+    pub(crate) program: PathBuf,
+    #[serde(default = "step_ms")]
+    pub(crate) step_ms: u64,
+    #[serde(default = "stall_ms")]
+    pub(crate) stall_ms: u64,
+}
+
+impl CommandFields {
+    fn check(&self) -> Result<(), String> {
+        if !self.program.is_absolute() {
+            let program = self.program.display();
+            return Err(format!("driver: command: program: {program} is not an absolute path"));
+        }
+        for (key, limit_ms) in [("step_ms", self.step_ms), ("stall_ms", self.stall_ms)] {
+            if limit_ms == 0 {
+                return Err(format!("driver: command: {key}: 0 would leave no time for anything"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn step_ms() -> u64 {
+    COMMAND_STEP_MS
+}
+
+fn stall_ms() -> u64 {
+    COMMAND_STALL_MS
 }
 
 /// Where the app's files are.
@@ -66,6 +103,9 @@ impl RoleFile for AgentFile {
             if address.0.ip().is_unspecified() && advertised.is_none() {
                 return Err(format!("{key}: {}: say in `advertise_{key}` how it is reached", address.0));
             }
+        }
+        if let DriverFile::Command(command) = &self.driver {
+            command.check()?;
         }
         if self.identity.is_some() {
             let in_clear = self.control_plane.iter().find(|api| !api.0.starts_with("https://"));

@@ -11,7 +11,7 @@ mod operation;
 mod router;
 mod tls;
 
-pub(crate) use agent::{AgentFile, DriverFile};
+pub(crate) use agent::{AgentFile, CommandFields, DriverFile};
 pub(crate) use app::AppFile;
 pub(crate) use clients::NamingFile;
 pub(crate) use control_plane::{ControlPlaneFile, StoreFile};
