@@ -296,20 +296,20 @@ async fn a_change_for_one_tenant_closes_no_connection_of_another() {
     let mut open = async |tenant| {
         shared = shared.clone().ready().await.unwrap();
         let request = http2::request(http::Method::GET, tenant, "/slow").body(()).unwrap();
-        shared.send_request(request, true).unwrap().0
+        shared.send_request(request, true).unwrap()
     };
 
     let message = r#"{"tenant":"beta","limits":{"mode":"paused","message":"Until noon."}}"#.to_owned() + "\n";
     let gone = r#"{"tenant":"beta","gone":true,"epoch":8}"#.to_owned() + "\n";
     for change in [held("beta", "a", 5), placed("beta", "b", 6), message, held("beta", "b", 7), gone] {
-        let (running, others) = (open("acme").await, open("beta").await);
+        let (running, others) = (open("acme").await.0, open("beta").await.0);
         router.change(&change).await;
         assert_eq!(kept.ask(&get("acme", "/")).await.status, 200, "after {change}");
         assert_eq!(http2::answer(running).await.status(), 200, "during {change}");
         drop(others);
     }
-    assert_eq!(http2::answer(open("acme").await).await.status(), 200);
-    assert_eq!(http2::answer(open("beta").await).await.status(), 404);
+    assert_eq!(http2::answer(open("acme").await.0).await.status(), 200);
+    assert_eq!(http2::answer(open("beta").await.0).await.status(), 404);
 }
 
 /// Half of the connections are asked for one tenant and then for the other, and every third request is broken off in its

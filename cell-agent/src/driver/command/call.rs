@@ -149,11 +149,11 @@ impl Step {
 /// One call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
-    step: Step,
-    tenant: &'a TenantId,
-    home: &'a HomeId,
-    from: Option<&'a HomeId>,
-    from_cell: Option<&'a str>,
+    pub(crate) step: Step,
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) home: &'a HomeId,
+    pub(crate) from: Option<&'a HomeId>,
+    pub(crate) from_cell: Option<&'a str>,
     pub(crate) move_id: Option<&'a MoveId>,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) position: Option<&'a str>,

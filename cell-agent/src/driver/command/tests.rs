@@ -1,3 +1,5 @@
+//! The driver with small shell scripts in the place of the user's program.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;

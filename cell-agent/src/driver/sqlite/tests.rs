@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::DriverConfig;
-use crate::driver::{Driver, Fetch, Progress};
+use crate::driver::{Driver, Fetch, Progress, Pulled};
 use crate::listener;
 use crate::transfer::TransferClient;
 use cellway_api::identity::Identity;
@@ -79,7 +79,7 @@ impl Cell {
     async fn take_over(&self, source: &Cell, from: &str, home: &str, epoch: u64) {
         let fetch = self.fetch(source, from, home);
         source.driver.offer(&a_move(), &tenant(), &id(from), &cell_b());
-        self.driver.pull(&fetch, Arc::default()).await.unwrap();
+        self.driver.pull(&fetch, true, Arc::default()).await.unwrap();
         source.fence(from, epoch).await.unwrap();
         let position = source.driver.position(&a_move(), &id(from)).await.unwrap();
         self.driver.reach(&fetch, Epoch(epoch), &position).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_copy_under_live_writes_arrives_complete() {
     source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let fetch = target.fetch(&source, "new-5", "h2");
     for _ in 0..3 {
-        target.driver.pull(&fetch, Arc::new(Progress::default())).await.unwrap();
+        target.driver.pull(&fetch, true, Arc::new(Progress::default())).await.unwrap();
     }
     source.fence("new-5", 5).await.unwrap();
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();
@@ -264,7 +264,7 @@ async fn a_move_back_to_a_kept_home_brings_only_what_changed() {
     outgoing::back_up(&first.home_file("new-5"), &base).unwrap();
     let missing = crate::driver::chunks::ChunkMap::of_file(&base).unwrap().missing(&wanted.map).len();
     assert!(missing > 0 && missing * 10 < wanted.map.hashes.len(), "{missing} of {}", wanted.map.hashes.len());
-    first.driver.pull(&back, Arc::default()).await.unwrap();
+    first.driver.pull(&back, true, Arc::default()).await.unwrap();
     assert_eq!(std::fs::metadata(first.staged("new-5")).unwrap().len(), wanted.map.size);
     first.take_over(&second, "h2", "new-5", 6).await;
     for suffix in ["-wal", "-shm"] {
@@ -327,16 +327,16 @@ async fn only_what_is_offered_for_that_very_move_is_handed_out() {
     drop(app(&source.live()));
     let fetch = target.fetch(&source, "new-5", "h2");
     let refused = |result| {
-        let text = format!("{:#}", anyhow::Error::from(Result::<u64, DriverError>::unwrap_err(result)));
+        let text = format!("{:#}", anyhow::Error::from(Result::<Pulled, DriverError>::unwrap_err(result)));
         assert!(text.contains("403"), "{text}");
     };
-    refused(target.driver.pull(&fetch, Arc::default()).await);
+    refused(target.driver.pull(&fetch, true, Arc::default()).await);
     source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
-    target.driver.pull(&fetch, Arc::default()).await.unwrap();
+    target.driver.pull(&fetch, true, Arc::default()).await.unwrap();
     let other = Fetch { move_id: MoveId::new("m2").unwrap(), ..fetch.clone() };
-    refused(target.driver.pull(&other, Arc::default()).await);
+    refused(target.driver.pull(&other, true, Arc::default()).await);
     source.driver.withdraw_offer(&a_move(), &id("new-5"));
-    refused(target.driver.pull(&fetch, Arc::default()).await);
+    refused(target.driver.pull(&fetch, true, Arc::default()).await);
 }
 
 #[tokio::test]
@@ -373,7 +373,7 @@ async fn nothing_is_fetched_into_a_home_that_is_served() {
     }
     source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let fetch = target.fetch(&source, "new-5", "new-5");
-    assert!(matches!(target.driver.pull(&fetch, Arc::default()).await, Err(DriverError::Served(_))));
+    assert!(matches!(target.driver.pull(&fetch, true, Arc::default()).await, Err(DriverError::Served(_))));
 }
 
 impl Cell {
