@@ -46,7 +46,7 @@ pub enum TaskDown {
     FenceData { home: String, epoch: u64, list: u64 },
     Reach { home: String, from: String, epoch: u64, list: u64, position: String },
     Open { home: String, epoch: u64 },
-    Reverse { home: String, from: String },
+    Reverse { home: String, from: String, epoch: u64 },
     Drop { home: String },
 }
 
@@ -93,7 +93,9 @@ impl From<&Task> for TaskDown {
                 position: position.0.clone(),
             },
             Task::Open { home, epoch } => Self::Open { home: home.to_string(), epoch: epoch.0 },
-            Task::Reverse { home, from } => Self::Reverse { home: home.to_string(), from: from.to_string() },
+            Task::Reverse { home, from, epoch } => {
+                Self::Reverse { home: home.to_string(), from: from.to_string(), epoch: epoch.0 }
+            }
             Task::Drop { home } => Self::Drop { home: home.to_string() },
         }
     }
@@ -122,7 +124,9 @@ impl TryFrom<TaskDown> for Task {
                 position: Position(position),
             },
             TaskDown::Open { home, epoch } => Self::Open { home: home.parse()?, epoch: Epoch(epoch) },
-            TaskDown::Reverse { home, from } => Self::Reverse { home: home.parse()?, from: from.parse()? },
+            TaskDown::Reverse { home, from, epoch } => {
+                Self::Reverse { home: home.parse()?, from: from.parse()?, epoch: Epoch(epoch) }
+            }
             TaskDown::Drop { home } => Self::Drop { home: home.parse()? },
         })
     }

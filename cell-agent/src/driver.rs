@@ -273,10 +273,10 @@ impl Driver {
 
     /// One pass of the way back: the old home gets what has changed at the new one. Drivers that find what differs
     /// when a move back begins need none.
-    pub(crate) async fn reverse(&self, fetch: &Fetch) -> Result<(), DriverError> {
+    pub(crate) async fn reverse(&self, fetch: &Fetch, epoch: Epoch) -> Result<(), DriverError> {
         match self {
             Self::None | Self::Sqlite(_) => Ok(()),
-            Self::Command(driver) => driver.reverse(fetch).await,
+            Self::Command(driver) => driver.reverse(fetch, epoch).await,
         }
     }
 

@@ -367,7 +367,7 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
     match &record.state {
         MoveState::Settling if record.driver.keeps_way_back() => {
             let (home, from) = (record.source_home.clone(), record.target_home.clone());
-            vec![source(Task::Reverse { home, from })]
+            vec![source(Task::Reverse { home, from, epoch })]
         }
         MoveState::Planned | MoveState::Settling | MoveState::Done(_) | MoveState::Undone(_) => vec![],
         MoveState::Preparing => vec![target(Task::Prepare { home: record.target_home.clone() })],

@@ -55,6 +55,12 @@ impl CommandDriver {
         }
     }
 
+    /// What was released above `epoch` has been served since: what the order brings is older than it.
+    fn check_not_released_above(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
+        let later = |row: &HomeRow| row.released.is_some_and(|released| released > epoch);
+        if self.disk.homes_of(tenant)?.iter().any(later) { Err(DriverError::Superseded) } else { Ok(()) }
+    }
+
     pub(crate) async fn release(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
         let later = |row: &HomeRow| {
@@ -116,10 +122,7 @@ impl CommandDriver {
     pub(crate) async fn reach(&self, fetch: &Fetch, epoch: Epoch, position: &Position) -> Result<(), DriverError> {
         let Fetch { tenant, home, .. } = fetch;
         let _turn = self.turns.take(tenant).await;
-        let later = |row: &HomeRow| row.released.is_some_and(|released| released > epoch);
-        if self.disk.homes_of(tenant)?.iter().any(later) {
-            return Err(DriverError::Superseded);
-        }
+        self.check_not_released_above(tenant, epoch)?;
         self.check_unserved(tenant, home)?;
         for step in [Step::Finish, Step::Migrate, Step::Verify] {
             let call = Call::of_fetch(step, fetch);
@@ -131,10 +134,11 @@ impl CommandDriver {
     }
 
     /// One pass of the way back: the old home gets what has changed at the new one.
-    pub(crate) async fn reverse(&self, fetch: &Fetch) -> Result<(), DriverError> {
+    pub(crate) async fn reverse(&self, fetch: &Fetch, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(&fetch.tenant).await;
+        self.check_not_released_above(&fetch.tenant, epoch)?;
         self.check_unserved(&fetch.tenant, &fetch.home)?;
-        self.call(Call::of_fetch(Step::Reverse, fetch), None).await.map(drop)
+        self.call(Call { epoch: Some(epoch), ..Call::of_fetch(Step::Reverse, fetch) }, None).await.map(drop)
     }
 
     pub(crate) async fn drop_home(&self, id: &MoveId, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {

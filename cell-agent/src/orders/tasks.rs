@@ -63,7 +63,7 @@ pub(super) async fn carry_out(means: Means, order: Order, source: Option<SourceD
         Task::FenceData { home, epoch, list } => job.fence_data(home, epoch, list).await,
         Task::Reach { home, from, epoch, list, position } => job.reach((home, from), epoch, list, position).await,
         Task::Open { epoch, .. } => job.open(epoch).await,
-        Task::Reverse { home, from } => return job.reverse(home, from).await,
+        Task::Reverse { home, from, epoch } => return job.reverse(home, from, epoch).await,
         Task::Drop { home } => job.drop_home(home).await,
     };
     let fact = match done {
@@ -293,10 +293,10 @@ impl Job {
     }
 
     /// For as long as the target is watched. Nobody waits for it: a move back brings what is missing.
-    async fn reverse(&self, home: HomeId, from: HomeId) {
+    async fn reverse(&self, home: HomeId, from: HomeId, epoch: Epoch) {
         let fetch = self.fetch(home, from);
         loop {
-            match self.insist("reverse", || self.means.driver.reverse(&fetch)).await {
+            match self.insist("reverse", || self.means.driver.reverse(&fetch, epoch)).await {
                 Ok(()) => tokio::time::sleep(Duration::from_millis(REVERSE_INTERVAL_MS)).await,
                 Err(error) => {
                     let reason = format!("{:#}", anyhow::Error::from(error));

@@ -93,7 +93,7 @@ async fn the_example_moves_a_directory_of_files_and_keeps_the_way_back() {
 
     source.plane.place("acme", "cell-b", 16, "h2", None);
     std::fs::write(live(&target).join("four"), "4").unwrap();
-    source.plane.order(vec![fetching(TaskDown::Reverse { home: from.clone(), from: to.clone() })]);
+    source.plane.order(vec![fetching(TaskDown::Reverse { home: from.clone(), from: to.clone(), epoch: 15 })]);
     until("the old home has what was written since", || read(&home(&source, "new-15").join("four")) == "4").await;
 
     source.plane.order(vec![order(TaskDown::Drop { home: from })]);

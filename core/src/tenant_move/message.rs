@@ -290,6 +290,8 @@ pub enum Task {
         home: HomeId,
         /// The one that is served now.
         from: HomeId,
+        /// The epoch that is fenced at the source: where a home was released above it, the order is late.
+        epoch: Epoch,
     },
     /// Either: drop a home, unless it is served.
     Drop {
