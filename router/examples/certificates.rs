@@ -6,9 +6,7 @@ use anyhow::Context;
 use cellway_api::certificate::{chain_in, key_in, provider};
 use cellway_api::sealing::{CertificateName, SealingSecrets, SecretFiles};
 use cellway_core::hostname::Hostname;
-use cellway_core::ids::Revision;
-use cellway_router::snapshot::{self, Snapshot};
-use cellway_router::table::Change;
+use cellway_router::snapshot;
 use cellway_router::tls::TlsConfig;
 use cellway_router::{FeedSource, HttpsConfig, Router, RouterConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -161,12 +159,12 @@ fn make(dir: &Path, count: usize) -> anyhow::Result<RootCertStore> {
             write_secret(&dir.join(folder).join(format!("{name}.key")), &key_pem)?;
         }
         let name = CertificateName::from_text(&name)?;
-        let sealed = secrets.seal(&name, &chain_in(chain.as_bytes())?, &private)?.into();
-        contents.push(Change::Certificate { name, sealed });
+        let sealed = secrets.seal(&name, &chain_in(chain.as_bytes())?, &private)?;
+        contents.push((name, sealed.into()));
     }
     for (file, contents) in [("one", contents[..1].to_vec()), ("many", contents)] {
         let path = snapshot::of_certificates(&dir.join(file));
-        snapshot::save(&path, &Snapshot { revision: Revision(1), cluster: None, contents })?;
+        snapshot::certificates::save(&path, contents)?;
     }
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone())?;

@@ -77,6 +77,8 @@ use metrics::Metrics;
 use retry::RetryBudget;
 use settings::Settings;
 use shared::Shared;
+use snapshot::BadSnapshot;
+use snapshot::certificates::SavedCertificates;
 use table::Table;
 use upload::ReplayBudget;
 
@@ -405,11 +407,14 @@ async fn drain(shared: &Shared, shutdown: &CancellationToken, stop: &Cancellatio
 }
 
 fn load_snapshot(shared: &Shared, path: &std::path::Path) {
-    let certificates = read_snapshot(&snapshot::of_certificates(path));
-    for change in certificates.into_iter().flat_map(|snapshot| snapshot.contents) {
-        shared.table.apply(change);
+    if let Some(certificates) = shared.table.certificates() {
+        let (saved, refused) = SavedCertificates::open(&snapshot::of_certificates(path));
+        warn_of(refused);
+        certificates.start_from(saved);
     }
-    if let Some(snapshot) = read_snapshot(path) {
+    let (snapshot, refused) = snapshot::load(path);
+    warn_of(refused);
+    if let Some(snapshot) = snapshot {
         let entries = snapshot.contents.len();
         for change in snapshot.contents {
             shared.table.apply(change);
@@ -421,10 +426,8 @@ fn load_snapshot(shared: &Shared, path: &std::path::Path) {
     }
 }
 
-fn read_snapshot(path: &std::path::Path) -> Option<snapshot::Snapshot> {
-    let (snapshot, refused) = snapshot::load(path);
+fn warn_of(refused: Vec<(PathBuf, BadSnapshot)>) {
     for (path, reason) in refused {
-        tracing::error!(path = %path.display(), %reason, "a snapshot of the routes is not used");
+        tracing::error!(path = %path.display(), %reason, "a snapshot is not used");
     }
-    snapshot
 }

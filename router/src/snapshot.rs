@@ -5,13 +5,15 @@
 //! and the one before it is used.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use cellway_core::ids::{ClusterId, Revision};
 
 use crate::feed::lines;
 use crate::table::Change;
+
+pub mod certificates;
 
 /// How many snapshots are kept, the newest included.
 pub const KEPT: usize = 3;
@@ -120,17 +122,22 @@ fn read(path: &Path) -> Result<Option<Snapshot>, BadSnapshot> {
     decode(&fs::read(path).map_err(failed)?).map(Some)
 }
 
-/// Writes a snapshot in place of the newest, which becomes the older one. At every moment of it, a good one is there.
+/// Writes a snapshot in place of the newest, which becomes the older one.
 pub fn save(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    replace(path, |file| file.write_all(&encode(snapshot)))
+}
+
+/// Writes a file in place of the newest at `path`. At every moment of it, a good one is there.
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     fs::create_dir_all(folder)?;
     let temporary = with_suffix(path, ".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&encode(snapshot))?;
-    file.sync_all()?;
+    let mut file = BufWriter::new(File::create(&temporary)?);
+    write(&mut file)?;
+    file.into_inner()?.sync_all()?;
     for age in (1..KEPT).rev() {
         match fs::rename(aged(path, age - 1), aged(path, age)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

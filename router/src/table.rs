@@ -345,10 +345,9 @@ impl Table {
         self.cells.pin().values().flat_map(|cell| cell.route.endpoints.iter().copied()).collect()
     }
 
-    /// The certificates, as the changes that would make them.
-    pub(crate) fn certificates(&self) -> Vec<Change> {
-        let contents = self.certificates.as_ref().map(|certificates| certificates.contents()).unwrap_or_default();
-        contents.into_iter().map(|(name, sealed)| Change::Certificate { name, sealed }).collect()
+    /// The certificates, where they are of use.
+    pub(crate) fn certificates(&self) -> Option<&StoredCertificates> {
+        self.certificates.as_deref()
     }
 
     /// Rises with every change of a certificate.

@@ -141,7 +141,8 @@ pub fn parse(text: &str) -> Result<Vec<Change>, BadLine> {
 const NO_ENTRY: &str = "neither a tenant (tenant, cell, epoch), nor a cell (cell, endpoints, kind), nor a host (host, \
                         tenant), nor limits (tenant, limits), nor a certificate (certificate)";
 
-fn parse_line(text: &str) -> Result<Change, String> {
+/// Reads one line.
+pub(crate) fn parse_line(text: &str) -> Result<Change, String> {
     let mut line: Line = serde_json::from_str(text).map_err(text_of)?;
     if let Some(certificate) = line.certificate.take() {
         return if line == Line::default() { certificate.change() } else { Err(NO_ENTRY.into()) };

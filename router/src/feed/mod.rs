@@ -2,6 +2,7 @@
 //! wakes who is held, and keeps the snapshot on disk fresh.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::shared::Shared;
 use crate::snapshot::{self, Snapshot};
-use crate::table::{Applied, Change, Subject, Table};
+use crate::table::{Applied, Change, Subject};
+use crate::tls::StoredCertificates;
 
 mod file;
 pub mod guard;
@@ -252,25 +254,34 @@ impl Keeper {
             return;
         }
         let version = self.shared.table.version();
-        if self.saved_version != Some(version) && self.write(path.clone(), |table| table.contents()).await {
-            self.saved_version = Some(version);
+        if self.saved_version != Some(version) {
+            let path = path.clone();
+            let routes = move |shared: &Shared| {
+                // The revision first: what is applied meanwhile is then newer than the snapshot claims, never older.
+                let (revision, cluster) = (shared.revision(), shared.cluster());
+                snapshot::save(&path, &Snapshot { revision, cluster, contents: shared.table.contents() })
+            };
+            if self.write(routes).await {
+                self.saved_version = Some(version);
+            }
         }
         let version = self.shared.table.certificates_version();
-        let path = snapshot::of_certificates(&path);
-        if self.saved_certificates != version && self.write(path, |table| table.certificates()).await {
-            self.saved_certificates = version;
+        if self.saved_certificates != version {
+            let path = snapshot::of_certificates(&path);
+            let certificates = move |shared: &Shared| {
+                let contents = shared.table.certificates().map(StoredCertificates::contents).unwrap_or_default();
+                snapshot::certificates::save(&path, contents)
+            };
+            if self.write(certificates).await {
+                self.saved_certificates = version;
+            }
         }
     }
 
     /// Says whether it was written.
-    async fn write(&self, path: PathBuf, contents: fn(&Table) -> Vec<Change>) -> bool {
+    async fn write(&self, save: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static) -> bool {
         let shared = Arc::clone(&self.shared);
-        let saved = tokio::task::spawn_blocking(move || {
-            // The revision first: what is applied meanwhile is then newer than the snapshot claims, never older.
-            let revision = shared.revision();
-            let cluster = shared.cluster();
-            snapshot::save(&path, &Snapshot { revision, cluster, contents: contents(&shared.table) })
-        });
+        let saved = tokio::task::spawn_blocking(move || save(&shared));
         match saved.await {
             Ok(Ok(())) => {
                 self.shared.metrics.snapshot_saved();

@@ -1,6 +1,7 @@
 //! Certificates of the store: which is served, what a change does, and what becomes of those that cannot be used.
 
 use super::*;
+use crate::snapshot::certificates::{SavedCertificates, save};
 use crate::table::{Change, Subject, Table};
 use cellway_api::sealing::SealingSecrets;
 use cellway_core::certificate::{CertificateName, SealedCertificate};
@@ -126,9 +127,9 @@ fn what_cannot_be_used_is_refused_and_the_last_good_one_stays() {
             assert_eq!(fed.served(&stage, "a.example").as_deref(), Some("a.example first.test"), "{what}");
         }
         assert_eq!(fed.refused(), count, "{what}: refused once");
-        let kept = fed.table.certificates();
+        let kept = fed.front.stored().expect("stored").contents();
         assert_eq!(kept.len(), 1);
-        assert!(matches!(&kept[0], Change::Certificate { sealed, .. } if **sealed == good), "{what}: in the snapshot");
+        assert_eq!(*kept[0].1, good, "{what}: in the snapshot");
     }
     fed.put("b.example", stage.sealed(&others, "b.example", &["b.example"], false));
     assert_eq!(fed.served(&stage, "b.example"), None, "no good one was ever there");
@@ -178,4 +179,47 @@ fn a_router_keeps_open_what_is_used_and_the_rest_sealed() {
     // The cache rounds its bound up to its shards.
     assert!((1..=2 * CACHED).contains(&fed.front.store.cached_count()));
     assert!(fed.served(&stage, "t0.example").is_some());
+}
+
+#[test]
+fn saved_certificates_are_served_until_the_source_speaks_and_what_it_does_not_name_is_gone_then() {
+    let stage = Stage::new();
+    let (secret, secrets) = stage.secret("secret", "s");
+    let path = stage.path("certificates");
+    let named = |name: &str| {
+        let sealed = stage.sealed(&secrets, name, &[name, "saved.test"], false);
+        (CertificateName::from_text(name).expect("a name"), Arc::new(sealed))
+    };
+    let (kept, removed) = (named("kept.example"), named("removed.example"));
+    save(&path, vec![kept.clone(), removed, named("renewed.example")]).expect("saved");
+    let fed = Fed::start(&stage.with_secret(&secret));
+    let stored = fed.front.stored().expect("stored");
+    stored.start_from(SavedCertificates::open(&path).0);
+    assert_eq!((stored.len(), stored.version()), (3, 0));
+    for _ in 0..2 {
+        for name in ["kept.example", "removed.example", "renewed.example"] {
+            assert_eq!(fed.served(&stage, name), Some(format!("{name} saved.test")));
+        }
+        assert_eq!(fed.served(&stage, "unknown.example"), None);
+    }
+    assert_eq!(stored.contents(), Vec::new(), "nothing was read in");
+
+    let listing = HashSet::from(
+        ["kept.example", "renewed.example"]
+            .map(|name| Subject::Certificate(CertificateName::from_text(name).expect("a name"))),
+    );
+    let vanished = fed.table.vanished(&listing);
+    fed.put("kept.example", (*kept.1).clone());
+    fed.put("renewed.example", stage.sealed(&secrets, "renewed.example", &["renewed.example", "new.test"], false));
+    for change in vanished {
+        fed.table.apply(change);
+    }
+    assert_eq!(fed.served(&stage, "kept.example").as_deref(), Some("kept.example saved.test"));
+    assert_eq!(fed.served(&stage, "renewed.example").as_deref(), Some("renewed.example new.test"));
+    assert_eq!(fed.served(&stage, "removed.example"), None);
+    assert_eq!((stored.len(), stored.version()), (2, 2));
+    // What cannot be used does not take the saved one away.
+    let (_, others) = stage.secret("other", "o");
+    fed.put("kept.example", stage.sealed(&others, "kept.example", &["kept.example"], false));
+    assert_eq!(fed.served(&stage, "kept.example").as_deref(), Some("kept.example saved.test"));
 }
