@@ -17,8 +17,9 @@ use crate::{admin, listener, load, transfer};
 use anyhow::Context;
 use cellway_api::identity::{Callers, LiveIdentity};
 use cellway_core::hostname::Hostname;
+use cellway_proxy::serve::CONNECTIONS_PER_THREAD_MAX;
 use cellway_proxy::serve::DRAIN_MS;
-use cellway_proxy::{Covers, Handshakes, Listeners, Protocol, ServeOptions, ServerTls};
+use cellway_proxy::{Covers, Handshakes, Listeners, Protocol, ServeOptions, ServerTls, files};
 use prometheus::Registry;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -57,7 +58,8 @@ impl Agent {
     /// Checks the configuration, locks the data directory and binds the ports.
     pub fn bind(config: AgentConfig) -> anyhow::Result<Self> {
         config.check()?;
-        raise_open_files();
+        // Each fenced home that is not sealed yet keeps three open, and each connection one.
+        files::raise();
         let disk = Arc::new(Disk::open(&config.data_dir)?);
         let threads = config.gate_threads.max(1);
         let gate = cellway_proxy::bind(config.gate_listen, threads)
@@ -257,7 +259,9 @@ async fn serve_gate(
 ) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
     let drain_ms = parts.longest_request_ms.saturating_add(1_000).clamp(DRAIN_MS, DRAIN_MAX_MS);
-    let options = ServeOptions { drain_ms, tls: routers, ..ServeOptions::default() };
+    let connections_per_thread =
+        files::connections_per_thread(files::raise(), listeners.threads(), CONNECTIONS_PER_THREAD_MAX);
+    let options = ServeOptions { drain_ms, tls: routers, connections_per_thread, ..ServeOptions::default() };
     let table = Arc::clone(&parts.table);
     let make = move |context| GateHandler::new(parts.clone(), context);
     let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);
@@ -283,19 +287,6 @@ async fn serve_gate(
     }
     let served = serving.await.context("the gate stopped serving");
     failure.map_or(served, Err)
-}
-
-/// Each fenced home that is not sealed yet keeps three files open, and each connection one: as many as are allowed.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => tracing::debug!(from = ?current, to = ?maximum, "limit of open files raised"),
-        Err(error) => tracing::warn!(limit = ?current, %error, "the limit of open files stays low"),
-    }
 }
 
 struct ShutOnDrop(Arc<GateTable>);

@@ -5,6 +5,7 @@
 //! `Send`, and nothing is shared between threads but the listeners' port.
 
 pub mod body;
+pub mod files;
 pub mod forwarded;
 pub mod held;
 pub mod hygiene;

@@ -358,14 +358,23 @@ impl Pool {
     async fn dial(&self, endpoint: &Endpoint) -> Result<(Io, SocketHandle), NotSent> {
         let limit = Duration::from_millis(self.inner.limits.connect_ms);
         // Boxed: it is large, rare, and would lie in the future of every request.
-        let dialled = Box::pin(dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit)).await;
-        dialled.map_err(|error| {
-            let cause = NotSent::from(error);
-            if matches!(cause, NotSent::Connect(_)) {
-                endpoint.breaker.borrow_mut().unreachable(Instant::now());
-            }
-            cause
-        })
+        let dial = || Box::pin(dial::dial(&endpoint.destination, self.inner.tls.as_ref(), limit));
+        let mut dialled = dial().await.map_err(NotSent::from);
+        if matches!(dialled, Err(NotSent::Starved(_))) && self.shed_idle() > 0 {
+            dialled = dial().await.map_err(NotSent::from);
+        }
+        if matches!(dialled, Err(NotSent::Connect(_))) {
+            endpoint.breaker.borrow_mut().unreachable(Instant::now());
+        }
+        dialled
+    }
+
+    /// Closes what lies idle, to whichever endpoint, and says how many that were.
+    fn shed_idle(&self) -> usize {
+        let endpoints: Vec<Rc<Endpoint>> = self.inner.endpoints.borrow().values().cloned().collect();
+        let take = |endpoint: &Rc<Endpoint>| std::mem::take(&mut *endpoint.idle.borrow_mut());
+        let idle: Vec<VecDeque<_>> = endpoints.iter().map(take).collect();
+        idle.iter().map(VecDeque::len).sum()
     }
 }
 

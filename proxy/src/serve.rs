@@ -61,6 +61,11 @@ impl Listeners {
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
+
+    /// How many threads will serve it.
+    pub fn threads(&self) -> usize {
+        self.sockets.len()
+    }
 }
 
 /// Opens `threads` listeners that share `address`. An address that another process serves is refused.

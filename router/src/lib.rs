@@ -17,7 +17,7 @@ use cellway_api::identity::LiveIdentity;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::RESERVED_LABELS;
 use cellway_proxy::serve::ServeError;
-use cellway_proxy::{Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, serve};
+use cellway_proxy::{Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, files, serve};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::mpsc;
@@ -303,7 +303,11 @@ impl Router {
     ) -> anyhow::Result<()> {
         let Self { config, data, front, admin } = self;
         let gates = front::towards_gates(&config);
-        let options = ServeOptions { unread_ms: Some(config.time_limits.stall_ms), ..config.serve };
+        let threads = data.threads() + front.as_ref().map_or(0, |front| front.listeners.threads());
+        let connections_per_thread =
+            files::connections_per_thread(files::raise(), threads, config.serve.connections_per_thread);
+        let unread_ms = Some(config.time_limits.stall_ms);
+        let options = ServeOptions { unread_ms, connections_per_thread, ..config.serve };
         let for_admins = ServeOptions { tls: None, proxy_protocol: None, ..options.clone() };
         let (stop_data, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let registry_of_https = registry.clone();

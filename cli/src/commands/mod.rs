@@ -8,6 +8,7 @@ pub(crate) mod finding;
 pub(crate) mod host;
 mod limits;
 pub(crate) mod lookup;
+mod move_many;
 pub(crate) mod moves;
 pub(crate) mod router;
 pub(crate) mod tenant;

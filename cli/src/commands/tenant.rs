@@ -1,6 +1,7 @@
 //! `cellway tenant`: list, create, show, move, limit and pause tenants.
 
 use super::limits::{self, LimitArgs, PauseArgs, ReadOnlyArgs, ResumeArgs};
+use super::move_many::{self, ManyMoves, Selector};
 use super::moves::move_facts;
 use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
@@ -79,15 +80,25 @@ Examples:
   cellway tenant move acme --to cell-b --wait=done      wait until the old copy is dropped, too
   cellway tenant move acme --to cell-b --no-wait        only ask for it
   cellway tenant move acme --to cell-b --cause 'makes room for zeta'
+  cellway tenant move --selector tier=free --to cell-c  all tenants of a tier
+  cellway tenant move --selector cell=cell-a,tier=free --to cell-b --to cell-c
 
-Exits with 1 and the reason if the move was refused or undone.")]
+With a selector, each tenant that matches and is in none of the named cells gets a move of its own;
+the cells are taken in turn. They start in the order of asking, as the budgets of moves allow, and
+go on if the command or the control plane is interrupted: run again, it follows those that are on
+their way.
+
+Exits with 1 and the reason if a move was refused or undone.")]
 struct MoveToArgs {
     /// The tenant.
-    #[arg(value_parser = tenant_id)]
-    id: String,
-    /// The target cell.
-    #[arg(long, value_name = "CELL", value_parser = cell_name)]
-    to: String,
+    #[arg(value_parser = tenant_id, required_unless_present = "selector", conflicts_with = "selector")]
+    id: Option<String>,
+    /// All tenants of a tier, of a cell, or both: tier=TIER,cell=CELL.
+    #[arg(long)]
+    selector: Option<Selector>,
+    /// The target cell; with --selector there may be several.
+    #[arg(long, value_name = "CELL", value_parser = cell_name, required = true)]
+    to: Vec<String>,
     /// Why, for the record.
     #[arg(long)]
     cause: Option<String>,
@@ -120,7 +131,7 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
             print(format, &client.create_tenant(&wanted).await?, tenant_facts)?;
         }
         TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
-        TenantCommand::Move(wanted) => move_tenant(&client, wanted, &args.reach).await?,
+        TenantCommand::Move(wanted) => move_tenants(&client, wanted, &args.reach).await?,
         TenantCommand::Limit(wanted) => limits::limit(wanted, &client, &args.reach).await?,
         TenantCommand::Pause(wanted) => limits::pause(wanted, &client, &args.reach).await?,
         TenantCommand::ReadOnly(wanted) => limits::read_only(wanted, &client, &args.reach).await?,
@@ -129,11 +140,19 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn move_tenant(client: &Client, args: MoveToArgs, reach: &Reach) -> Result<(), Failure> {
-    let wanted = CreateMove { tenant: args.id, to: args.to, cause: args.cause };
+async fn move_tenants(client: &Client, args: MoveToArgs, reach: &Reach) -> Result<(), Failure> {
+    let wait = (!args.no_wait).then_some(args.wait);
+    if let Some(selector) = args.selector {
+        let wanted = ManyMoves { selector, targets: args.to, cause: args.cause, wait, timeout_s: args.timeout };
+        return move_many::run(client, wanted, reach.output).await;
+    }
+    let (Some(tenant), [to]) = (args.id, &args.to[..]) else {
+        return Err(anyhow::anyhow!("one tenant goes to one cell: give --to once").into());
+    };
+    let wanted = CreateMove { tenant, to: to.clone(), cause: args.cause };
     let mut the_move = client.create_move(&wanted).await?;
-    if !args.no_wait {
-        the_move = watch::follow(client, the_move, args.wait, args.timeout).await?;
+    if let Some(until) = wait {
+        the_move = watch::follow(client, the_move, until, args.timeout).await?;
     }
     Ok(print(reach.output, &the_move, move_facts)?)
 }
@@ -197,5 +216,14 @@ mod tests {
         assert_eq!(wait_of("tenant move acme --to cell-b --no-wait"), Some((Until::Switched, true)));
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done --no-wait"), None);
         assert_eq!(wait_of("tenant move Acme! --to cell-b"), None);
+    }
+
+    #[test]
+    fn a_move_names_a_tenant_or_a_selector_and_where_to() {
+        assert_eq!(wait_of("tenant move --selector tier=free --to b --to c"), Some((Until::Switched, false)));
+        for bad in ["acme", "--to b", "acme --selector tier=free --to b", "--selector tier --to b", "--selector tier=a"]
+        {
+            assert_eq!(wait_of(&format!("tenant move {bad}")), None, "{bad}");
+        }
     }
 }

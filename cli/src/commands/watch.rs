@@ -13,6 +13,9 @@ const POLL_INTERVAL_MS: u64 = 100;
 /// How long the API may be away while a move is followed: leaders change.
 const API_PATIENCE_MS: u64 = 30_000;
 
+/// The status of an API that cannot reach its store, or has not read it yet.
+const UNAVAILABLE: u16 = 503;
+
 const SWITCHED_WAIT_S: u64 = 15 * 60;
 
 /// Longer than the default bake and retention together.
@@ -29,7 +32,7 @@ pub(crate) enum Until {
 
 /// Where a move is, seen from one that waits.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     /// Not there yet.
     Under,
     /// There.
@@ -73,21 +76,29 @@ pub(crate) async fn follow(
     }
 }
 
-/// The API may be away for a moment; the move goes on without it, or waits for it.
 async fn look(client: &Client, id: &str) -> anyhow::Result<MoveView> {
+    let seen = patiently(|| client.a_move(id)).await;
+    seen.with_context(|| format!("the move {id} can no longer be followed"))
+}
+
+/// Asks the API, which may be away for a moment: moves go on without it, or wait for it.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(ask: impl Fn() -> F) -> Result<T, ApiError> {
     let began = Instant::now();
     loop {
-        match client.a_move(id).await {
-            Ok(view) => return Ok(view),
-            Err(ApiError::Unreachable { .. }) if began.elapsed() < Duration::from_millis(API_PATIENCE_MS) => {
-                sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
-            }
-            Err(error) => return Err(error).with_context(|| format!("the move {id} can no longer be followed")),
+        let answer = ask().await;
+        let is_away = match &answer {
+            Err(ApiError::Unreachable { .. }) => true,
+            Err(ApiError::Refused(problem)) => problem.status == UNAVAILABLE,
+            _ => false,
+        };
+        if !is_away || began.elapsed() >= Duration::from_millis(API_PATIENCE_MS) {
+            return answer;
         }
+        sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
     }
 }
 
-fn judge(view: &MoveView, until: Until) -> Seen {
+pub(crate) fn judge(view: &MoveView, until: Until) -> Seen {
     if let Some(by) = &view.reversed_by {
         return Seen::Failed(format!("the move {} was taken back by the move {by}", view.id));
     }
@@ -133,13 +144,13 @@ fn described(view: &MoveView) -> String {
 }
 
 /// On a terminal one line that changes; elsewhere a line whenever the state does.
-struct LiveLine {
+pub(crate) struct LiveLine {
     bar: Option<ProgressBar>,
     last: String,
 }
 
 impl LiveLine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bar = output::is_watched().then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
@@ -151,16 +162,20 @@ impl LiveLine {
     }
 
     fn show(&mut self, view: &MoveView) {
-        let state = format!("{} {}", view.state, or_dash(view.open_streams.or(Some(0))));
+        self.say(&format!("{} {}", view.state, or_dash(view.open_streams.or(Some(0)))), &described(view));
+    }
+
+    /// Shows `text`, in a `state`.
+    pub(crate) fn say(&mut self, state: &str, text: &str) {
         match &self.bar {
             Some(bar) => {
-                bar.set_message(shown(&described(view)));
+                bar.set_message(shown(text));
                 bar.tick();
             }
-            None if self.last != state => talk(&shown(&described(view))),
+            None if self.last != state => talk(&shown(text)),
             None => {}
         }
-        self.last = state;
+        state.clone_into(&mut self.last);
     }
 }
 
