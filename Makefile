@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd stress simulate model fuzz measure install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many stress simulate model fuzz measure install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ soak-https: setup-tests ## the same over HTTPS and HTTP/2, with mutual TLS on ev
 
 soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
 	@scripts/soak etcd $(ARGS)
+
+MOVES ?= 1000
+many: setup-tests ## MOVES tenants leave a cell by one command, on etcd, while the control plane is killed twice
+	MOVES=$(MOVES) $(CARGO) test --workspace $(FAULTS) --test end-to-end one_command_moves -- --nocapture
 
 stress: setup ## floods, slow crowds, stalled and hostile cells against one router; figures and bounds (20 minutes)
 	@scripts/stress $(ARGS)

@@ -6,4 +6,5 @@ mod answer;
 mod lease;
 pub(crate) mod opening;
 pub(crate) mod serve;
+mod stream_edge;
 pub(crate) mod table;

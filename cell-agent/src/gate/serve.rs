@@ -3,6 +3,7 @@
 
 use crate::gate::answer::AnswerBody;
 use crate::gate::lease::{Abandoned, Ending, Lease, Patience, Waiting};
+use crate::gate::stream_edge::StreamEdge;
 use crate::gate::table::GateTable;
 use crate::metrics::GateMetrics;
 use cellway_core::admission::RequestKind;
@@ -29,9 +30,6 @@ use tokio::time::timeout;
 
 /// How much longer than the app's own limit its head is waited for.
 const HEAD_GRACE_MS: u64 = 1_000;
-
-/// How long the app may take to end an event stream after it was hung up on: less than a fence may take to drain.
-const STREAM_END_MS: u64 = 800;
 
 /// How long a connection to the app is kept: common app servers close an idle one after 5 s, and what is sent at that
 /// very moment is lost.
@@ -222,28 +220,20 @@ fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> 
     Request::from_parts(head, body.on_break(OnBreak::HalfClose).counted_by(lease.up_counter()))
 }
 
-fn towards_router(response: Response<PooledBody>, mut waiting: Waiting) -> Response<ResponseBody> {
+fn towards_router(response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
     if !hygiene::check_response(&head) {
         waiting.lease().failed();
         return refuse(StatusCode::BAD_GATEWAY, "the app's answer has no clear length");
     }
     hygiene::strip_response(&mut head.headers);
-    let end = is_event_stream(&head.headers).then(|| waiting.lease().became_stream()).flatten();
-    let body = match end {
-        Some(end) => {
-            head.headers.remove(header::CONTENT_LENGTH);
-            waiting.set_patience(Patience::FromNow(Duration::from_millis(STREAM_END_MS)));
-            AnswerBody::stream(body, end.cancelled_owned(), waiting)
-        }
-        None => AnswerBody::ordinary(body, waiting),
-    };
+    let edge = StreamEdge::of(&head.headers);
+    if edge.is_some() {
+        // It may be ended before.
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    let body = AnswerBody::new(body, edge, waiting);
     Response::from_parts(head, ResponseBody::boxed(body))
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 #[expect(clippy::expect_used, reason = "a verdict prints as plain ASCII: a word, a cell's label, digits")]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod app;
+mod calls;
 mod commands;
 mod control_plane;
 mod fences;

@@ -51,6 +51,19 @@ async fn an_event_stream_ends_cleanly_when_its_tenant_goes() {
 }
 
 #[tokio::test]
+async fn an_event_stream_ends_after_a_whole_event() {
+    let stage = Stage::with_acme_open().await;
+    let (mut wire, mut hand) = event_stream(&stage).await;
+    hand.stream.write_all(b"8\r\ndata: ha\r\n").await.unwrap();
+    assert_eq!(wire.body(13).await, "8\r\ndata: ha\r\n");
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    hand.stream.write_all(b"4\r\nlf\n\n\r\n").await.unwrap();
+    assert_eq!(wire.body(14).await, "4\r\nlf\n\n\r\n0\r\n\r\n");
+    drop(hand);
+    stage.plane.fact(is_fenced).await;
+}
+
+#[tokio::test]
 async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
     let stage = Stage::with_acme_open().await;
     let (mut wire, hand) = event_stream(&stage).await;

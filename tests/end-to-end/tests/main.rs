@@ -8,6 +8,7 @@ mod control_plane_kills;
 mod dev;
 mod https;
 mod limits;
+mod many_moves;
 mod moving;
 mod origins;
 mod router_operation;
