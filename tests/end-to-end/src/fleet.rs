@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const CELLS: u16 = 3;
+/// How long a move's target is watched.
+pub const BAKE_MS: u64 = 1_000;
+/// How long its source's home is kept.
+pub const RETENTION_MS: u64 = 10_000;
 const ETCD_CLIENT: u16 = 50;
 const ETCD_PEER: u16 = 51;
 
@@ -88,7 +92,7 @@ impl Kitchen<'_> {
             "control-plane",
             &format!(
                 "role: control-plane\nlisten: {listen}\nbase_domains: [cells.localhost]\nstore:\n  etcd:\n    \
-                 endpoints: [\"http://{etcd}\"]\nmoves: {{bake_ms: 1000, retention_ms: 10000}}\n"
+                 endpoints: [\"http://{etcd}\"]\nmoves: {{bake_ms: {BAKE_MS}, retention_ms: {RETENTION_MS}}}\n"
             ),
         )
     }
