@@ -23,6 +23,9 @@ const PAUSE_MAX_MS: u64 = 200;
 /// The shortest pause: a refused fact must not be stated without a break.
 const PAUSE_MIN_MS: u64 = 5;
 
+/// Why a move is undone that a brake has kept waiting.
+const BRAKED_TOO_LONG: &str = "the emergency brake stayed on for longer than a move may follow (moves.syncing_ms)";
+
 /// Runs until `shutdown`.
 pub(crate) async fn run(replica: Arc<Replica>, shutdown: CancellationToken) {
     let mut revisions = replica.view.revisions();
@@ -97,10 +100,18 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
         } else if let Some(list) = new_list(view, record) {
             due.push((record.id.clone(), Fact::Listed(list)));
         } else if now_ms >= deadline(record) && record.state != MoveState::Switched {
-            due.push((record.id.clone(), Fact::Elapsed));
+            due.push((record.id.clone(), overdue(view, record)));
         }
     }
     due
+}
+
+/// What a move hears whose time is over. A brake that kept it from freezing its tenant is named as the reason.
+fn overdue(view: &View, record: &MoveRecord) -> Fact {
+    match (&record.state, &view.brake) {
+        (MoveState::Syncing(_), Some(_)) => Fact::UndoAsked(BRAKED_TOO_LONG.to_owned()),
+        _ => Fact::Elapsed,
+    }
 }
 
 /// The source's list of gates, if a held move does not know it at this revision.

@@ -214,6 +214,21 @@ async fn the_brake_stops_starts_and_freezes_but_not_what_is_past_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_the_brake_kept_waiting_too_long_is_undone_and_says_so() {
+    let mut cluster = Cluster::new();
+    cluster.config.move_limits.syncing_ms = 500;
+    let (replica, source, target) = two_cells(&cluster).await;
+    let planned = create_move(&replica.client, "acme", "cell-b").await;
+    let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
+    reaches(&replica.client, &pair.id, "preparing").await;
+    let set = SetBrake { on: true, cause: None };
+    replica.client.set_brake(&set).await.unwrap();
+    pair.to_syncing().await;
+    let undone = reaches(&replica.client, &pair.id, "undoing").await;
+    assert!(undone.undo_reason.is_some_and(|reason| reason.contains("emergency brake")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_cell_blocks_no_other_tenant() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.drop_ms = 200;
