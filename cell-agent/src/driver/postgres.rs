@@ -246,3 +246,6 @@ type Sums = BTreeMap<String, (i64, String)>;
 fn source_cell(fetch: &Fetch) -> Result<&str, PostgresError> {
     fetch.from_cell.as_deref().ok_or_else(|| PostgresError::Missing("the order names no cell to fetch from".to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,12 +237,6 @@ pub(crate) async fn subscribe(
     on.batch_execute(&format!("ALTER SUBSCRIPTION {quoted} ENABLE")).await.map_err(failed("no subscription enabled"))
 }
 
-/// Stops a subscription without waiting for its worker.
-pub(crate) async fn pause(on: &Client, name: &str) -> Result<(), PostgresError> {
-    let sql = format!("ALTER SUBSCRIPTION {} DISABLE", ident(name));
-    on.batch_execute(&sql).await.map_err(failed("the subscription cannot be disabled"))
-}
-
 /// Ends everything that comes into a home: no worker writes to it once this is committed. What stands at the other ends is
 /// removed by whoever has them.
 pub(crate) async fn end_incoming(on: &Transaction<'_>, tenant: &TenantId, home: &HomeId) -> Result<(), PostgresError> {
