@@ -14,6 +14,7 @@ mod names;
 mod preflight;
 mod servers;
 mod streams;
+mod tally;
 mod tls;
 
 use super::{DriverError, Fetch, Turns};
@@ -190,8 +191,17 @@ impl PostgresDriver {
         let names = self.names(&tenant)?;
         let homes = ledger::homes(&own, &tenant).await?;
         let fenced = homes.iter().find(|row| row.home == home.as_str()).and_then(|row| row.fenced);
-        let sums = self.sums(&own, &names).await?;
+        // What was counted as it was written need not be read; but for what only reading can tell.
+        let tally = match &stream.tally {
+            Some(_) => Some(tally::read(&*own, &stream.name).await?),
+            None => None,
+        };
+        let sums = match &tally {
+            Some(tally) => self.sums(&own, &names, &tally::unknown(tally)).await?,
+            None => self.sums(&own, &names, &preflight::table_names(&*own, &names.schema).await?).await?,
+        };
         let payload = json!({
+            "tally": tally,
             "fenced": fenced,
             "fingerprint": preflight::fingerprint(&*own, &names.schema).await?,
             "sequences": preflight::sequences(&*own, &names.schema).await?,
@@ -203,12 +213,12 @@ impl PostgresDriver {
     }
 
     /// What [`PostgresConfig::verify`] asks to be compared.
-    async fn sums(&self, on: &Lease, names: &TenantNames) -> Result<Option<Sums>, PostgresError> {
+    async fn sums(&self, on: &Lease, names: &TenantNames, tables: &[String]) -> Result<Option<Sums>, PostgresError> {
         use crate::config::PostgresVerify::{Checksums, Counts, None as Nothing};
         match self.config.verify {
             Nothing => Ok(None),
-            Counts => preflight::sums(&**on, &names.schema, false).await.map(Some),
-            Checksums => preflight::sums(&**on, &names.schema, true).await.map(Some),
+            Counts => preflight::sums(&**on, &names.schema, tables, false).await.map(Some),
+            Checksums => preflight::sums(&**on, &names.schema, tables, true).await.map(Some),
         }
     }
 

@@ -3,9 +3,11 @@
 
 use super::error::PostgresError;
 use super::names::{ident, literal, qualified};
-use super::preflight::{Table, fingerprint, tables};
+use super::preflight::{Table, differences, fingerprint, sums, tables};
 use super::servers::Servers;
 use super::streams;
+use super::tally::{self, Tally};
+use crate::config::PostgresVerify;
 use crate::driver::Progress;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -45,6 +47,7 @@ pub(crate) struct Copy<'a> {
     pub(crate) slot_wait_ms: u64,
     /// For the dump of the schema.
     pub(crate) dir: &'a Path,
+    pub(crate) verify: PostgresVerify,
     pub(crate) progress: &'a Progress,
 }
 
@@ -61,6 +64,7 @@ pub(crate) struct Shape {
     _reader: Client,
     tables: Vec<Table>,
     fingerprint: String,
+    before: Tally,
     data: u64,
     total: u64,
     dump: PathBuf,
@@ -69,6 +73,8 @@ pub(crate) struct Shape {
 /// What the copy is of.
 pub(crate) struct Copied {
     pub(crate) fingerprint: String,
+    /// What was tallied before the snapshot.
+    pub(crate) before: Tally,
     pub(crate) bytes: u64,
 }
 
@@ -90,26 +96,28 @@ impl Copy<'_> {
         let reader = self.reader(&snapshot).await?;
         let tables = tables(&reader, self.schema).await?;
         let fingerprint = fingerprint(&reader, self.schema).await?;
+        let before = tally::read(&reader, self.stream).await?;
         let data: u64 = tables.iter().map(|table| table.bytes.cast_unsigned()).sum();
         let indexes: u64 = tables.iter().map(|table| table.index_bytes.cast_unsigned()).sum();
         self.progress.set(1, data + indexes);
         let dump = self.dir.join(format!("{}.dump", self.stream));
         self.dump(&snapshot, &dump).await?;
         self.restore(&dump, "pre-data").await?;
-        Ok(Shape { snapshot, _reader: reader, tables, fingerprint, data, total: data + indexes, dump })
+        Ok(Shape { snapshot, _reader: reader, tables, fingerprint, before, data, total: data + indexes, dump })
     }
 
     /// Brings the rows, then what stands on them.
     pub(crate) async fn fill(&self, shape: Shape) -> Result<Copied, PostgresError> {
-        let Shape { snapshot, _reader: reader, tables, fingerprint, data, total, dump } = shape;
+        let Shape { snapshot, _reader: reader, tables, fingerprint, before, data, total, dump } = shape;
         self.copy_tables(&snapshot, &tables, total).await?;
         drop((reader, snapshot));
         self.build_indexes(&dump, (data, total)).await?;
         // It holds no rows; one that stays behind is overwritten by the next attempt.
         let _ = std::fs::remove_file(&dump);
+        let _ = std::fs::remove_file(dump.with_extension("list"));
         self.analyze(&tables).await?;
         self.progress.set(total, total);
-        Ok(Copied { fingerprint, bytes: total })
+        Ok(Copied { fingerprint, before, bytes: total })
     }
 
     /// Makes the stream's slot, which every running transaction of the source's server holds up, and exports what it
@@ -167,6 +175,9 @@ impl Copy<'_> {
     async fn restore(&self, dump: &Path, section: &str) -> Result<(), PostgresError> {
         let mut command = self.servers.program("pg_restore", self.own, self.stream)?;
         command.arg("--exit-on-error").arg(format!("--section={section}"));
+        if section == "post-data" {
+            command.arg("--use-list").arg(self.list(dump).await?);
+        }
         match section {
             "pre-data" => command.arg("--single-transaction"),
             _ => command.arg(format!("--jobs={}", self.jobs)),
@@ -174,6 +185,22 @@ impl Copy<'_> {
         command.env("PGOPTIONS", "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0");
         command.arg("--dbname").arg(self.servers.database(self.own)?).arg(dump);
         run("pg_restore", command).await
+    }
+
+    /// What the dump has, without the triggers of ours.
+    async fn list(&self, dump: &Path) -> Result<PathBuf, PostgresError> {
+        let failed = |why: String| PostgresError::Tool { tool: "pg_restore", why };
+        let mut command = self.servers.program("pg_restore", self.own, self.stream)?;
+        let listed = command.arg("--list").arg(dump).output().await.map_err(|error| failed(error.to_string()))?;
+        if !listed.status.success() {
+            return Err(failed(String::from_utf8_lossy(&listed.stderr).into_owned()));
+        }
+        let is_ours = |line: &str| line.contains(" TRIGGER ") && line.contains(&format!(" {}", self.stream));
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let kept: String = listed.lines().filter(|line| !is_ours(line)).flat_map(|line| [line, "\n"]).collect();
+        let path = dump.with_extension("list");
+        std::fs::write(&path, kept).map_err(|error| failed(error.to_string()))?;
+        Ok(path)
     }
 
     async fn copy_tables(&self, snapshot: &Snapshot, tables: &[Table], total: u64) -> Result<(), PostgresError> {
@@ -200,6 +227,7 @@ impl Copy<'_> {
                 self.progress.set(copied, total);
             };
             self.copy_table(&source, &target, table, arrived).await?;
+            self.compare(&source, &target, table).await?;
         }
     }
 
@@ -231,6 +259,20 @@ impl Copy<'_> {
         sink.finish().await.map_err(failed())?;
         arrived(size - told);
         Ok(())
+    }
+
+    /// What has arrived is read again, and compared with what the snapshot shows: later only changes are.
+    async fn compare(&self, source: &Client, target: &Client, table: &Table) -> Result<(), PostgresError> {
+        let with_hashes = match self.verify {
+            PostgresVerify::None => return Ok(()),
+            PostgresVerify::Counts => false,
+            PostgresVerify::Checksums => true,
+        };
+        let table = [table.name.clone()];
+        let read = |on| sums(on, self.schema, &table, with_hashes);
+        let (there, here) = tokio::try_join!(read(source), read(target))?;
+        let found = differences(&there, &here);
+        if found.is_empty() { Ok(()) } else { Err(PostgresError::Differs(found)) }
     }
 
     /// Indexes, keys and triggers. The copy does not stand still while they are built: that is told as bytes of indexes.

@@ -7,6 +7,7 @@ use super::PostgresDriver;
 use super::error::PostgresError;
 use super::servers::Lease;
 use super::streams::{self, End, Stream};
+use super::tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ const LOOKS_PER_DEATH: u64 = 4;
 /// How long the server of the other cell may be away before a slot that only it could read is dropped: until then it
 /// keeps the write-ahead log.
 const OTHER_SILENT_MAX_MS: i64 = 86_400_000;
+
+/// How long a trigger that is in no books may wait for its table; it is tried again at the next look.
+const TABLE_WAIT_MS: u64 = 1_000;
 
 /// Which moves have orders in this cell, and since when others have none.
 #[derive(Debug, Default)]
@@ -119,6 +123,9 @@ impl PostgresDriver {
         for name in incoming {
             tracing::info!(stream = name, "a subscription that is in no books is removed");
             streams::remove_incoming(own, &name).await?;
+        }
+        for name in tally::unbooked(own).await? {
+            tally::end(own, &name, TABLE_WAIT_MS).await?;
         }
         for name in out {
             tracing::info!(stream = name, "a publication or slot that is in no books is removed");

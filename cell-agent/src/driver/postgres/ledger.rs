@@ -2,6 +2,7 @@
 //! fenced and released, which streams come in and go out. All changes of a tenant's homes are made under one lock.
 
 use super::error::PostgresError;
+use super::tally;
 use cellway_core::ids::{Epoch, HomeId, TenantId};
 use tokio_postgres::{Client, Row, Transaction};
 
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS cellway.homes (
 CREATE TABLE IF NOT EXISTS cellway.streams (
     name text NOT NULL, direction text NOT NULL CHECK (direction IN ('in', 'out')),
     tenant text NOT NULL, home text NOT NULL, other_home text NOT NULL, other_cell text NOT NULL, move_id text NOT NULL,
-    complete boolean NOT NULL DEFAULT false, fingerprint text, start_lsn pg_lsn,
+    complete boolean NOT NULL DEFAULT false, fingerprint text, start_lsn pg_lsn, tally jsonb,
     made_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (name, direction)
 );
@@ -41,6 +42,7 @@ pub(crate) async fn make_books(client: &mut Client) -> Result<(), PostgresError>
     let sql = "SELECT to_regclass('cellway.marks') IS NOT NULL";
     if !transaction.query_one(sql, &[]).await.map_err(failed())?.get::<_, bool>(0) {
         transaction.batch_execute(BOOKS).await.map_err(failed())?;
+        transaction.batch_execute(tally::BOOKS).await.map_err(failed())?;
     }
     transaction.commit().await.map_err(failed())
 }

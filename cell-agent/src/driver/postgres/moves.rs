@@ -6,6 +6,7 @@ use super::names::{Purpose, TenantNames, stream_name};
 use super::preflight::{self, differences, objections, set_sequences};
 use super::servers::Lease;
 use super::streams::{self, About, End, Stream};
+use super::tally::{self, Tally};
 use super::{Measured, MEASURED_MAX, PostgresDriver, PostgresError, Sums, homes, source_cell};
 use crate::config::PostgresVerify;
 use crate::driver::{DriverError, Fetch, Progress, Pulled};
@@ -105,13 +106,31 @@ impl PostgresDriver {
         streams::enter(own, End::Out, name, about).await?;
         let there = About { home: about.other_home, other_home: about.home, other_cell: self.own.as_str(), ..about };
         streams::enter(other, End::In, name, there).await?;
-        let tables = match schema {
-            Some(schema) => preflight::tables(&**own, schema).await?.into_iter().map(|table| table.name).collect(),
-            None => Vec::new(),
-        };
-        streams::publish(own, name, schema.unwrap_or_default(), &tables).await?;
+        if let Some(schema) = schema {
+            let tables = preflight::table_names(&**own, schema).await?;
+            streams::publish(own, name, schema, &tables).await?;
+            self.tally(own, (name, End::Out), (schema, &tables), &Tally::new()).await?;
+        } else {
+            streams::publish(own, name, "", &[]).await?;
+        }
         let patient = self.servers.connect_for_long(self.own.as_str(), "cellway").await?;
         streams::make_slot(&patient, name, self.config.slot_wait_ms).await
+    }
+
+    /// Begins to tally a stream at one end, if anything is to be compared.
+    async fn tally(
+        &self,
+        on: &Lease,
+        (name, end): (&str, End),
+        (schema, tables): (&str, &[String]),
+        before: &Tally,
+    ) -> Result<(), PostgresError> {
+        if self.config.verify == PostgresVerify::None {
+            return Ok(());
+        }
+        let with_hashes = self.config.verify == PostgresVerify::Checksums;
+        tally::begin(on, (name, end), (schema, tables), with_hashes, self.config.slot_wait_ms).await?;
+        streams::tallied(on, end, name, &serde_json::json!(before)).await
     }
 
     /// The whole copy, if there is no stream that goes on; then one pass over what has changed.
@@ -166,12 +185,28 @@ impl PostgresDriver {
                 continue;
             }
             if streams::subscription(&**own, &stream.name).await?.is_none() {
-                let conninfo = self.servers.conninfo(source_cell(fetch)?)?;
-                streams::subscribe(own, &stream.name, &conninfo, Some(start)).await?;
+                self.follow_back(own, source_cell(fetch)?, &stream.name, start, &names.schema, other.tally.is_some()).await?;
             }
             return Ok(Some(Stream { fingerprint: other.fingerprint, ..stream }));
         }
         Ok(None)
+    }
+
+    /// Subscribes to a way back from `start` on, tallied if its other end is.
+    async fn follow_back(
+        &self,
+        own: &Lease,
+        from_cell: &str,
+        name: &str,
+        start: &str,
+        schema: &str,
+        is_tallied: bool,
+    ) -> Result<(), PostgresError> {
+        if is_tallied {
+            let tables = preflight::table_names(&**own, schema).await?;
+            self.tally(own, (name, End::In), (schema, &tables), &Tally::new()).await?;
+        }
+        streams::subscribe(own, name, &self.servers.conninfo(from_cell)?, Some(start)).await
     }
 
     /// Copies the home from its beginning. What an earlier attempt has left is removed.
@@ -201,6 +236,7 @@ impl PostgresDriver {
             jobs: self.config.copy_jobs,
             slot_wait_ms: self.config.slot_wait_ms,
             dir: self.disk.dir(),
+            verify: self.config.verify,
             progress,
         };
         copy.end_earlier(own, source).await?;
@@ -212,12 +248,13 @@ impl PostgresDriver {
         streams::enter(own, End::In, &name, about).await?;
         let there = About { home: from, other_home: home, other_cell: own_cell, ..about };
         streams::enter(source, End::Out, &name, there).await?;
-        let tables = preflight::tables(&**source, &names.schema).await?;
-        let tables: Vec<String> = tables.into_iter().map(|table| table.name).collect();
+        let tables = preflight::table_names(&**source, &names.schema).await?;
         streams::publish(source, &name, &names.schema, &tables).await?;
+        self.tally(source, (&name, End::Out), (&names.schema, &tables), &Tally::new()).await?;
         let shape = copy.shape(source).await?;
         homes::close_arrived(own, (tenant, names), home).await?;
         let copied = copy.fill(shape).await?;
+        self.tally(own, (&name, End::In), (&names.schema, &tables), &copied.before).await?;
         streams::subscribe(own, &name, &self.servers.conninfo(from_cell)?, None).await?;
         streams::complete(own, &name, &copied.fingerprint).await?;
         tracing::info!(%tenant, %home, %move_id, bytes = copied.bytes, "copied");
@@ -266,7 +303,10 @@ impl PostgresDriver {
             return Err(PostgresError::ApplyStopped(stream.name.clone()).into());
         }
         let lag_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verify_ms = self.verify_ms(own, &fetch.home, names).await?;
+        let verify_ms = match stream.tally {
+            Some(_) => tally_ms(own, source, &stream.name).await?,
+            None => self.verify_ms(own, &fetch.home, names).await?,
+        };
         let freeze_ms = lag_ms.saturating_add(verify_ms).saturating_add(FREEZE_BASE_MS);
         tracing::debug!(tenant = %fetch.tenant, lag_ms, verify_ms, freeze_ms, "pass");
         Ok(freeze_ms)
@@ -282,7 +322,7 @@ impl PostgresDriver {
             return Ok(known.verify_ms);
         }
         let begun = Instant::now();
-        self.sums(own, names).await?;
+        self.sums(own, names, &preflight::table_names(&**own, &names.schema).await?).await?;
         let verify_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
         let mut measured = self.measured.lock();
         if measured.len() >= MEASURED_MAX {
@@ -318,14 +358,7 @@ impl PostgresDriver {
         }
         let shape = payload.get("fingerprint").and_then(serde_json::Value::as_str).unwrap_or_default();
         check_shape(&stream, shape)?;
-        let at_source: Option<Sums> =
-            payload.get("sums").cloned().and_then(|sums| serde_json::from_value(sums).ok()).flatten();
-        if let (Some(at_source), Some(here)) = (at_source, self.sums(&own, &names).await?) {
-            let found = differences(&at_source, &here);
-            if !found.is_empty() {
-                return Err(PostgresError::Differs(found).into());
-            }
-        }
+        self.compare(&own, &stream, &names, &payload).await?;
         let sequences = payload.get("sequences").and_then(|sequences| set_sequences(&names.schema, sequences));
         let back = stream_name(move_id, Purpose::Back);
         homes::complete(&mut own, (tenant, &names), home, sequences.as_deref(), &back).await?;
@@ -333,6 +366,32 @@ impl PostgresDriver {
         self.disk.home_made(tenant, home)?;
         tracing::info!(%tenant, %home, "home complete");
         Ok(())
+    }
+
+    /// What was counted as it was written at one end and applied at the other, and what had to be read at both.
+    async fn compare(
+        &self,
+        own: &Lease,
+        stream: &Stream,
+        names: &TenantNames,
+        payload: &serde_json::Value,
+    ) -> Result<(), PostgresError> {
+        let broken = |error: serde_json::Error| PostgresError::Missing(format!("the last mark cannot be read: {error}"));
+        let field = |name: &str| payload.get(name).cloned().unwrap_or_default();
+        let mut found = Vec::new();
+        let sent: Option<Tally> = serde_json::from_value(field("tally")).map_err(broken)?;
+        if let (Some(sent), Some(before)) = (sent, &stream.tally) {
+            let before: Tally = serde_json::from_value(before.clone()).map_err(broken)?;
+            let arrived = tally::read(&**own, &stream.name).await?;
+            found = tally::differences(&before, &sent, &arrived, &tally::unknown(&sent));
+        }
+        let read: Option<Sums> = serde_json::from_value(field("sums")).map_err(broken)?;
+        if let Some(read) = read {
+            let tables: Vec<String> = read.keys().cloned().collect();
+            let here = self.sums(own, names, &tables).await?;
+            found.extend(here.map(|here| differences(&read, &here)).unwrap_or_default());
+        }
+        if found.is_empty() { Ok(()) } else { Err(PostgresError::Differs(found)) }
     }
 
     /// Keeps the old home current: what is written at the new one comes back. Makes the stream, or sees that it runs.
@@ -351,11 +410,13 @@ impl PostgresDriver {
             Some(false) => return Err(PostgresError::ApplyStopped(name).into()),
             None => {
                 let other = self.lease(from_cell).await?;
-                let start = streams::by_name(&other, End::Out, &name).await?.and_then(|stream| stream.start_lsn);
+                let out = streams::by_name(&other, End::Out, &name).await?;
+                let is_tallied = out.as_ref().is_some_and(|out| out.tally.is_some());
                 let none = || PostgresError::Missing(format!("{from_cell} keeps no stream {name}"));
-                let start = start.ok_or_else(none)?;
+                let start = out.and_then(|out| out.start_lsn).ok_or_else(none)?;
                 other.keep();
-                streams::subscribe(&own, &name, &self.servers.conninfo(from_cell)?, Some(&start)).await?;
+                let schema = self.names(tenant)?.schema;
+                self.follow_back(&own, from_cell, &name, &start, &schema, is_tallied).await?;
                 tracing::info!(%tenant, %home, %move_id, start, "the old home is kept current");
             }
         }
@@ -376,6 +437,16 @@ fn check_shape(stream: &Stream, shape: &str) -> Result<(), PostgresError> {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Sums the tallies up, and tells how long they take to be read.
+async fn tally_ms(own: &Lease, source: &Lease, stream: &str) -> Result<u64, PostgresError> {
+    tally::sum_up(own, stream).await?;
+    tally::sum_up(source, stream).await?;
+    let begun = Instant::now();
+    tally::read(&**own, stream).await?;
+    tally::read(&**source, stream).await?;
+    Ok(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn role_can_login(on: &Lease, names: &TenantNames) -> Result<bool, PostgresError> {

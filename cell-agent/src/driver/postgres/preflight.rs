@@ -87,7 +87,8 @@ pub(crate) async fn schema_facts(on: &Client, names: &TenantNames) -> Result<Sch
         .await?,
         always_triggers: list(format!(
             "SELECT relname || '.' || tgname FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
-             WHERE relnamespace = {schema} AND NOT tgisinternal AND tgenabled IN ('A', 'R')"
+             WHERE relnamespace = {schema} AND NOT tgisinternal AND tgenabled IN ('A', 'R')
+                AND tgname NOT LIKE 'cellway\\_%'"
         ))
         .await?,
         foreign_keys_out: list(format!(
@@ -186,6 +187,11 @@ pub(crate) struct Table {
     pub(crate) index_bytes: i64,
 }
 
+/// Their names.
+pub(crate) async fn table_names(on: &impl GenericClient, schema: &str) -> Result<Vec<String>, PostgresError> {
+    Ok(tables(on, schema).await?.into_iter().map(|table| table.name).collect())
+}
+
 /// The tables of the schema that have rows of their own, largest first.
 pub(crate) async fn tables(on: &impl GenericClient, schema: &str) -> Result<Vec<Table>, PostgresError> {
     let sql = "SELECT c.relname::text,
@@ -218,7 +224,7 @@ pub(crate) async fn fingerprint(on: &impl GenericClient, schema: &str) -> Result
             UNION ALL SELECT ROW(k.oid, conname, conrelid, convalidated)::text FROM pg_constraint k, ns
                 WHERE connamespace = ns.oid
             UNION ALL SELECT ROW(t.oid, tgname, tgenabled)::text FROM pg_trigger t
-                WHERE tgrelid IN (SELECT oid FROM rel) AND NOT tgisinternal
+                WHERE tgrelid IN (SELECT oid FROM rel) AND NOT tgisinternal AND tgname NOT LIKE 'cellway\\_%'
             UNION ALL SELECT ROW(p.oid, proname, md5(prosrc))::text FROM pg_proc p, ns WHERE pronamespace = ns.oid
             UNION ALL SELECT ROW(t.oid, typname, enumlabel, enumsortorder)::text FROM pg_type t
                 JOIN ns ON typnamespace = ns.oid LEFT JOIN pg_enum ON enumtypid = t.oid WHERE typtype IN ('e', 'd')
@@ -262,13 +268,13 @@ pub(crate) fn set_sequences(schema: &str, sequences: &Value) -> Option<String> {
 pub(crate) async fn sums(
     on: &impl GenericClient,
     schema: &str,
+    tables: &[String],
     with_hashes: bool,
 ) -> Result<BTreeMap<String, (i64, String)>, PostgresError> {
     let hash = if with_hashes { "coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text" } else { "'0'" };
-    let tables = tables(on, schema).await?;
-    let one = |table: &Table| {
-        let from = qualified(schema, &table.name);
-        format!("SELECT {}::text, count(*), {hash} FROM ONLY {from} AS t", literal(&table.name))
+    let one = |table: &String| {
+        let from = qualified(schema, table);
+        format!("SELECT {}::text, count(*), {hash} FROM ONLY {from} AS t", literal(table))
     };
     let sql = tables.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
     if sql.is_empty() {

@@ -3,6 +3,7 @@
 
 use super::error::PostgresError;
 use super::names::{ident, literal, qualified};
+use super::tally;
 use cellway_core::ids::{HomeId, MoveId, TenantId};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ const MARK_INTERVAL_MS: u64 = 2;
 
 /// How long a slot that is in use may take to be let go of.
 const SLOT_FREE_MS: u64 = 3_000;
+
+/// How long the triggers of a stream that ends may wait for their tables; the janitor goes on where this stops.
+const TALLY_END_MS: u64 = 3_000;
 
 /// How often it is looked at.
 const SLOT_LOOK_INTERVAL_MS: u64 = 20;
@@ -52,12 +56,14 @@ pub(crate) struct Stream {
     pub(crate) fingerprint: Option<String>,
     /// From where the other end has to read on; text of a `pg_lsn`.
     pub(crate) start_lsn: Option<String>,
+    /// What its tally was when the copy began; nothing if it has none.
+    pub(crate) tally: Option<Value>,
     /// How old it is.
     pub(crate) age_ms: i64,
 }
 
 const STREAMS: &str = "SELECT name, direction, tenant, home, other_home, other_cell, move_id, complete, fingerprint,
-    start_lsn::text, (extract(epoch FROM now() - made_at) * 1000)::bigint FROM cellway.streams";
+    start_lsn::text, tally, (extract(epoch FROM now() - made_at) * 1000)::bigint FROM cellway.streams";
 
 fn stream_of(row: &Row) -> Stream {
     Stream {
@@ -71,7 +77,8 @@ fn stream_of(row: &Row) -> Stream {
         complete: row.get(7),
         fingerprint: row.get(8),
         start_lsn: row.get(9),
-        age_ms: row.get(10),
+        tally: row.get(10),
+        age_ms: row.get(11),
     }
 }
 
@@ -151,6 +158,12 @@ pub(crate) async fn adopt(on: &Client, end: End, name: &str, move_id: &MoveId) -
 pub(crate) async fn complete(on: &Client, name: &str, fingerprint: &str) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.streams SET complete = true, fingerprint = $2 WHERE direction = 'in' AND name = $1";
     on.execute(sql, &[&name, &fingerprint]).await.map_err(failed("no change of books")).map(drop)
+}
+
+/// From now on the stream is tallied, from what stood there `before` on.
+pub(crate) async fn tallied(on: &Client, end: End, name: &str, before: &Value) -> Result<(), PostgresError> {
+    let sql = "UPDATE cellway.streams SET tally = $3 WHERE direction = $1 AND name = $2";
+    on.execute(sql, &[&end.as_str(), &name, before]).await.map_err(failed("no change of books")).map(drop)
 }
 
 /// Publishes these tables, and the marks of the stream.
@@ -238,7 +251,7 @@ pub(crate) async fn subscribe(
 }
 
 /// Ends everything that comes into a home: no worker writes to it once this is committed. What stands at the other ends is
-/// removed by whoever has them.
+/// removed by whoever has them; the triggers of its tally, which fire for nothing that the app writes, by the janitor.
 pub(crate) async fn end_incoming(on: &Transaction<'_>, tenant: &TenantId, home: &HomeId) -> Result<(), PostgresError> {
     for stream in of_home(on, End::In, tenant.as_str(), home.as_str()).await? {
         if subscription(on, &stream.name).await?.is_some() {
@@ -262,8 +275,8 @@ async fn strike(on: &impl GenericClient, end: End, name: &str) -> Result<(), Pos
 }
 
 /// Removes the subscription and its row.
-pub(crate) async fn remove_incoming(on: &mut Client, name: &str) -> Result<(), PostgresError> {
-    let on = on.transaction().await.map_err(failed("no transaction"))?;
+pub(crate) async fn remove_incoming(client: &mut Client, name: &str) -> Result<(), PostgresError> {
+    let on = client.transaction().await.map_err(failed("no transaction"))?;
     if subscription(&on, name).await?.is_some() {
         let quoted = ident(name);
         let sql = format!(
@@ -273,7 +286,8 @@ pub(crate) async fn remove_incoming(on: &mut Client, name: &str) -> Result<(), P
         on.batch_execute(&sql).await.map_err(failed("a subscription cannot be dropped"))?;
     }
     strike(&on, End::In, name).await?;
-    on.commit().await.map_err(failed("the books cannot be committed"))
+    on.commit().await.map_err(failed("the books cannot be committed"))?;
+    tally::end(client, name, TALLY_END_MS).await
 }
 
 /// Removes slot, publication and row.
@@ -298,6 +312,7 @@ pub(crate) async fn remove_outgoing(on: &Client, name: &str) -> Result<(), Postg
     }
     let sql = format!("DROP PUBLICATION IF EXISTS {}", ident(name));
     on.batch_execute(&sql).await.map_err(failed("a publication cannot be dropped"))?;
+    tally::end(on, name, TALLY_END_MS).await?;
     strike(on, End::Out, name).await
 }
 

@@ -70,13 +70,15 @@ async fn follow(hop: &Hop<'_>) -> u64 {
 
 struct Blackout {
     switch: Duration,
+    steps: [Duration; 4],
     between_writes: Duration,
 }
 
 /// From the hold to the moment that writers may go on, and between the two writes around it.
 async fn switch(hop: &Hop<'_>, writers: &Writers) -> Blackout {
     writers.hold();
-    let switch = hop.switch().await.unwrap();
+    let steps = hop.switch().await.unwrap();
+    let switch = steps.iter().sum();
     let released = Instant::now();
     writers.lead_to(&hop.to.server);
     hop.keep_way_back().await;
@@ -84,7 +86,7 @@ async fn switch(hop: &Hop<'_>, writers: &Writers) -> Blackout {
     let written = writers.acknowledged.lock();
     let last = written.iter().map(|(_, at)| *at).filter(|at| *at < released).max().unwrap();
     let first = written.iter().map(|(_, at)| *at).filter(|at| *at >= released).min().unwrap();
-    Blackout { switch, between_writes: first - last }
+    Blackout { switch, steps, between_writes: first - last }
 }
 
 fn percentile(mut values: Vec<u128>, share: f64) -> u128 {
@@ -131,7 +133,7 @@ async fn a_gigabyte_moves_within_its_budget_and_nothing_is_lost() {
         }
         let predicted_ms = follow(&hop).await;
         let blackout = switch(&hop, &writers).await;
-        println!("{name}: predicted {predicted_ms} ms, fence to release {:.0?}, between two writes {:.0?}", blackout.switch, blackout.between_writes);
+        println!("{name}: predicted {predicted_ms} ms, fence to release {:.0?} {:.0?}, between two writes {:.0?}", blackout.switch, blackout.steps, blackout.between_writes);
         blackouts.push(blackout);
         writers.until_written(100).await;
         (here, there) = (there, here);

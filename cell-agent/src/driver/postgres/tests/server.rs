@@ -1,6 +1,5 @@
 //! A PostgreSQL server of a test's own, in a directory of its own, reached by a Unix socket alone.
 
-use crate::config::PostgresServer;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +8,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// Only a part of the socket's name: nobody listens on the network.
-const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 
 const SETTINGS: [&str; 12] = [
     "wal_level=logical",
@@ -91,19 +90,6 @@ impl Server {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// How agents, and the other server, reach it.
-    pub(crate) fn config(&self) -> PostgresServer {
-        PostgresServer {
-            host: self.dir.path().display().to_string(),
-            port: PORT,
-            database: "postgres".to_owned(),
-            user: "cellway".to_owned(),
-            password_file: None,
-            ca_file: None,
-            replication_file: None,
-        }
     }
 
     pub(crate) async fn try_connect(&self, user: &str) -> Result<Client, tokio_postgres::Error> {

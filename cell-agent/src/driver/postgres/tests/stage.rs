@@ -1,7 +1,7 @@
 //! Two cells with a server and a driver each, and an app that writes.
 
-use super::server::{Server, bin_dir};
-use crate::config::{PostgresConfig, PostgresVerify};
+use super::server::{PORT, Server, bin_dir};
+use crate::config::{PostgresConfig, PostgresServer, PostgresVerify};
 use crate::disk::Disk;
 use crate::driver::postgres::PostgresDriver;
 use crate::driver::{DriverError, Fetch, Progress, Pulled};
@@ -63,8 +63,22 @@ impl Cell {
     pub(crate) async fn leftovers(&self) -> i64 {
         let sql = "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)
             + (SELECT count(*) FROM pg_subscription) + (SELECT count(*) FROM pg_replication_origin)
-            + (SELECT count(*) FROM cellway.streams) + (SELECT count(*) FROM cellway.marks)";
+            + (SELECT count(*) FROM cellway.streams) + (SELECT count(*) FROM cellway.marks)
+            + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cellway%') + (SELECT count(*) FROM cellway.tally)";
         self.server.count(sql).await
+    }
+}
+
+/// How agents, and the other server, reach it.
+fn reached(server: &Server) -> PostgresServer {
+    PostgresServer {
+        host: server.dir.path().display().to_string(),
+        port: PORT,
+        database: "postgres".to_owned(),
+        user: "cellway".to_owned(),
+        password_file: None,
+        ca_file: None,
+        replication_file: None,
     }
 }
 
@@ -100,7 +114,7 @@ impl Stage {
 
     pub(crate) async fn with(settings: &[&str], change: impl FnOnce(&mut PostgresConfig)) -> Self {
         let (one, other) = tokio::join!(Server::start(settings), Server::start(settings));
-        let servers = [(id("cell-a"), one.config()), (id("cell-b"), other.config())];
+        let servers = [(id("cell-a"), reached(&one)), (id("cell-b"), reached(&other))];
         let mut config = PostgresConfig {
             schema: "{tenant}".to_owned(),
             role: "{tenant}".to_owned(),
@@ -166,14 +180,17 @@ impl Hop<'_> {
         insist(|| self.to.driver.reach(&fetch, Epoch(self.epoch), position)).await
     }
 
-    /// From the fence to the release; how long it took.
-    pub(crate) async fn switch(&self) -> Result<Duration, DriverError> {
+    /// From the fence to the release: how long fence, position, reach and release took.
+    pub(crate) async fn switch(&self) -> Result<[Duration; 4], DriverError> {
         let begun = Instant::now();
         self.from.fence(self.from_home, self.epoch).await?;
+        let fenced = begun.elapsed();
         let position = self.position().await?;
+        let positioned = begun.elapsed();
         self.reach(&position).await?;
+        let reached = begun.elapsed();
         self.to.release(self.home, self.epoch + 1).await?;
-        Ok(begun.elapsed())
+        Ok([fenced, positioned - fenced, reached - positioned, begun.elapsed() - reached])
     }
 
     /// The old home begins to be kept current.
