@@ -13,6 +13,7 @@ mod moves;
 mod names;
 mod preflight;
 mod servers;
+mod sql;
 mod streams;
 mod tally;
 mod tls;
@@ -154,7 +155,9 @@ impl PostgresDriver {
         let may_begin = known.is_none() && home.as_str().starts_with("new-");
         homes::release(&mut own, (tenant, &names), home, epoch, may_begin).await?;
         own.keep();
-        self.disk.home_made(tenant, home)?;
+        if known.is_none_or(|row| !row.made) {
+            self.disk.home_made(tenant, home)?;
+        }
         self.disk.home_released(tenant, home, epoch)?;
         tracing::info!(%tenant, %home, epoch = epoch.0, "data released");
         Ok(())
@@ -164,8 +167,10 @@ impl PostgresDriver {
         let _turn = self.turns.take(tenant).await;
         let row = self.row(tenant, home)?;
         self.check_not_released_above(tenant, epoch)?;
-        if row.is_none_or(|row| row.fenced.is_none_or(|fenced| fenced < epoch)) {
-            self.disk.enter_home(tenant, home)?;
+        if row.as_ref().is_none_or(|row| row.fenced.is_none_or(|fenced| fenced < epoch)) {
+            if row.is_none() {
+                self.disk.enter_home(tenant, home)?;
+            }
             self.disk.home_fenced(tenant, home, epoch)?;
         }
         let names = self.names(tenant)?;
@@ -189,13 +194,15 @@ impl PostgresDriver {
         };
         let tenant = stream.tenant.parse().map_err(|_| PostgresError::Missing("no such tenant".to_owned()))?;
         let names = self.names(&tenant)?;
-        let homes = ledger::homes(&own, &tenant).await?;
-        let fenced = homes.iter().find(|row| row.home == home.as_str()).and_then(|row| row.fenced);
         // What was counted as it was written need not be read; but for what only reading can tell.
-        let tally = match &stream.tally {
-            Some(_) => Some(tally::read(&*own, &stream.name).await?),
-            None => None,
-        };
+        let (homes, tally, shape, sequences) = tokio::try_join!(
+            ledger::homes(&own, &tenant),
+            tally::read(&*own, &stream.name),
+            preflight::fingerprint(&*own, &names.schema),
+            preflight::sequences(&*own, &names.schema),
+        )?;
+        let fenced = homes.iter().find(|row| row.home == home.as_str()).and_then(|row| row.fenced);
+        let tally = stream.tally.as_ref().map(|_| tally);
         let sums = match &tally {
             Some(tally) => self.sums(&own, &names, &tally::unknown(tally)).await?,
             None => self.sums(&own, &names, &preflight::table_names(&*own, &names.schema).await?).await?,
@@ -203,8 +210,8 @@ impl PostgresDriver {
         let payload = json!({
             "tally": tally,
             "fenced": fenced,
-            "fingerprint": preflight::fingerprint(&*own, &names.schema).await?,
-            "sequences": preflight::sequences(&*own, &names.schema).await?,
+            "fingerprint": shape,
+            "sequences": sequences,
             "sums": sums,
         });
         let id = streams::mark(&own, &stream.name, Some(&payload)).await?;

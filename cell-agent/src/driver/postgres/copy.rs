@@ -2,6 +2,7 @@
 //! it as one snapshot shows it, from which the stream of changes goes on.
 
 use super::error::PostgresError;
+use super::sql::Ask;
 use super::names::{ident, literal, qualified};
 use super::preflight::{Table, differences, fingerprint, sums, tables};
 use super::servers::Servers;
@@ -85,7 +86,7 @@ impl Copy<'_> {
             WHERE application_name = $1 AND pid <> pg_backend_pid()";
         for client in [own, source] {
             let failed = PostgresError::sql("what an earlier copy has left cannot be ended");
-            client.execute(sql, &[&self.stream]).await.map_err(failed)?;
+            client.run(sql, &[&self.stream]).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl Copy<'_> {
                 drop(child);
                 let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
                 let failed = PostgresError::sql("a slot that waits cannot be ended");
-                source.execute(end, &[&self.stream]).await.map_err(failed)?;
+                source.run(end, &[&self.stream]).await.map_err(failed)?;
                 return Err(PostgresError::Blocked { what: "a replication slot", waited_ms: self.slot_wait_ms, who });
             }
         }
@@ -290,7 +291,7 @@ impl Copy<'_> {
                 restored = &mut restoring => return restored,
                 () = tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)) => {
                     let failed = PostgresError::sql("the progress of indexes cannot be read");
-                    let row = watcher.query_one(sql, &[&self.schema, &self.stream]).await.map_err(failed)?;
+                    let row = watcher.one(sql, &[&self.schema, &self.stream]).await.map_err(failed)?;
                     // A key that is checked has no bytes; while it is at work, it counts as one at each look.
                     beats += row.get::<_, i64>(1).min(1).cast_unsigned();
                     let built = row.get::<_, i64>(0).cast_unsigned();

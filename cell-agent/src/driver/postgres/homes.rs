@@ -1,6 +1,7 @@
 //! Who may write: homes released, fenced, parked and dropped, each in one transaction with the books.
 
 use super::error::PostgresError;
+use super::sql::{Ask, Typed};
 use super::ledger::{Home, Verdict, lock_homes, may_fence, may_release};
 use super::names::{TenantNames, ident, literal, parked_schema};
 use super::preflight::fingerprint;
@@ -31,7 +32,7 @@ fn failed(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresE
 
 async fn schema_exists(on: &Transaction<'_>, schema: &str) -> Result<bool, PostgresError> {
     let sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
-    Ok(on.query_one(sql, &[&schema]).await.map_err(failed("pg_namespace cannot be read"))?.get(0))
+    Ok(on.one(sql, &[&schema]).await.map_err(failed("pg_namespace cannot be read"))?.get(0))
 }
 
 /// Lets the app write to `home`. A home that nobody knows is taken for the tenant's first one if `may_begin`.
@@ -66,7 +67,7 @@ pub(crate) async fn release(
     streams::end_incoming(&on, tenant, home).await?;
     let update = "UPDATE cellway.homes SET released = $3 WHERE tenant = $1 AND home = $2";
     let epoch_value = epoch.0.cast_signed();
-    on.execute(update, &[&tenant.as_str(), &home.as_str(), &epoch_value]).await.map_err(failed("no release"))?;
+    on.run(update, &[&tenant.as_str(), &home.as_str(), &epoch_value]).await.map_err(failed("no release"))?;
     if let Some(row) = known.filter(|row| row.grants.is_some()) {
         open_schema(&on, (tenant, names), row).await?;
     }
@@ -89,7 +90,7 @@ async fn begin(
         on.batch_execute(&sql).await.map_err(PostgresError::sql(what))?;
     }
     let sql = "INSERT INTO cellway.homes (tenant, home, schema, made) VALUES ($1, $2, $3, true)";
-    on.execute(sql, &[&tenant.as_str(), &home.as_str(), &names.schema]).await.map_err(failed("no new home")).map(drop)
+    on.run(sql, &[&tenant.as_str(), &home.as_str(), &names.schema]).await.map_err(failed("no new home")).map(drop)
 }
 
 /// Makes the tenant's schema free for `home`. What stands there is kept under another name, unless it is in service.
@@ -136,7 +137,7 @@ async fn set_schema(
     schema: Option<&str>,
 ) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.homes SET schema = $3 WHERE tenant = $1 AND home = $2";
-    on.execute(sql, &[&tenant.as_str(), &home.as_str(), &schema]).await.map_err(failed("no change of books")).map(drop)
+    on.run(sql, &[&tenant.as_str(), &home.as_str(), &schema]).await.map_err(failed("no change of books")).map(drop)
 }
 
 /// Enters a home that is going to arrive, and makes the tenant's schema free for it. Never empties one.
@@ -159,7 +160,7 @@ pub(crate) async fn prepare(
         return Err(PostgresError::Preflight(vec![why]).into());
     }
     let sql = "INSERT INTO cellway.homes (tenant, home) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    on.execute(sql, &[&tenant.as_str(), &home.as_str()]).await.map_err(failed("no new home"))?;
+    on.run(sql, &[&tenant.as_str(), &home.as_str()]).await.map_err(failed("no new home"))?;
     // Nobody of the tenant has anything to do here before its home is released.
     lock_out(&on, names).await?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
@@ -199,9 +200,9 @@ pub(crate) async fn empty(
     }
     let sql = "UPDATE cellway.homes SET schema = $3, made = false, grants = NULL, can_login = $4
         WHERE tenant = $1 AND home = $2";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+    let values: [&dyn Typed; 4] =
         [&tenant.as_str(), &home.as_str(), &names.schema, &can_login];
-    on.execute(sql, &values).await.map_err(failed("no change of books"))?;
+    on.run(sql, &values).await.map_err(failed("no change of books"))?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
     Ok(())
 }
@@ -236,16 +237,16 @@ pub(crate) async fn complete(
     if homes.iter().any(|row| row.home == home.as_str() && row.is_released()) {
         return Err(DriverError::Served(home.clone()));
     }
-    on.batch_execute("SET LOCAL synchronous_commit = on").await.map_err(failed("no durable commit"))?;
-    if let Some(sequences) = sequences {
-        on.batch_execute(sequences).await.map_err(failed("the sequences cannot be set"))?;
-    }
-    let shape = fingerprint(&on, &names.schema).await?;
+    let durably = format!("SET LOCAL synchronous_commit = on; {}", sequences.unwrap_or_default());
+    let set = async { on.batch_execute(&durably).await.map_err(failed("the sequences cannot be set")) };
+    let (_, shape) = tokio::try_join!(biased; set, fingerprint(&on, &names.schema))?;
     let sql = "UPDATE cellway.streams SET start_lsn = pg_current_wal_insert_lsn(), fingerprint = $2
         WHERE direction = 'out' AND name = $1";
-    on.execute(sql, &[&back, &shape]).await.map_err(failed("no change of books"))?;
-    let sql = "UPDATE cellway.homes SET made = true WHERE tenant = $1 AND home = $2";
-    on.execute(sql, &[&tenant.as_str(), &home.as_str()]).await.map_err(failed("no change of books"))?;
+    let made = "UPDATE cellway.homes SET made = true WHERE tenant = $1 AND home = $2";
+    let (tenant, home) = (tenant.as_str(), home.as_str());
+    let (back, home): ([&dyn Typed; 2], [&dyn Typed; 2]) = ([&back, &shape], [&tenant, &home]);
+    let done = tokio::try_join!(biased; on.run(sql, &back), on.run(made, &home));
+    done.map_err(failed("no change of books"))?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
     Ok(())
 }
@@ -264,7 +265,7 @@ pub(crate) async fn fence(
     let sql = "INSERT INTO cellway.homes AS known (tenant, home, fenced) VALUES ($1, $2, $3)
         ON CONFLICT (tenant, home) DO UPDATE SET fenced = greatest(known.fenced, excluded.fenced)";
     let epoch_value = epoch.0.cast_signed();
-    on.execute(sql, &[&tenant.as_str(), &home.as_str(), &epoch_value]).await.map_err(failed("no fence"))?;
+    on.run(sql, &[&tenant.as_str(), &home.as_str(), &epoch_value]).await.map_err(failed("no fence"))?;
     let row = homes.iter().find(|row| row.home == home.as_str());
     let row = row.filter(|row| row.schema.as_deref() == Some(&names.schema));
     let Some(row) = row else {
@@ -291,12 +292,12 @@ async fn close_schema(
             'what', privilege_type, 'on', is_grantable)), '[]'),
             coalesce((SELECT rolcanlogin FROM pg_roles WHERE rolname = $2), true)
         FROM pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) WHERE nspname = $1";
-    let found = on.query_one(sql, &[&names.schema, &names.role]).await.map_err(failed("no grants can be read"))?;
+    let found = on.one(sql, &[&names.schema, &names.role]).await.map_err(failed("no grants can be read"))?;
     let grants: Value = found.get(0);
     let can_login: bool = if row.is_released() { found.get(1) } else { row.can_login };
     let sql = "UPDATE cellway.homes SET grants = $3, can_login = $4 WHERE tenant = $1 AND home = $2";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&tenant.as_str(), &row.home, &grants, &can_login];
-    on.execute(sql, &values).await.map_err(failed("no change of books"))?;
+    let values: [&dyn Typed; 4] = [&tenant.as_str(), &row.home, &grants, &can_login];
+    on.run(sql, &values).await.map_err(failed("no change of books"))?;
     let schema = ident(&names.schema);
     let statements = grants.as_array().into_iter().flatten().map(|grant| {
         format!("REVOKE ALL ON SCHEMA {schema} FROM {} CASCADE;", grantee(grant))
@@ -331,7 +332,7 @@ async fn open_schema(
     }
     on.batch_execute(&sql).await.map_err(failed("the schema cannot be given back to its users"))?;
     let sql = "UPDATE cellway.homes SET grants = NULL WHERE tenant = $1 AND home = $2";
-    on.execute(sql, &[&tenant.as_str(), &row.home]).await.map_err(failed("no change of books")).map(drop)
+    on.run(sql, &[&tenant.as_str(), &row.home]).await.map_err(failed("no change of books")).map(drop)
 }
 
 /// Ends the role's sessions, and any other that has begun to write to the schema, whoever it logged in as.
@@ -352,7 +353,7 @@ async fn end_sessions(client: &Client, names: &TenantNames) -> Result<(), Postgr
     );
     let begun = Instant::now();
     loop {
-        let left = client.query(&sql, &[]).await.map_err(failed("sessions cannot be ended"))?;
+        let left = client.rows(&sql, &[]).await.map_err(failed("sessions cannot be ended"))?;
         if left.is_empty() {
             return Ok(());
         }
@@ -386,7 +387,7 @@ pub(crate) async fn drop_home(
     }
     let sql = "INSERT INTO cellway.homes (tenant, home, dropped) VALUES ($1, $2, true)
         ON CONFLICT (tenant, home) DO UPDATE SET dropped = true, schema = NULL, grants = NULL";
-    on.execute(sql, &[&tenant.as_str(), &home.as_str()]).await.map_err(failed("no change of books"))?;
+    on.run(sql, &[&tenant.as_str(), &home.as_str()]).await.map_err(failed("no change of books"))?;
     on.commit().await.map_err(failed("the drop cannot be committed"))?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! fenced and released, which streams come in and go out. All changes of a tenant's homes are made under one lock.
 
 use super::error::PostgresError;
+use super::sql::{Ask, Typed};
 use super::tally;
 use cellway_core::ids::{Epoch, HomeId, TenantId};
 use tokio_postgres::{Client, Row, Transaction};
@@ -38,9 +39,9 @@ REVOKE ALL ON SCHEMA cellway FROM PUBLIC";
 pub(crate) async fn make_books(client: &mut Client) -> Result<(), PostgresError> {
     let failed = || PostgresError::sql("the schema `cellway` cannot be made");
     let transaction = client.transaction().await.map_err(failed())?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&BOOKS_LOCK]).await.map_err(failed())?;
+    transaction.run("SELECT pg_advisory_xact_lock($1, 0)", &[&BOOKS_LOCK]).await.map_err(failed())?;
     let sql = "SELECT to_regclass('cellway.marks') IS NOT NULL";
-    if !transaction.query_one(sql, &[]).await.map_err(failed())?.get::<_, bool>(0) {
+    if !transaction.one(sql, &[]).await.map_err(failed())?.get::<_, bool>(0) {
         transaction.batch_execute(BOOKS).await.map_err(failed())?;
         transaction.batch_execute(tally::BOOKS).await.map_err(failed())?;
     }
@@ -120,18 +121,20 @@ const HOMES: &str = "SELECT home, schema, fenced, released, made, dropped, grant
 
 /// The tenant's homes, with the right to change them until the transaction ends.
 pub(crate) async fn lock_homes(on: &Transaction<'_>, tenant: &TenantId) -> Result<Vec<Home>, PostgresError> {
-    let failed = || PostgresError::sql("the books of the tenant cannot be locked");
-    on.batch_execute(&format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}")).await.map_err(failed())?;
-    let lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))";
-    on.execute(lock, &[&HOMES_LOCK, &tenant.as_str()]).await.map_err(failed())?;
-    let rows = on.query(&format!("{HOMES} WHERE tenant = $1"), &[&tenant.as_str()]).await.map_err(failed())?;
+    // One round trip, one after the other: what is read is what stands there once the lock is held.
+    let limit = format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}");
+    let (tenant, homes) = (tenant.as_str(), format!("{HOMES} WHERE tenant = $1"));
+    let (lock, of): ([&dyn Typed; 2], [&dyn Typed; 1]) = ([&HOMES_LOCK, &tenant], [&tenant]);
+    let lock = on.run("SELECT pg_advisory_xact_lock($1, hashtext($2))", &lock);
+    let done = tokio::try_join!(biased; on.batch_execute(&limit), lock, on.rows(&homes, &of));
+    let (_, _, rows) = done.map_err(PostgresError::sql("the books of the tenant cannot be locked"))?;
     Ok(rows.iter().map(home_of).collect())
 }
 
 /// The tenant's homes as they stand.
 pub(crate) async fn homes(on: &Client, tenant: &TenantId) -> Result<Vec<Home>, PostgresError> {
     let failed = PostgresError::sql("the books of the tenant cannot be read");
-    let rows = on.query(&format!("{HOMES} WHERE tenant = $1"), &[&tenant.as_str()]).await.map_err(failed)?;
+    let rows = on.rows(&format!("{HOMES} WHERE tenant = $1"), &[&tenant.as_str()]).await.map_err(failed)?;
     Ok(rows.iter().map(home_of).collect())
 }
 
@@ -141,14 +144,14 @@ pub(crate) async fn lock_streams(on: &Client, tenant: &TenantId) -> Result<(), P
     let failed = || PostgresError::sql("another agent of the cell is at this tenant");
     on.batch_execute(&format!("SET lock_timeout = {LOCK_WAIT_MS}")).await.map_err(failed())?;
     let lock = "SELECT pg_advisory_lock($1, hashtext($2))";
-    on.execute(lock, &[&STREAMS_LOCK, &tenant.as_str()]).await.map_err(failed())?;
+    on.run(lock, &[&STREAMS_LOCK, &tenant.as_str()]).await.map_err(failed())?;
     on.batch_execute("RESET lock_timeout").await.map_err(failed())
 }
 
 pub(crate) async fn unlock_streams(on: &Client, tenant: &TenantId) -> Result<(), PostgresError> {
     let failed = PostgresError::sql("the lock of the tenant's streams cannot be let go of");
     let unlock = "SELECT pg_advisory_unlock($1, hashtext($2))";
-    on.execute(unlock, &[&STREAMS_LOCK, &tenant.as_str()]).await.map_err(failed).map(drop)
+    on.run(unlock, &[&STREAMS_LOCK, &tenant.as_str()]).await.map_err(failed).map(drop)
 }
 
 #[cfg(test)]

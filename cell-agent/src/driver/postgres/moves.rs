@@ -5,6 +5,7 @@ use super::ledger::{self, lock_streams, unlock_streams};
 use super::names::{Purpose, TenantNames, stream_name};
 use super::preflight::{self, differences, objections, set_sequences};
 use super::servers::Lease;
+use super::sql::Ask;
 use super::streams::{self, About, End, Stream};
 use super::tally::{self, Tally};
 use super::{Measured, MEASURED_MAX, PostgresDriver, PostgresError, Sums, homes, source_cell};
@@ -452,6 +453,6 @@ async fn tally_ms(own: &Lease, source: &Lease, stream: &str) -> Result<u64, Post
 async fn role_can_login(on: &Lease, names: &TenantNames) -> Result<bool, PostgresError> {
     let failed = PostgresError::sql("the tenant's role cannot be read");
     let sql = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1";
-    let row = on.query_opt(sql, &[&names.role]).await.map_err(failed)?;
+    let row = on.maybe(sql, &[&names.role]).await.map_err(failed)?;
     Ok(row.is_none_or(|row| row.get(0)))
 }

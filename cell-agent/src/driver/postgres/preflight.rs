@@ -1,10 +1,11 @@
 //! What a tenant's schema is made of, what of it cannot be moved, and whether it was changed meanwhile.
 
 use super::error::PostgresError;
+use super::sql::Ask;
 use super::names::{TenantNames, ident, literal, qualified};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use tokio_postgres::{Client, GenericClient, Row};
+use tokio_postgres::{Client, Row};
 
 /// The first version whose publications take row filters, and whose subscriptions stop at an error.
 const VERSION_MIN: i32 = 150_000;
@@ -50,7 +51,7 @@ pub(crate) async fn server_facts(on: &Client, names: &TenantNames) -> Result<Ser
                     'cloudsqlsuperuser', 'azure_pg_admin') AND pg_has_role(current_user, oid, 'member')),
             current_setting('max_replication_slots')::bigint - (SELECT count(*) FROM pg_replication_slots),
             (SELECT rolsuper FROM pg_roles WHERE rolname = $1)";
-    let row = on.query_one(sql, &[&names.role]).await.map_err(failed("the server's settings cannot be read"))?;
+    let row = on.one(sql, &[&names.role]).await.map_err(failed("the server's settings cannot be read"))?;
     Ok(ServerFacts {
         version: row.get(0),
         wal_level: row.get(1),
@@ -70,7 +71,7 @@ pub(crate) async fn schema_facts(on: &Client, names: &TenantNames) -> Result<Sch
     let large = "SELECT count(*) FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner
         WHERE r.rolname = $1";
     Ok(SchemaFacts {
-        exists: on.query_one(exists, &[&names.schema]).await.map_err(unreadable())?.get(0),
+        exists: on.one(exists, &[&names.schema]).await.map_err(unreadable())?.get(0),
         without_identity: list(format!(
             "SELECT relname FROM pg_class c WHERE relnamespace = {schema} AND relkind = 'r' AND (relreplident = 'n'
                 OR relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)
@@ -96,14 +97,14 @@ pub(crate) async fn schema_facts(on: &Client, names: &TenantNames) -> Result<Sch
              WHERE contype = 'f' AND c.relnamespace <> f.relnamespace AND {schema} IN (c.relnamespace, f.relnamespace)"
         ))
         .await?,
-        large_objects: on.query_one(large, &[&names.role]).await.map_err(unreadable())?.get(0),
+        large_objects: on.one(large, &[&names.role]).await.map_err(unreadable())?.get(0),
     })
 }
 
 /// The names that `from` selects.
 async fn list(on: &Client, names: &TenantNames, from: String) -> Result<Vec<String>, PostgresError> {
     let sql = format!("SELECT name::text FROM ({from}) AS found (name) ORDER BY 1");
-    let rows = on.query(&sql, &[&names.schema]).await.map_err(failed("the schema cannot be read"))?;
+    let rows = on.rows(&sql, &[&names.schema]).await.map_err(failed("the schema cannot be read"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -188,12 +189,12 @@ pub(crate) struct Table {
 }
 
 /// Their names.
-pub(crate) async fn table_names(on: &impl GenericClient, schema: &str) -> Result<Vec<String>, PostgresError> {
+pub(crate) async fn table_names(on: &impl Ask, schema: &str) -> Result<Vec<String>, PostgresError> {
     Ok(tables(on, schema).await?.into_iter().map(|table| table.name).collect())
 }
 
 /// The tables of the schema that have rows of their own, largest first.
-pub(crate) async fn tables(on: &impl GenericClient, schema: &str) -> Result<Vec<Table>, PostgresError> {
+pub(crate) async fn tables(on: &impl Ask, schema: &str) -> Result<Vec<Table>, PostgresError> {
     let sql = "SELECT c.relname::text,
             coalesce(array_agg(a.attname::text ORDER BY attnum) FILTER (WHERE attgenerated = ''), '{}'),
             coalesce(bool_and(t.typsend <> 0 AND t.typreceive <> 0), true), pg_table_size(c.oid), pg_indexes_size(c.oid)
@@ -201,7 +202,7 @@ pub(crate) async fn tables(on: &impl GenericClient, schema: &str) -> Result<Vec<
         LEFT JOIN pg_type t ON t.oid = atttypid
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relkind = 'r'
         GROUP BY c.oid, c.relname ORDER BY 4 DESC, 1";
-    let rows = on.query(sql, &[&schema]).await.map_err(failed("the tables cannot be listed"))?;
+    let rows = on.rows(sql, &[&schema]).await.map_err(failed("the tables cannot be listed"))?;
     let table = |row: &Row| Table {
         name: row.get(0),
         columns: row.get(1),
@@ -213,7 +214,7 @@ pub(crate) async fn tables(on: &impl GenericClient, schema: &str) -> Result<Vec<
 }
 
 /// What the schema looks like, but for its rows. It changes with every DDL that could matter to a copy or a stream.
-pub(crate) async fn fingerprint(on: &impl GenericClient, schema: &str) -> Result<String, PostgresError> {
+pub(crate) async fn fingerprint(on: &impl Ask, schema: &str) -> Result<String, PostgresError> {
     let sql = "WITH ns AS (SELECT oid FROM pg_namespace WHERE nspname = $1),
         rel AS (SELECT c.* FROM pg_class c, ns WHERE relnamespace = ns.oid),
         parts (part) AS (
@@ -231,15 +232,15 @@ pub(crate) async fn fingerprint(on: &impl GenericClient, schema: &str) -> Result
             UNION ALL SELECT ROW(p.oid, polname, polrelid)::text FROM pg_policy p
                 WHERE polrelid IN (SELECT oid FROM rel))
         SELECT md5(coalesce(string_agg(md5(part), '' ORDER BY part), '')) FROM parts";
-    Ok(on.query_one(sql, &[&schema]).await.map_err(failed("the schema cannot be read"))?.get(0))
+    Ok(on.one(sql, &[&schema]).await.map_err(failed("the schema cannot be read"))?.get(0))
 }
 
 /// Where each sequence of the schema is: `{name: [last value, whether it was given out]}`.
-pub(crate) async fn sequences(on: &impl GenericClient, schema: &str) -> Result<Value, PostgresError> {
+pub(crate) async fn sequences(on: &impl Ask, schema: &str) -> Result<Value, PostgresError> {
     let unreadable = || failed("the sequences cannot be read");
     let sql = "SELECT relname::text FROM pg_class WHERE relkind = 'S'
         AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
-    let rows = on.query(sql, &[&schema]).await.map_err(unreadable())?;
+    let rows = on.rows(sql, &[&schema]).await.map_err(unreadable())?;
     let one = |row: &Row| {
         let name: String = row.get(0);
         format!("SELECT {}::text, last_value, is_called FROM {}", literal(&name), qualified(schema, &name))
@@ -247,7 +248,7 @@ pub(crate) async fn sequences(on: &impl GenericClient, schema: &str) -> Result<V
     let sql = rows.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
     let mut values = Map::new();
     if !sql.is_empty() {
-        for row in on.query(&sql, &[]).await.map_err(unreadable())? {
+        for row in on.rows(&sql, &[]).await.map_err(unreadable())? {
             values.insert(row.get(0), json!([row.get::<_, i64>(1), row.get::<_, bool>(2)]));
         }
     }
@@ -266,7 +267,7 @@ pub(crate) fn set_sequences(schema: &str, sequences: &Value) -> Option<String> {
 
 /// Per table: how many rows, and the sum of their hashes where it was asked for.
 pub(crate) async fn sums(
-    on: &impl GenericClient,
+    on: &impl Ask,
     schema: &str,
     tables: &[String],
     with_hashes: bool,
@@ -280,7 +281,7 @@ pub(crate) async fn sums(
     if sql.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows = on.query(&sql, &[]).await.map_err(failed("the rows cannot be counted"))?;
+    let rows = on.rows(&sql, &[]).await.map_err(failed("the rows cannot be counted"))?;
     Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
 }
 

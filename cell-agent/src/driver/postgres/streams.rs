@@ -2,14 +2,14 @@
 //! both. A row is entered before what it stands for is made, and struck after that is gone, so that nothing leaks unseen.
 
 use super::error::PostgresError;
+use super::sql::{Ask, Typed};
 use super::names::{ident, literal, qualified};
 use super::tally;
 use cellway_core::ids::{HomeId, MoveId, TenantId};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use tokio_postgres::{Client, Row, Transaction};
 
 /// How often a mark is looked for.
 const MARK_INTERVAL_MS: u64 = 2;
@@ -87,12 +87,12 @@ fn failed(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresE
 }
 
 async fn select(
-    on: &impl GenericClient,
+    on: &impl Ask,
     condition: &str,
-    values: &[&(dyn ToSql + Sync)],
+    values: &[&dyn Typed],
 ) -> Result<Vec<Stream>, PostgresError> {
     let sql = format!("{STREAMS} WHERE {condition} ORDER BY made_at, name");
-    let rows = on.query(&sql, values).await.map_err(failed("the books of streams cannot be read"))?;
+    let rows = on.rows(&sql, values).await.map_err(failed("the books of streams cannot be read"))?;
     Ok(rows.iter().map(stream_of).collect())
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn all(on: &Client) -> Result<Vec<Stream>, PostgresError> {
 
 /// What ends, or begins, at a home.
 pub(crate) async fn of_home(
-    on: &impl GenericClient,
+    on: &impl Ask,
     end: End,
     tenant: &str,
     home: &str,
@@ -134,7 +134,7 @@ pub(crate) async fn enter(on: &Client, end: End, name: &str, about: About<'_>) -
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (name, direction) DO UPDATE SET move_id = excluded.move_id";
     let About { tenant, home, other_home, other_cell, move_id, complete } = about;
-    let values: [&(dyn ToSql + Sync); 8] = [
+    let values: [&dyn Typed; 8] = [
         &name,
         &end.as_str(),
         &tenant.as_str(),
@@ -144,26 +144,26 @@ pub(crate) async fn enter(on: &Client, end: End, name: &str, about: About<'_>) -
         &move_id.as_str(),
         &complete,
     ];
-    on.execute(sql, &values).await.map_err(failed("a stream cannot be entered")).map(drop)
+    on.run(sql, &values).await.map_err(failed("a stream cannot be entered")).map(drop)
 }
 
 /// Another move goes on with the stream.
 pub(crate) async fn adopt(on: &Client, end: End, name: &str, move_id: &MoveId) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.streams SET move_id = $3 WHERE direction = $1 AND name = $2 AND move_id <> $3";
-    let values: [&(dyn ToSql + Sync); 3] = [&end.as_str(), &name, &move_id.as_str()];
-    on.execute(sql, &values).await.map_err(failed("a stream cannot be taken over")).map(drop)
+    let values: [&dyn Typed; 3] = [&end.as_str(), &name, &move_id.as_str()];
+    on.run(sql, &values).await.map_err(failed("a stream cannot be taken over")).map(drop)
 }
 
 /// The copy is whole, and of a schema of this shape.
 pub(crate) async fn complete(on: &Client, name: &str, fingerprint: &str) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.streams SET complete = true, fingerprint = $2 WHERE direction = 'in' AND name = $1";
-    on.execute(sql, &[&name, &fingerprint]).await.map_err(failed("no change of books")).map(drop)
+    on.run(sql, &[&name, &fingerprint]).await.map_err(failed("no change of books")).map(drop)
 }
 
 /// From now on the stream is tallied, from what stood there `before` on.
 pub(crate) async fn tallied(on: &Client, end: End, name: &str, before: &Value) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.streams SET tally = $3 WHERE direction = $1 AND name = $2";
-    on.execute(sql, &[&end.as_str(), &name, before]).await.map_err(failed("no change of books")).map(drop)
+    on.run(sql, &[&end.as_str(), &name, before]).await.map_err(failed("no change of books")).map(drop)
 }
 
 /// Publishes these tables, and the marks of the stream.
@@ -178,11 +178,11 @@ pub(crate) async fn publish(on: &Client, name: &str, schema: &str, tables: &[Str
 /// Makes the slot of a stream, if it is not there. `on` has a limit of time for its statements.
 pub(crate) async fn make_slot(on: &Client, name: &str, wait_ms: u64) -> Result<(), PostgresError> {
     let exists = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
-    if on.query_one(exists, &[&name]).await.map_err(failed("slots cannot be read"))?.get(0) {
+    if on.one(exists, &[&name]).await.map_err(failed("slots cannot be read"))?.get(0) {
         return Ok(());
     }
     on.batch_execute(&format!("SET statement_timeout = {wait_ms}")).await.map_err(failed("no limit of time"))?;
-    let made = on.execute("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&name]).await;
+    let made = on.run("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&name]).await;
     match made {
         Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
             Err(PostgresError::Blocked { what: "a replication slot", waited_ms: wait_ms, who: blockers(on).await? })
@@ -196,7 +196,7 @@ pub(crate) async fn make_slot(on: &Client, name: &str, wait_ms: u64) -> Result<(
 /// Whether the slot of a stream is there, and still has everything that was not read.
 pub(crate) async fn has_slot(on: &Client, name: &str) -> Result<bool, PostgresError> {
     let sql = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost')";
-    Ok(on.query_one(sql, &[&name]).await.map_err(failed("slots cannot be read"))?.get(0))
+    Ok(on.one(sql, &[&name]).await.map_err(failed("slots cannot be read"))?.get(0))
 }
 
 /// Whom a new slot of this server waits for, oldest first.
@@ -206,16 +206,16 @@ pub(crate) async fn blockers(on: &Client) -> Result<String, PostgresError> {
             extract(epoch FROM now() - xact_start)::int)
         FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
         UNION ALL SELECT format('prepared transaction %L', gid) FROM pg_prepared_xacts LIMIT 5";
-    let rows = on.query(sql, &[]).await.map_err(failed("the server's sessions cannot be read"))?;
+    let rows = on.rows(sql, &[]).await.map_err(failed("the server's sessions cannot be read"))?;
     let who: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     Ok(if who.is_empty() { "a transaction that has just ended".to_owned() } else { who.join(", ") })
 }
 
 /// Whether the subscription is enabled; `None` if there is none.
-pub(crate) async fn subscription(on: &impl GenericClient, name: &str) -> Result<Option<bool>, PostgresError> {
+pub(crate) async fn subscription(on: &impl Ask, name: &str) -> Result<Option<bool>, PostgresError> {
     let sql = "SELECT subenabled FROM pg_subscription WHERE subname = $1
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let row = on.query_opt(sql, &[&name]).await.map_err(failed("subscriptions cannot be read"))?;
+    let row = on.maybe(sql, &[&name]).await.map_err(failed("subscriptions cannot be read"))?;
     Ok(row.map(|row| row.get(0)))
 }
 
@@ -267,11 +267,11 @@ pub(crate) async fn end_incoming(on: &Transaction<'_>, tenant: &TenantId, home: 
     Ok(())
 }
 
-async fn strike(on: &impl GenericClient, end: End, name: &str) -> Result<(), PostgresError> {
+async fn strike(on: &impl Ask, end: End, name: &str) -> Result<(), PostgresError> {
     let no_row = || failed("a stream cannot be struck from the books");
-    on.execute("DELETE FROM cellway.marks WHERE stream = $1", &[&name]).await.map_err(no_row())?;
+    on.run("DELETE FROM cellway.marks WHERE stream = $1", &[&name]).await.map_err(no_row())?;
     let sql = "DELETE FROM cellway.streams WHERE direction = $1 AND name = $2";
-    on.execute(sql, &[&end.as_str(), &name]).await.map_err(no_row()).map(drop)
+    on.run(sql, &[&end.as_str(), &name]).await.map_err(no_row()).map(drop)
 }
 
 /// Removes the subscription and its row.
@@ -297,7 +297,7 @@ pub(crate) async fn remove_outgoing(on: &Client, name: &str) -> Result<(), Postg
             ELSE pg_drop_replication_slot(slot_name)::text END
         FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
     loop {
-        match on.query(sql, &[&name]).await {
+        match on.rows(sql, &[&name]).await {
             Ok(rows) if rows.is_empty() => break,
             Ok(_) => {}
             // Somebody came back to it, or it was just dropped by another agent.
@@ -321,7 +321,7 @@ pub(crate) async fn mark(on: &Client, name: &str, payload: Option<&Value>) -> Re
     let sql = "INSERT INTO cellway.marks AS known (stream, id, payload) VALUES ($1, 1, $2)
         ON CONFLICT (stream) DO UPDATE SET id = known.id + 1, payload = coalesce(excluded.payload, known.payload)
         RETURNING id";
-    let row = on.query_one(sql, &[&name, &payload]).await.map_err(failed("no mark can be set"))?;
+    let row = on.one(sql, &[&name, &payload]).await.map_err(failed("no mark can be set"))?;
     Ok(row.get(0))
 }
 
@@ -360,7 +360,7 @@ pub(crate) async fn unbooked(on: &Client) -> Result<(Vec<String>, Vec<String>), 
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = p.subname AND direction = 'in')";
     let names = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect();
-    let out = on.query(out, &[]).await.map_err(unreadable())?;
-    let incoming = on.query(incoming, &[]).await.map_err(unreadable())?;
+    let out = on.rows(out, &[]).await.map_err(unreadable())?;
+    let incoming = on.rows(incoming, &[]).await.map_err(unreadable())?;
     Ok((names(out), names(incoming)))
 }

@@ -3,12 +3,13 @@
 //! replication applies. What both had in the beginning is compared when it is copied.
 
 use super::error::PostgresError;
+use super::sql::Ask;
 use super::names::{ident, literal, qualified};
 use super::streams::End;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, GenericClient, Row};
+use tokio_postgres::{Client, Row};
 
 /// How long a trigger may wait for the table, and so hold up whoever comes after it.
 const TABLE_WAIT_MS: u64 = 100;
@@ -113,14 +114,14 @@ pub(crate) async fn end(on: &Client, stream: &str, wait_ms: u64) -> Result<(), P
 
 async fn forget(on: &Client, stream: &str) -> Result<(), PostgresError> {
     let sql = "DELETE FROM cellway.tally WHERE stream = $1";
-    on.execute(sql, &[&stream]).await.map_err(failed("the tally cannot be struck")).map(drop)
+    on.run(sql, &[&stream]).await.map_err(failed("the tally cannot be struck")).map(drop)
 }
 
 async fn drops(on: &Client, stream: &str) -> Result<Vec<(String, String)>, PostgresError> {
     let sql = "SELECT nspname::text, relname::text, tgname::text FROM pg_trigger t
         JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace
         WHERE tgname IN ($1, $2) AND NOT tgisinternal ORDER BY 1, 2, 3";
-    let rows = on.query(sql, &[&stream, &truncate_name(stream)]).await.map_err(failed("triggers cannot be read"))?;
+    let rows = on.rows(sql, &[&stream, &truncate_name(stream)]).await.map_err(failed("triggers cannot be read"))?;
     let one = |row: &Row| {
         let (schema, table, trigger): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let sql = format!("DROP TRIGGER IF EXISTS {} ON {}", ident(&trigger), qualified(&schema, &table));
@@ -136,26 +137,27 @@ pub(crate) async fn unbooked(on: &Client) -> Result<Vec<String>, PostgresError> 
             AND NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = tgname)
         UNION SELECT DISTINCT stream FROM cellway.tally t
             WHERE NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = t.stream)";
-    let rows = on.query(sql, &[]).await.map_err(failed("triggers cannot be read"))?;
+    let rows = on.rows(sql, &[]).await.map_err(failed("triggers cannot be read"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// What was counted so far.
-pub(crate) async fn read(on: &impl GenericClient, stream: &str) -> Result<Tally, PostgresError> {
+pub(crate) async fn read(on: &impl Ask, stream: &str) -> Result<Tally, PostgresError> {
     let sql = "SELECT tab, CASE WHEN bool_or(rows IS NULL) THEN NULL ELSE sum(rows)::bigint END,
             CASE WHEN bool_or(rows IS NULL) THEN NULL ELSE sum(hash)::text END
         FROM cellway.tally WHERE stream = $1 GROUP BY tab";
-    let rows = on.query(sql, &[&stream]).await.map_err(failed("the tally cannot be read"))?;
+    let rows = on.rows(sql, &[&stream]).await.map_err(failed("the tally cannot be read"))?;
     Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
 }
 
 /// Sums up what has come together, so that reading it stays quick.
 pub(crate) async fn sum_up(on: &Client, stream: &str) -> Result<(), PostgresError> {
     let sql = "WITH gone AS (DELETE FROM cellway.tally WHERE stream = $1
-                AND (SELECT count(*) FROM (SELECT FROM cellway.tally WHERE stream = $1 LIMIT $2) some) = $2 RETURNING *)
+                AND (SELECT count(*) FROM (SELECT FROM cellway.tally WHERE stream = $1 LIMIT $2) AS first) = $2
+                RETURNING *)
         INSERT INTO cellway.tally SELECT stream, tab, CASE WHEN bool_or(rows IS NULL) THEN NULL ELSE sum(rows) END,
             CASE WHEN bool_or(rows IS NULL) THEN NULL ELSE sum(hash) END FROM gone GROUP BY stream, tab";
-    on.execute(sql, &[&stream, &ROWS_MAX]).await.map_err(failed("the tally cannot be summed up")).map(drop)
+    on.run(sql, &[&stream, &ROWS_MAX]).await.map_err(failed("the tally cannot be summed up")).map(drop)
 }
 
 /// Tables of which only a look at all of their rows can tell: they were truncated on the way.
