@@ -271,8 +271,10 @@ impl Driver {
 
     /// Lets the agents of `to` fetch `home` for this move.
     pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId, to: &CellName) {
-        if let Self::Sqlite(driver) = self {
-            driver.passes().offer(move_id, tenant, home, to);
+        match self {
+            Self::None | Self::Command(_) => {}
+            Self::Sqlite(driver) => driver.passes().offer(move_id, tenant, home, to),
+            Self::Postgres(driver) => driver.offer(tenant),
         }
     }
 

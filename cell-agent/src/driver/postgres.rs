@@ -155,7 +155,7 @@ impl PostgresDriver {
         let may_begin = known.is_none() && home.as_str().starts_with("new-");
         homes::release(&mut own, (tenant, &names), home, epoch, may_begin).await?;
         own.keep();
-        if known.is_none_or(|row| !row.made) {
+        if known.is_none() {
             self.disk.home_made(tenant, home)?;
         }
         self.disk.home_released(tenant, home, epoch)?;
@@ -179,6 +179,28 @@ impl PostgresDriver {
         own.keep();
         tracing::info!(%tenant, %home, epoch = epoch.0, "data fenced");
         Ok(())
+    }
+
+    /// A tenant of this cell is about to leave it: what the fence and the position will read is read once, so that they find
+    /// a connection that is open and knows the catalog.
+    pub(crate) fn offer(self: &Arc<Self>, tenant: &TenantId) {
+        let (driver, tenant) = (Arc::clone(self), tenant.clone());
+        tokio::spawn(async move {
+            let rehearsed = async {
+                let names = driver.names(&tenant)?;
+                let own = driver.own().await?;
+                ledger::homes(&own, &tenant).await?;
+                streams::all(&own).await?;
+                preflight::fingerprint(&*own, &names.schema).await?;
+                preflight::sequences(&*own, &names.schema).await?;
+                own.keep();
+                Ok::<(), PostgresError>(())
+            };
+            if let Err(error) = rehearsed.await {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(%tenant, error, "a tenant that is about to leave cannot be looked at");
+            }
+        });
     }
 
     /// A mark behind everything that was written, with what does not travel by replication: where sequences are, what

@@ -4,7 +4,6 @@ use super::error::PostgresError;
 use super::sql::{Ask, Typed};
 use super::ledger::{Home, Verdict, lock_homes, may_fence, may_release};
 use super::names::{TenantNames, ident, literal, parked_schema};
-use super::preflight::fingerprint;
 use super::streams;
 use crate::driver::DriverError;
 use cellway_core::ids::{Epoch, HomeId, TenantId};
@@ -227,10 +226,10 @@ pub(crate) async fn close_arrived(
 /// the medium what replication has applied before.
 pub(crate) async fn complete(
     client: &mut Client,
-    (tenant, names): (&TenantId, &TenantNames),
+    tenant: &TenantId,
     home: &HomeId,
     sequences: Option<&str>,
-    back: &str,
+    (stream, back): (&str, &str),
 ) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
@@ -239,14 +238,16 @@ pub(crate) async fn complete(
     }
     let durably = format!("SET LOCAL synchronous_commit = on; {}", sequences.unwrap_or_default());
     let set = async { on.batch_execute(&durably).await.map_err(failed("the sequences cannot be set")) };
-    let (_, shape) = tokio::try_join!(biased; set, fingerprint(&on, &names.schema))?;
-    let sql = "UPDATE cellway.streams SET start_lsn = pg_current_wal_insert_lsn(), fingerprint = $2
+    let sql = "UPDATE cellway.streams SET start_lsn = pg_current_wal_insert_lsn()
         WHERE direction = 'out' AND name = $1";
     let made = "UPDATE cellway.homes SET made = true WHERE tenant = $1 AND home = $2";
     let (tenant, home) = (tenant.as_str(), home.as_str());
-    let (back, home): ([&dyn Typed; 2], [&dyn Typed; 2]) = ([&back, &shape], [&tenant, &home]);
-    let done = tokio::try_join!(biased; on.run(sql, &back), on.run(made, &home));
-    done.map_err(failed("no change of books"))?;
+    let (back, home): ([&dyn Typed; 1], [&dyn Typed; 2]) = ([&back], [&tenant, &home]);
+    let change = async {
+        let done = tokio::try_join!(biased; on.run(sql, &back), on.run(made, &home));
+        done.map_err(failed("no change of books"))
+    };
+    tokio::try_join!(biased; set, change, streams::pause(&on, stream))?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
     Ok(())
 }
@@ -297,13 +298,15 @@ async fn close_schema(
     let can_login: bool = if row.is_released() { found.get(1) } else { row.can_login };
     let sql = "UPDATE cellway.homes SET grants = $3, can_login = $4 WHERE tenant = $1 AND home = $2";
     let values: [&dyn Typed; 4] = [&tenant.as_str(), &row.home, &grants, &can_login];
-    on.run(sql, &values).await.map_err(failed("no change of books"))?;
+    let note = async { on.run(sql, &values).await.map_err(failed("no change of books")) };
     let schema = ident(&names.schema);
     let statements = grants.as_array().into_iter().flatten().map(|grant| {
         format!("REVOKE ALL ON SCHEMA {schema} FROM {} CASCADE;", grantee(grant))
     });
     let sql = statements.collect::<String>();
-    on.batch_execute(&sql).await.map_err(failed("the schema cannot be taken from its users"))
+    let revoke =
+        async { on.batch_execute(&sql).await.map_err(failed("the schema cannot be taken from its users")) };
+    tokio::try_join!(biased; note, revoke).map(drop)
 }
 
 fn grantee(grant: &Value) -> String {

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS cellway.streams (
     name text NOT NULL, direction text NOT NULL CHECK (direction IN ('in', 'out')),
     tenant text NOT NULL, home text NOT NULL, other_home text NOT NULL, other_cell text NOT NULL, move_id text NOT NULL,
     complete boolean NOT NULL DEFAULT false, fingerprint text, start_lsn pg_lsn, tally jsonb,
+    paused boolean NOT NULL DEFAULT false,
     made_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (name, direction)
 );

@@ -111,6 +111,7 @@ impl PostgresDriver {
             let tables = preflight::table_names(&**own, schema).await?;
             streams::publish(own, name, schema, &tables).await?;
             self.tally(own, (name, End::Out), (schema, &tables), &Tally::new()).await?;
+            streams::shaped(own, name, &preflight::fingerprint(&**own, schema).await?).await?;
         } else {
             streams::publish(own, name, "", &[]).await?;
         }
@@ -173,6 +174,14 @@ impl PostgresDriver {
             let is_forward = stream.fingerprint.is_some();
             match streams::subscription(&**own, &stream.name).await? {
                 Some(true) if is_forward => return Ok(Some(stream)),
+                Some(false) if stream.paused => {
+                    streams::resume(own, &stream.name).await?;
+                    let fingerprint = match stream.fingerprint {
+                        None => streams::by_name(source, End::Out, &stream.name).await?.and_then(|out| out.fingerprint),
+                        known => known,
+                    };
+                    return Ok(Some(Stream { fingerprint, paused: false, ..stream }));
+                }
                 Some(false) if is_forward => return Err(PostgresError::ApplyStopped(stream.name).into()),
                 Some(false) => continue,
                 Some(true) | None => {}
@@ -350,6 +359,12 @@ impl PostgresDriver {
             return Err(PostgresError::Missing(format!("no stream {name} comes into home {home}")).into());
         };
         let Some(payload) = streams::await_mark(&own, name, id, REACH_WAIT_MS).await?.flatten() else {
+            if stream.paused {
+                // This mark came after the one that the home was completed with.
+                streams::resume(&own, name).await?;
+                own.keep();
+                return Err(not_there().into());
+            }
             let stopped = streams::subscription(&*own, name).await? == Some(false);
             return Err(if stopped { PostgresError::ApplyStopped(stream.name) } else { not_there() }.into());
         };
@@ -362,9 +377,9 @@ impl PostgresDriver {
         self.compare(&own, &stream, &names, &payload).await?;
         let sequences = payload.get("sequences").and_then(|sequences| set_sequences(&names.schema, sequences));
         let back = stream_name(move_id, Purpose::Back);
-        homes::complete(&mut own, (tenant, &names), home, sequences.as_deref(), &back).await?;
+        homes::complete(&mut own, tenant, home, sequences.as_deref(), (name, &back)).await?;
+        streams::end_worker(&own, name).await?;
         own.keep();
-        self.disk.home_made(tenant, home)?;
         tracing::info!(%tenant, %home, "home complete");
         Ok(())
     }

@@ -58,12 +58,14 @@ pub(crate) struct Stream {
     pub(crate) start_lsn: Option<String>,
     /// What its tally was when the copy began; nothing if it has none.
     pub(crate) tally: Option<Value>,
+    /// Disabled by us: it has brought everything up to the fence, and its worker would only be in the way of the release.
+    pub(crate) paused: bool,
     /// How old it is.
     pub(crate) age_ms: i64,
 }
 
 const STREAMS: &str = "SELECT name, direction, tenant, home, other_home, other_cell, move_id, complete, fingerprint,
-    start_lsn::text, tally, (extract(epoch FROM now() - made_at) * 1000)::bigint FROM cellway.streams";
+    start_lsn::text, tally, paused, (extract(epoch FROM now() - made_at) * 1000)::bigint FROM cellway.streams";
 
 fn stream_of(row: &Row) -> Stream {
     Stream {
@@ -78,7 +80,8 @@ fn stream_of(row: &Row) -> Stream {
         fingerprint: row.get(8),
         start_lsn: row.get(9),
         tally: row.get(10),
-        age_ms: row.get(11),
+        paused: row.get(11),
+        age_ms: row.get(12),
     }
 }
 
@@ -158,6 +161,12 @@ pub(crate) async fn adopt(on: &Client, end: End, name: &str, move_id: &MoveId) -
 pub(crate) async fn complete(on: &Client, name: &str, fingerprint: &str) -> Result<(), PostgresError> {
     let sql = "UPDATE cellway.streams SET complete = true, fingerprint = $2 WHERE direction = 'in' AND name = $1";
     on.run(sql, &[&name, &fingerprint]).await.map_err(failed("no change of books")).map(drop)
+}
+
+/// What the schema looks like from which the stream goes out.
+pub(crate) async fn shaped(on: &Client, name: &str, fingerprint: &str) -> Result<(), PostgresError> {
+    let sql = "UPDATE cellway.streams SET fingerprint = $2 WHERE direction = 'out' AND name = $1";
+    on.run(sql, &[&name, &fingerprint]).await.map_err(failed("no change of books"))
 }
 
 /// From now on the stream is tallied, from what stood there `before` on.
@@ -250,6 +259,34 @@ pub(crate) async fn subscribe(
     on.batch_execute(&format!("ALTER SUBSCRIPTION {quoted} ENABLE")).await.map_err(failed("no subscription enabled"))
 }
 
+/// As a part of the commit that completes a home: the worker of the stream that filled it is to end, see [`end_worker`].
+pub(crate) async fn pause(on: &Transaction<'_>, name: &str) -> Result<(), PostgresError> {
+    let sql = format!(
+        "ALTER SUBSCRIPTION {} DISABLE;
+         UPDATE cellway.streams SET paused = true WHERE direction = 'in' AND name = {}",
+        ident(name),
+        literal(name)
+    );
+    on.batch_execute(&sql).await.map_err(failed("the subscription cannot be paused"))
+}
+
+/// Ends the worker of a paused stream, without waiting for it.
+pub(crate) async fn end_worker(on: &Client, name: &str) -> Result<(), PostgresError> {
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription WHERE subname = $1 AND pid IS NOT NULL";
+    on.run(sql, &[&name]).await.map_err(failed("the worker of a subscription cannot be ended"))
+}
+
+/// Goes on with a paused stream: the source was released again.
+pub(crate) async fn resume(on: &Client, name: &str) -> Result<(), PostgresError> {
+    let sql = format!(
+        "BEGIN; ALTER SUBSCRIPTION {} ENABLE;
+         UPDATE cellway.streams SET paused = false WHERE direction = 'in' AND name = {}; COMMIT",
+        ident(name),
+        literal(name)
+    );
+    on.batch_execute(&sql).await.map_err(failed("the subscription cannot go on"))
+}
+
 /// Ends everything that comes into a home: no worker writes to it once this is committed. What stands at the other ends is
 /// removed by whoever has them; the triggers of its tally, which fire for nothing that the app writes, by the janitor.
 pub(crate) async fn end_incoming(on: &Transaction<'_>, tenant: &TenantId, home: &HomeId) -> Result<(), PostgresError> {
@@ -268,10 +305,9 @@ pub(crate) async fn end_incoming(on: &Transaction<'_>, tenant: &TenantId, home: 
 }
 
 async fn strike(on: &impl Ask, end: End, name: &str) -> Result<(), PostgresError> {
-    let no_row = || failed("a stream cannot be struck from the books");
-    on.run("DELETE FROM cellway.marks WHERE stream = $1", &[&name]).await.map_err(no_row())?;
-    let sql = "DELETE FROM cellway.streams WHERE direction = $1 AND name = $2";
-    on.run(sql, &[&end.as_str(), &name]).await.map_err(no_row()).map(drop)
+    let sql = "WITH marks AS (DELETE FROM cellway.marks WHERE stream = $2)
+        DELETE FROM cellway.streams WHERE direction = $1 AND name = $2";
+    on.run(sql, &[&end.as_str(), &name]).await.map_err(failed("a stream cannot be struck from the books"))
 }
 
 /// Removes the subscription and its row.

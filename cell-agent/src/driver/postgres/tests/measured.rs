@@ -76,6 +76,9 @@ struct Blackout {
 
 /// From the hold to the moment that writers may go on, and between the two writes around it.
 async fn switch(hop: &Hop<'_>, writers: &Writers) -> Blackout {
+    // As the order that stands from the copy on.
+    hop.from.driver.offer(&acme());
+    tokio::time::sleep(Duration::from_millis(200)).await;
     writers.hold();
     let steps = hop.switch().await.unwrap();
     let switch = steps.iter().sum();

@@ -24,7 +24,7 @@ pub(crate) const SCHEMA: &str = "
     CREATE TABLE acme.counters (name text PRIMARY KEY, value bigint NOT NULL, twice bigint GENERATED ALWAYS AS (value * 2) STORED);
     CREATE TYPE acme.mood AS ENUM ('good', 'bad');
     CREATE TABLE acme.moods (id int PRIMARY KEY, moods acme.mood[], order_id bigint REFERENCES acme.orders);
-    INSERT INTO acme.counters VALUES ('writes', 0);
+    INSERT INTO acme.counters SELECT 'writes-' || n, 0 FROM generate_series(0, 20) n;
     INSERT INTO acme.orders (n) SELECT -n FROM generate_series(1, 5000) n;
     INSERT INTO acme.moods VALUES (1, '{good,bad}', 1)";
 
@@ -239,9 +239,9 @@ impl Writers {
         let to = watch::Sender::new(Some(server.dir.path().to_owned()));
         let stop = watch::Sender::new(false);
         let (acknowledged, next) = (Arc::<Mutex<Vec<(i64, Instant)>>>::default(), Arc::new(AtomicU64::new(1)));
-        let task = |_| {
+        let task = |writer| {
             let (to, stop) = (to.subscribe(), stop.subscribe());
-            tokio::spawn(write((tenant, pace), to, stop, Arc::clone(&next), Arc::clone(&acknowledged)))
+            tokio::spawn(write((tenant, pace, writer), to, stop, Arc::clone(&next), Arc::clone(&acknowledged)))
         };
         let tasks = (0..count).map(task).collect();
         Self { to, stop, acknowledged, tasks }
@@ -284,7 +284,7 @@ impl Writers {
 }
 
 async fn write(
-    (tenant, pace): (&'static str, Duration),
+    (tenant, pace, writer): (&'static str, Duration, usize),
     mut to: watch::Receiver<Option<std::path::PathBuf>>,
     stop: watch::Receiver<bool>,
     next: Arc<AtomicU64>,
@@ -316,7 +316,7 @@ async fn write(
         let n = next.fetch_add(1, Ordering::Relaxed).cast_signed();
         let sql = format!(
             "BEGIN; INSERT INTO {tenant}.orders (n) VALUES ({n});
-             UPDATE {tenant}.counters SET value = value + 1 WHERE name = 'writes'; COMMIT"
+             UPDATE {tenant}.counters SET value = value + 1 WHERE name = 'writes-{writer}'; COMMIT"
         );
         ticks.tick().await;
         if client.batch_execute(&sql).await.is_ok() {
