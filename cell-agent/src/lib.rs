@@ -24,7 +24,8 @@ mod words;
 
 pub use agent::{Agent, run};
 pub use config::{
-    AgentConfig, COMMAND_STALL_MS, COMMAND_STEP_MS, CommandConfig, ConfigError, DriverConfig, Faults, POSTGRES_COPY_JOBS,
-    POSTGRES_DEAD_AFTER_MS, POSTGRES_SLOT_WAIT_MS, POSTGRES_TENANT, PostgresConfig, PostgresServer, PostgresVerify,
+    AgentConfig, COMMAND_STALL_MS, COMMAND_STEP_MS, CommandConfig, ConfigError, DriverConfig, Faults,
+    POSTGRES_COPY_JOBS, POSTGRES_DEAD_AFTER_MS, POSTGRES_SLOT_WAIT_MS, POSTGRES_TENANT, PostgresConfig, PostgresServer,
+    PostgresVerify,
 };
 pub use leave::leave;

@@ -20,7 +20,7 @@ mod tls;
 
 use super::{DriverError, Fetch, Turns};
 use crate::config::PostgresConfig;
-use crate::disk::{Disk, HomeRow};
+use crate::disk::{Disk, DiskError, HomeRow};
 use cellway_core::ids::{CellName, Epoch, HomeId, MoveId, TenantId};
 use cellway_core::tenant_move::Position;
 pub(crate) use error::PostgresError;
@@ -167,18 +167,37 @@ impl PostgresDriver {
         let _turn = self.turns.take(tenant).await;
         let row = self.row(tenant, home)?;
         self.check_not_released_above(tenant, epoch)?;
-        if row.as_ref().is_none_or(|row| row.fenced.is_none_or(|fenced| fenced < epoch)) {
-            if row.is_none() {
-                self.disk.enter_home(tenant, home)?;
-            }
-            self.disk.home_fenced(tenant, home, epoch)?;
-        }
         let names = self.names(tenant)?;
         let mut own = self.own().await?;
-        homes::fence(&mut own, (tenant, &names), home, epoch).await?;
+        // On both before it is said; neither waits for the other.
+        let written = self.write_fence(row.as_ref(), tenant, home, epoch);
+        let fenced = homes::fence(&mut own, (tenant, &names), home, epoch);
+        tokio::try_join!(written, fenced)?;
         own.keep();
         tracing::info!(%tenant, %home, epoch = epoch.0, "data fenced");
         Ok(())
+    }
+
+    /// On the agent's own disk.
+    async fn write_fence(
+        &self,
+        known: Option<&HomeRow>,
+        tenant: &TenantId,
+        home: &HomeId,
+        epoch: Epoch,
+    ) -> Result<(), DriverError> {
+        if known.is_some_and(|row| row.fenced.is_some_and(|fenced| fenced >= epoch)) {
+            return Ok(());
+        }
+        let (disk, is_new) = (Arc::clone(&self.disk), known.is_none());
+        let (tenant, home) = (tenant.clone(), home.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            if is_new {
+                disk.enter_home(&tenant, &home)?;
+            }
+            disk.home_fenced(&tenant, &home, epoch)
+        });
+        Ok(written.await.unwrap_or_else(|_| Err(DiskError::Nobody(self.disk.dir().to_owned())))?)
     }
 
     /// A tenant of this cell is about to leave it: what the fence and the position will read is read once, so that they find

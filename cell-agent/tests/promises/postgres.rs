@@ -160,6 +160,7 @@ async fn what_cannot_be_moved_is_told_in_preparing() {
     let (_source, target) = agents(&one, &other).await;
     one.run("SET ROLE acme; CREATE TABLE acme.log (line text)").await;
     target.plane.order(vec![order("m1", "cell-a", TaskDown::Prepare { home: "m1".into() })]);
-    let told = |fact: &FactUp| matches!(fact, FactUp::Failed { reason, .. } if reason.contains("REPLICA IDENTITY FULL"));
+    let told =
+        |fact: &FactUp| matches!(fact, FactUp::Failed { reason, .. } if reason.contains("REPLICA IDENTITY FULL"));
     target.plane.fact(told).await;
 }

@@ -2,10 +2,10 @@
 //! it as one snapshot shows it, from which the stream of changes goes on.
 
 use super::error::PostgresError;
-use super::sql::Ask;
 use super::names::{ident, literal, qualified};
 use super::preflight::{Table, differences, fingerprint, sums, tables};
 use super::servers::Servers;
+use super::sql::Ask;
 use super::streams;
 use super::tally::{self, Tally};
 use crate::config::PostgresVerify;
@@ -132,8 +132,7 @@ impl Copy<'_> {
         let mut stdin = child.stdin.take().ok_or_else(|| lost("no pipe"))?;
         let mut stdout = BufReader::new(child.stdout.take().ok_or_else(|| lost("no pipe"))?);
         let mut stderr = child.stderr.take().ok_or_else(|| lost("no pipe"))?;
-        let order =
-            format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export');\n", ident(self.stream));
+        let order = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export');\n", ident(self.stream));
         stdin.write_all(order.as_bytes()).await.map_err(|error| lost(&error.to_string()))?;
         let mut line = String::new();
         match timeout(Duration::from_millis(self.slot_wait_ms), stdout.read_line(&mut line)).await {

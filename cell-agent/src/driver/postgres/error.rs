@@ -60,7 +60,9 @@ pub(crate) enum PostgresError {
         why: String,
     },
     /// Somebody changed the schema while it was being moved.
-    #[error("the schema was changed during the move ({0}): changes of a schema are not replicated; move again when they are made")]
+    #[error(
+        "the schema was changed during the move ({0}): changes of a schema are not replicated; move again when they are made"
+    )]
     SchemaChanged(String),
     /// The target cannot apply what the source wrote.
     #[error("replication into {0} stopped at an error, which stands in the target server's log")]

@@ -1,9 +1,9 @@
 //! Who may write: homes released, fenced, parked and dropped, each in one transaction with the books.
 
 use super::error::PostgresError;
-use super::sql::{Ask, Typed};
 use super::ledger::{Home, Verdict, lock_homes, may_fence, may_release};
 use super::names::{TenantNames, ident, literal, parked_schema};
+use super::sql::{Ask, Typed};
 use super::streams;
 use crate::driver::DriverError;
 use cellway_core::ids::{Epoch, HomeId, TenantId};
@@ -155,7 +155,8 @@ pub(crate) async fn prepare(
     park_occupant(&on, tenant, &homes, names, home).await?;
     let known = homes.iter().find(|row| row.home == home.as_str());
     if known.and_then(|row| row.schema.as_deref()).is_none() && schema_exists(&on, &names.schema).await? {
-        let why = format!("in the target a schema {:?} stands that belongs to no home: rename or drop it", names.schema);
+        let why =
+            format!("in the target a schema {:?} stands that belongs to no home: rename or drop it", names.schema);
         return Err(PostgresError::Preflight(vec![why]).into());
     }
     let sql = "INSERT INTO cellway.homes (tenant, home) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -199,8 +200,7 @@ pub(crate) async fn empty(
     }
     let sql = "UPDATE cellway.homes SET schema = $3, made = false, grants = NULL, can_login = $4
         WHERE tenant = $1 AND home = $2";
-    let values: [&dyn Typed; 4] =
-        [&tenant.as_str(), &home.as_str(), &names.schema, &can_login];
+    let values: [&dyn Typed; 4] = [&tenant.as_str(), &home.as_str(), &names.schema, &can_login];
     on.run(sql, &values).await.map_err(failed("no change of books"))?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
     Ok(())
@@ -273,10 +273,14 @@ pub(crate) async fn fence(
         on.commit().await.map_err(failed("the fence cannot be committed"))?;
         return Ok(());
     };
-    if row.grants.is_none() {
-        close_schema(&on, (tenant, names), row).await?;
-    }
-    lock_out(&on, names).await?;
+    let close = async {
+        match row.grants {
+            None => close_schema(&on, (tenant, names), row).await,
+            Some(_) => Ok(()),
+        }
+    };
+    // In this order: whether the role logs in is noted before it may not.
+    tokio::try_join!(biased; close, lock_out(&on, names))?;
     on.commit().await.map_err(failed("the fence cannot be committed"))?;
     end_sessions(client, names).await?;
     Ok(())
@@ -300,12 +304,13 @@ async fn close_schema(
     let values: [&dyn Typed; 4] = [&tenant.as_str(), &row.home, &grants, &can_login];
     let note = async { on.run(sql, &values).await.map_err(failed("no change of books")) };
     let schema = ident(&names.schema);
-    let statements = grants.as_array().into_iter().flatten().map(|grant| {
-        format!("REVOKE ALL ON SCHEMA {schema} FROM {} CASCADE;", grantee(grant))
-    });
+    let statements = grants
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|grant| format!("REVOKE ALL ON SCHEMA {schema} FROM {} CASCADE;", grantee(grant)));
     let sql = statements.collect::<String>();
-    let revoke =
-        async { on.batch_execute(&sql).await.map_err(failed("the schema cannot be taken from its users")) };
+    let revoke = async { on.batch_execute(&sql).await.map_err(failed("the schema cannot be taken from its users")) };
     tokio::try_join!(biased; note, revoke).map(drop)
 }
 
@@ -373,11 +378,7 @@ async fn end_sessions(client: &Client, names: &TenantNames) -> Result<(), Postgr
 }
 
 /// Drops what a home has in this database, unless it is in service.
-pub(crate) async fn drop_home(
-    client: &mut Client,
-    tenant: &TenantId,
-    home: &HomeId,
-) -> Result<(), DriverError> {
+pub(crate) async fn drop_home(client: &mut Client, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
     let row = homes.iter().find(|row| row.home == home.as_str());

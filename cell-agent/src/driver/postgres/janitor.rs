@@ -56,7 +56,8 @@ impl Standing {
     /// and about what is younger, nothing is known.
     pub(crate) fn is_dead(&self, move_id: &str, age_ms: i64, dead_after_ms: u64, now: Instant) -> bool {
         let old = u64::try_from(age_ms).is_ok_and(|age_ms| age_ms >= dead_after_ms);
-        let recent = self.ended.get(move_id).is_some_and(|&at| now.duration_since(at) < Duration::from_millis(dead_after_ms));
+        let recent =
+            self.ended.get(move_id).is_some_and(|&at| now.duration_since(at) < Duration::from_millis(dead_after_ms));
         self.heard && old && !self.now.contains(move_id) && !recent
     }
 }

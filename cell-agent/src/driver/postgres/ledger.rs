@@ -86,8 +86,7 @@ pub(crate) enum Verdict {
 /// `release(epoch)` is late once anything was fenced at or above it, or released above it.
 pub(crate) fn may_release(homes: &[Home], home: &HomeId, epoch: Epoch) -> Verdict {
     let epoch = epoch.0.cast_signed();
-    let later =
-        |row: &Home| row.fenced.is_some_and(|at| at >= epoch) || row.released.is_some_and(|at| at > epoch);
+    let later = |row: &Home| row.fenced.is_some_and(|at| at >= epoch) || row.released.is_some_and(|at| at > epoch);
     judge(homes, home, later)
 }
 

@@ -8,7 +8,7 @@ use super::servers::Lease;
 use super::sql::Ask;
 use super::streams::{self, About, End, Stream};
 use super::tally::{self, Tally};
-use super::{Measured, MEASURED_MAX, PostgresDriver, PostgresError, Sums, homes, source_cell};
+use super::{MEASURED_MAX, Measured, PostgresDriver, PostgresError, Sums, homes, source_cell};
 use crate::config::PostgresVerify;
 use crate::driver::{DriverError, Fetch, Progress, Pulled};
 use cellway_core::ids::{Epoch, HomeId, MoveId, TenantId};
@@ -24,9 +24,8 @@ const REACH_WAIT_MS: u64 = 500;
 /// How long the proof of the way back may take.
 const CANARY_WAIT_MS: u64 = 10_000;
 
-/// What a freeze takes beside the last changes and the comparison: the fence, the sequences, the release. Measured as
-/// 20 to 50 ms.
-const FREEZE_BASE_MS: u64 = 50;
+/// What a freeze takes beside the last changes and the comparison: the fence, the sequences, the release.
+const FREEZE_BASE_MS: u64 = 100;
 
 /// How often the comparison is measured again, which reads every row.
 const VERIFY_MEASURE_INTERVAL_MS: u64 = 60_000;
@@ -60,20 +59,14 @@ impl PostgresDriver {
     }
 
     async fn check_movable(&self, own: &Lease, source: &Lease, names: &TenantNames) -> Result<(), PostgresError> {
-        let servers =
-            (preflight::server_facts(source, names).await?, preflight::server_facts(own, names).await?);
+        let servers = (preflight::server_facts(source, names).await?, preflight::server_facts(own, names).await?);
         let schema = preflight::schema_facts(source, names).await?;
         let found = objections(names, (&servers.0, &servers.1), &schema);
         if found.is_empty() { Ok(()) } else { Err(PostgresError::Preflight(found)) }
     }
 
     /// One row goes from here to the source's server, as later everything will that is written here.
-    async fn prove_way_back(
-        &self,
-        own: &mut Lease,
-        source: &mut Lease,
-        about: About<'_>,
-    ) -> Result<(), PostgresError> {
+    async fn prove_way_back(&self, own: &mut Lease, source: &mut Lease, about: About<'_>) -> Result<(), PostgresError> {
         let name = stream_name(about.move_id, Purpose::Canary);
         streams::remove_incoming(source, &name).await?;
         streams::remove_outgoing(own, &name).await?;
@@ -195,7 +188,8 @@ impl PostgresDriver {
                 continue;
             }
             if streams::subscription(&**own, &stream.name).await?.is_none() {
-                self.follow_back(own, source_cell(fetch)?, &stream.name, start, &names.schema, other.tally.is_some()).await?;
+                self.follow_back(own, source_cell(fetch)?, &stream.name, start, &names.schema, other.tally.is_some())
+                    .await?;
             }
             return Ok(Some(Stream { fingerprint: other.fingerprint, ..stream }));
         }
@@ -392,7 +386,8 @@ impl PostgresDriver {
         names: &TenantNames,
         payload: &serde_json::Value,
     ) -> Result<(), PostgresError> {
-        let broken = |error: serde_json::Error| PostgresError::Missing(format!("the last mark cannot be read: {error}"));
+        let broken =
+            |error: serde_json::Error| PostgresError::Missing(format!("the last mark cannot be read: {error}"));
         let field = |name: &str| payload.get(name).cloned().unwrap_or_default();
         let mut found = Vec::new();
         let sent: Option<Tally> = serde_json::from_value(field("tally")).map_err(broken)?;
@@ -448,9 +443,7 @@ impl PostgresDriver {
 
 fn check_shape(stream: &Stream, shape: &str) -> Result<(), PostgresError> {
     match &stream.fingerprint {
-        Some(copied) if copied != shape => {
-            Err(PostgresError::SchemaChanged(format!("it was {copied}, it is {shape}")))
-        }
+        Some(copied) if copied != shape => Err(PostgresError::SchemaChanged(format!("it was {copied}, it is {shape}"))),
         Some(_) | None => Ok(()),
     }
 }

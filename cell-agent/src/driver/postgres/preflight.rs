@@ -1,8 +1,8 @@
 //! What a tenant's schema is made of, what of it cannot be moved, and whether it was changed meanwhile.
 
 use super::error::PostgresError;
-use super::sql::Ask;
 use super::names::{TenantNames, ident, literal, qualified};
+use super::sql::Ask;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tokio_postgres::{Client, Row};
@@ -159,8 +159,14 @@ pub(crate) fn objections(
          IDENTITY FULL",
     );
     object(&schema.unlogged, "unlogged, so not replicated: ALTER TABLE … SET LOGGED");
-    object(&schema.not_replicated, "foreign tables and materialized views are not replicated: drop them, or make them views");
-    object(&schema.always_triggers, "triggers that also fire on replicated rows would act twice: ENABLE TRIGGER (origin)");
+    object(
+        &schema.not_replicated,
+        "foreign tables and materialized views are not replicated: drop them, or make them views",
+    );
+    object(
+        &schema.always_triggers,
+        "triggers that also fire on replicated rows would act twice: ENABLE TRIGGER (origin)",
+    );
     object(&schema.foreign_keys_out, "foreign keys to or from another schema cannot move with this one: drop them");
     if schema.large_objects > 0 {
         found.push(format!(
@@ -286,7 +292,10 @@ pub(crate) async fn sums(
 }
 
 /// Tables that are not the same, in words.
-pub(crate) fn differences(source: &BTreeMap<String, (i64, String)>, target: &BTreeMap<String, (i64, String)>) -> Vec<String> {
+pub(crate) fn differences(
+    source: &BTreeMap<String, (i64, String)>,
+    target: &BTreeMap<String, (i64, String)>,
+) -> Vec<String> {
     let names: std::collections::BTreeSet<&String> = source.keys().chain(target.keys()).collect();
     let one = |name: &String| match (source.get(name), target.get(name)) {
         (Some(at_source), Some(at_target)) if at_source == at_target => None,
@@ -341,8 +350,17 @@ mod tests {
         let poor = ServerFacts { may_subscribe: false, free_slots: 1, role_is_superuser: None, ..server() };
         let found = objections(&names(), (&old, &poor), &schema).join("\n");
         for said in [
-            "PostgreSQL 14", "wal_level is replica", "postgres.md", "max_replication_slots", "CREATE ROLE \"acme\"",
-            "REPLICA IDENTITY FULL", "SET LOGGED", "make them views", "ENABLE TRIGGER", "drop them", "lo_unlink",
+            "PostgreSQL 14",
+            "wal_level is replica",
+            "postgres.md",
+            "max_replication_slots",
+            "CREATE ROLE \"acme\"",
+            "REPLICA IDENTITY FULL",
+            "SET LOGGED",
+            "make them views",
+            "ENABLE TRIGGER",
+            "drop them",
+            "lo_unlink",
         ] {
             assert!(found.contains(said), "{said} is not in\n{found}");
         }

@@ -102,7 +102,11 @@ impl Servers {
     async fn connect(&self, cell: &str, application: &str, statement_ms: u64) -> Result<Client, PostgresError> {
         let (server, _) = self.of(cell)?;
         let mut config = Config::new();
-        if server.host.starts_with('/') { config.host_path(&server.host) } else { config.host(&server.host) };
+        if server.host.starts_with('/') {
+            config.host_path(&server.host)
+        } else {
+            config.host(&server.host)
+        };
         config.port(server.port).dbname(&server.database).user(&server.user).application_name(application);
         config.connect_timeout(Duration::from_millis(CONNECT_MS));
         config.options(format!("{SESSION} -c statement_timeout={statement_ms}"));
@@ -130,7 +134,7 @@ impl Servers {
     pub(crate) fn conninfo(&self, cell: &str) -> Result<String, PostgresError> {
         let (server, _) = self.of(cell)?;
         if let Some(path) = &server.replication_file {
-            return Ok(read_line(path)?);
+            return read_line(path);
         }
         let port = server.port.to_string();
         let mut fields =

@@ -2,8 +2,8 @@
 //! both. A row is entered before what it stands for is made, and struck after that is gone, so that nothing leaks unseen.
 
 use super::error::PostgresError;
-use super::sql::{Ask, Typed};
 use super::names::{ident, literal, qualified};
+use super::sql::{Ask, Typed};
 use super::tally;
 use cellway_core::ids::{HomeId, MoveId, TenantId};
 use serde_json::Value;
@@ -89,11 +89,7 @@ fn failed(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresE
     PostgresError::sql(what)
 }
 
-async fn select(
-    on: &impl Ask,
-    condition: &str,
-    values: &[&dyn Typed],
-) -> Result<Vec<Stream>, PostgresError> {
+async fn select(on: &impl Ask, condition: &str, values: &[&dyn Typed]) -> Result<Vec<Stream>, PostgresError> {
     let sql = format!("{STREAMS} WHERE {condition} ORDER BY made_at, name");
     let rows = on.rows(&sql, values).await.map_err(failed("the books of streams cannot be read"))?;
     Ok(rows.iter().map(stream_of).collect())
@@ -105,12 +101,7 @@ pub(crate) async fn all(on: &Client) -> Result<Vec<Stream>, PostgresError> {
 }
 
 /// What ends, or begins, at a home.
-pub(crate) async fn of_home(
-    on: &impl Ask,
-    end: End,
-    tenant: &str,
-    home: &str,
-) -> Result<Vec<Stream>, PostgresError> {
+pub(crate) async fn of_home(on: &impl Ask, end: End, tenant: &str, home: &str) -> Result<Vec<Stream>, PostgresError> {
     select(on, "direction = $1 AND tenant = $2 AND home = $3", &[&end.as_str(), &tenant, &home]).await
 }
 
@@ -337,8 +328,8 @@ pub(crate) async fn remove_outgoing(on: &Client, name: &str) -> Result<(), Postg
             Ok(rows) if rows.is_empty() => break,
             Ok(_) => {}
             // Somebody came back to it, or it was just dropped by another agent.
-            Err(error)
-                if matches!(error.code(), Some(state) if *state == SqlState::OBJECT_IN_USE || *state == SqlState::UNDEFINED_OBJECT) => {}
+            Err(error) if matches!(error.code(), Some(state) if *state == SqlState::OBJECT_IN_USE || *state == SqlState::UNDEFINED_OBJECT) =>
+                {}
             Err(error) => return Err(PostgresError::sql("a slot cannot be dropped")(error)),
         }
         if begun.elapsed() >= Duration::from_millis(SLOT_FREE_MS) {

@@ -3,8 +3,8 @@
 //! replication applies. What both had in the beginning is compared when it is copied.
 
 use super::error::PostgresError;
-use super::sql::Ask;
 use super::names::{ident, literal, qualified};
+use super::sql::Ask;
 use super::streams::End;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -89,7 +89,8 @@ async fn patiently(on: &Client, sql: &str, table: &str, wait_ms: u64) -> Result<
     loop {
         let Err(error) = on.batch_execute(&sql).await else { return Ok(()) };
         on.batch_execute("ROLLBACK").await.map_err(failed("no transaction can be ended"))?;
-        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) && error.code() != Some(&SqlState::T_R_DEADLOCK_DETECTED) {
+        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) && error.code() != Some(&SqlState::T_R_DEADLOCK_DETECTED)
+        {
             return Err(PostgresError::sql(format!("the trigger of {table:?} cannot be changed"))(error));
         }
         if begun.elapsed() >= Duration::from_millis(wait_ms) {
@@ -178,7 +179,11 @@ pub(crate) fn differences(before: &Tally, source: &Tally, target: &Tally, looked
         let (was, is, arrived) = (of(before, table), of(source, table), of(target, table));
         let sent = (is.0 - was.0, is.1.wrapping_sub(was.1));
         let same_count = sent.0 == arrived.0;
-        let how = if same_count { "other values".to_owned() } else { format!("{} rows more than arrived", sent.0 - arrived.0) };
+        let how = if same_count {
+            "other values".to_owned()
+        } else {
+            format!("{} rows more than arrived", sent.0 - arrived.0)
+        };
         (sent != arrived).then(|| format!("{table:?} of the source has {how}"))
     };
     let compared = tables.into_iter().filter(|table| !looked_at.contains(table));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod encrypted;
 mod fences;
 mod interrupted;
 mod measured;

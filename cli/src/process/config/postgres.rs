@@ -131,7 +131,8 @@ impl PostgresFields {
     /// As the agent takes it; it was checked before.
     pub(crate) fn into_config(self) -> PostgresConfig {
         let server = |(name, fields): (String, ServerFields)| {
-            let ServerFields { host, port, database, user, password_file, sslmode: _, ca_file, replication_file } = fields;
+            let ServerFields { host, port, database, user, password_file, sslmode: _, ca_file, replication_file } =
+                fields;
             let server = PostgresServer { host, port, database, user, password_file, ca_file, replication_file };
             Some((name.parse().ok()?, server))
         };

@@ -136,20 +136,32 @@ async fn a_gigabyte_moves_within_its_budget_and_nothing_is_lost() {
         }
         let predicted_ms = follow(&hop).await;
         let blackout = switch(&hop, &writers).await;
-        println!("{name}: predicted {predicted_ms} ms, fence to release {:.0?} {:.0?}, between two writes {:.0?}", blackout.switch, blackout.steps, blackout.between_writes);
+        println!(
+            "{name}: predicted {predicted_ms} ms, fence to release {:.0?} {:.0?}, between two writes {:.0?}",
+            blackout.switch, blackout.steps, blackout.between_writes
+        );
         blackouts.push(blackout);
         writers.until_written(100).await;
         (here, there) = (there, here);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let rate = |before: usize, writers: &Writers| (writers.written() - before) as f64 / seconds;
-    println!("writes a second: {:.0} of the tenant, {:.0} beside it", rate(acme_before, &writers), rate(noisy_before, &noisy));
+    println!(
+        "writes a second: {:.0} of the tenant, {:.0} beside it",
+        rate(acme_before, &writers),
+        rate(noisy_before, &noisy)
+    );
     let written = writers.written();
     let lost = writers.stop_and_count_lost(&here.0.server).await;
     let of = |pick: fn(&Blackout) -> Duration| blackouts.iter().map(|it| pick(it).as_millis()).collect::<Vec<_>>();
     let (switches, gaps) = (of(|it| it.switch), of(|it| it.between_writes));
-    println!("fence to release: p50 {} ms, p99 {} ms; between two writes: p50 {} ms, p99 {} ms; lost {lost} of {written}",
-        percentile(switches.clone(), 0.5), percentile(switches.clone(), 0.99), percentile(gaps.clone(), 0.5), percentile(gaps.clone(), 0.99));
+    println!(
+        "fence to release: p50 {} ms, p99 {} ms; between two writes: p50 {} ms, p99 {} ms; lost {lost} of {written}",
+        percentile(switches.clone(), 0.5),
+        percentile(switches.clone(), 0.99),
+        percentile(gaps.clone(), 0.5),
+        percentile(gaps.clone(), 0.99)
+    );
     assert_eq!(lost, 0);
     assert!(percentile(gaps, 0.99) <= BLACKOUT_MAX_MS);
     assert!(copy.as_secs_f64() <= by_hand.as_secs_f64() * COPY_SHARE_MAX);

@@ -28,6 +28,7 @@ const SETTINGS: [&str; 12] = [
 /// A running server; it ends with this, or with the thread that started it.
 pub(crate) struct Server {
     pub(crate) dir: TempDir,
+    port: u16,
     child: Child,
 }
 
@@ -71,14 +72,12 @@ impl Server {
         initdb.args(["--auth=trust", "--username=cellway", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]);
         let made = initdb.arg(&data).current_dir("/").output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut postgres = as_postgres(&bin_dir().join("postgres"));
-        postgres.arg("-D").arg(&data).arg("-k").arg(dir.path()).arg("-p").arg(PORT.to_string());
-        for setting in SETTINGS.iter().chain(more) {
-            postgres.arg("-c").arg(setting);
-        }
-        postgres.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let server = Self { child: postgres.spawn().unwrap(), dir };
+        let settings: Vec<&str> = SETTINGS.iter().chain(more).copied().collect();
+        Self { child: run(&dir, &settings), port: PORT, dir }.up().await
+    }
+
+    async fn up(self) -> Self {
+        let server = self;
         for _ in 0..1_000 {
             if server.try_connect("cellway").await.is_ok() {
                 return server;
@@ -88,13 +87,38 @@ impl Server {
         panic!("no server: {}", server.log());
     }
 
+    /// Lets the server own a file.
+    #[allow(dead_code)]
+    pub(crate) fn give(&self, path: &Path) {
+        if let Some((user, group)) = postgres_user() {
+            chown(path, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    /// The same server, started anew as its own settings say, with this port in its socket's name.
+    #[allow(dead_code)]
+    pub(crate) async fn again(mut self, port: u16, hba: &str) -> Self {
+        self.stop();
+        std::fs::write(self.dir.path().join("data/pg_hba.conf"), hba).unwrap();
+        (self.port, self.child) = (port, run(&self.dir, &["fsync=off"]));
+        self.up().await
+    }
+
+    fn stop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        }
+        let _ = self.child.wait();
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     pub(crate) async fn try_connect(&self, user: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = Config::new();
-        config.host_path(self.dir.path()).port(PORT).user(user).dbname("postgres").application_name("the app");
+        config.host_path(self.dir.path()).port(self.port).user(user).dbname("postgres").application_name("the app");
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -114,12 +138,18 @@ impl Server {
     }
 }
 
+fn run(dir: &TempDir, settings: &[&str]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
+    let mut postgres = as_postgres(&bin_dir().join("postgres"));
+    postgres.arg("-D").arg(dir.path().join("data")).arg("-k").arg(dir.path());
+    for setting in settings {
+        postgres.arg("-c").arg(setting);
+    }
+    postgres.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
-        }
-        let _ = self.child.wait();
+        self.stop();
     }
 }

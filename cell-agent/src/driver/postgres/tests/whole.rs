@@ -74,6 +74,36 @@ async fn sequences_types_owners_and_grants_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_only_replicate_is_enough_between_servers() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let stage = Stage::with(&["fsync=off"], |config| {
+        for (cell, server) in &mut config.servers {
+            let path = dir.path().join(cell.as_str());
+            let conninfo = format!("host='{}' port={} dbname=postgres user=streamer", server.host, server.port);
+            std::fs::write(&path, conninfo).unwrap();
+            server.replication_file = Some(path);
+        }
+    })
+    .await;
+    for cell in [&stage.a, &stage.b] {
+        cell.server.run("CREATE ROLE streamer LOGIN REPLICATION").await;
+    }
+    stage.begin_acme().await;
+    let hop = Hop { id: "m-1", from: &stage.a, from_home: "new-1", to: &stage.b, home: "m-1", epoch: 5 };
+    stage.approach(&hop).await.unwrap();
+    hop.switch().await.unwrap();
+    hop.keep_way_back().await;
+    stage.b.server.run("INSERT INTO acme.orders (n) VALUES (77)").await;
+    for attempt in 0.. {
+        if stage.a.server.count("SELECT count(*) FROM acme.orders WHERE n = 77").await == 1 {
+            break;
+        }
+        assert!(attempt < 500, "{}", stage.a.server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undone_move_leaves_the_source_as_it_was_and_nothing_behind() {
     let stage = Stage::new_with_acme().await;
     let (a, b) = (&stage.a, &stage.b);
@@ -220,7 +250,9 @@ async fn a_way_back_that_was_lost_is_copied_anew() {
     there.switch().await.unwrap();
     there.keep_way_back().await;
     // A migration at the target during the bake: replication of it stops, as it must.
-    b.server.run("SET ROLE acme; ALTER TABLE acme.orders ADD note text; INSERT INTO acme.orders (n, note) VALUES (9, 'x')").await;
+    b.server
+        .run("SET ROLE acme; ALTER TABLE acme.orders ADD note text; INSERT INTO acme.orders (n, note) VALUES (9, 'x')")
+        .await;
     for attempt in 0.. {
         let sql = "SELECT count(*) FROM pg_subscription WHERE NOT subenabled";
         if a.server.count(sql).await == 1 {
