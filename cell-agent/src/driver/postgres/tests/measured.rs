@@ -114,7 +114,8 @@ async fn a_gigabyte_moves_within_its_budget_and_nothing_is_lost() {
     fill(a, megabytes).await;
     a.server.run(&super::stage::SCHEMA.replace("acme", "noisy")).await;
     let size = a.server.count("SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'acme'::regnamespace").await;
-    let noisy = Writers::of("noisy", (15, Duration::from_millis(10)), &a.server);
+    let beside = usize::try_from(setting("BESIDE", 15)).unwrap();
+    let noisy = Writers::of("noisy", (beside, Duration::from_millis(10)), &a.server);
     let writers = Writers::of("acme", (4, Duration::from_millis(20)), &a.server);
     let by_hand = dump_and_restore(a, b);
     println!("schema {} MB, verify {verify:?}; dump and restore by hand {by_hand:.1?}", size / 1_000_000);
