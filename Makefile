@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many stress simulate model fuzz measure install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many stress simulate model fuzz measure postgres-move install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,13 +17,16 @@ setup: ## what is needed to build
 	@scripts/setup protoc
 
 setup-tests: setup ## what is needed to run every test
-	@scripts/setup etcd curl
+	@scripts/setup etcd curl postgres
 
 build: setup ## build the binary, optimised
 	$(CARGO) build --release -p cellway
 
 measure: setup ## what an access log's record costs the thread that serves (a figure, not a test)
 	$(CARGO) test --release -p cellway-router what_a_record_costs -- --ignored --nocapture
+
+postgres-move: setup ## moves of 1 GB between two PostgreSQL servers (figures)
+	@scripts/postgres-move
 
 install: setup ## install the binary into cargo's bin directory
 	$(CARGO) install --path cli --locked
@@ -34,7 +37,7 @@ test: setup-tests ## everything
 lint: setup ## formatting, lints, house rules
 	@scripts/test lint
 
-unit: setup ## unit and property tests
+unit: setup-tests ## unit and property tests
 	@scripts/test unit
 
 battery: setup ## raw bytes at the router: framing, heads, hosts, hostile answers

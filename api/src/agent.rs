@@ -29,6 +29,8 @@ pub enum DriverName {
     Sqlite,
     /// By a program of the user.
     Command,
+    /// A Postgres schema per tenant.
+    Postgres,
 }
 
 impl From<MoverDriver> for DriverName {
@@ -37,6 +39,7 @@ impl From<MoverDriver> for DriverName {
             MoverDriver::None => Self::None,
             MoverDriver::Sqlite => Self::Sqlite,
             MoverDriver::Command => Self::Command,
+            MoverDriver::Postgres => Self::Postgres,
         }
     }
 }
@@ -47,6 +50,7 @@ impl From<DriverName> for MoverDriver {
             DriverName::None => Self::None,
             DriverName::Sqlite => Self::Sqlite,
             DriverName::Command => Self::Command,
+            DriverName::Postgres => Self::Postgres,
         }
     }
 }

@@ -3,6 +3,7 @@
 use cellway_api::identity::{Identity, LiveIdentity};
 use cellway_core::cell::MoverDriver;
 use cellway_core::ids::CellName;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub enum DriverConfig {
     },
     /// Whatever a program of the user moves.
     Command(CommandConfig),
+    /// A Postgres schema per tenant.
+    Postgres(PostgresConfig),
 }
 
 /// The default of [`CommandConfig::step_ms`].
@@ -77,6 +80,69 @@ pub struct CommandConfig {
     pub stall_ms: u64,
 }
 
+/// Stands for the tenant's id in [`PostgresConfig::schema`] and [`PostgresConfig::role`].
+pub const POSTGRES_TENANT: &str = "{tenant}";
+
+/// The default of [`PostgresConfig::slot_wait_ms`].
+pub const POSTGRES_SLOT_WAIT_MS: u64 = 20_000;
+
+/// The default of [`PostgresConfig::dead_after_ms`].
+pub const POSTGRES_DEAD_AFTER_MS: u64 = 600_000;
+
+/// The default of [`PostgresConfig::copy_jobs`].
+pub const POSTGRES_COPY_JOBS: usize = 2;
+
+/// Tenants' schemas in Postgres, and how the servers are reached. The same at all agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresConfig {
+    /// What a tenant's schema is called, in every cell: with [`POSTGRES_TENANT`] in it.
+    pub schema: String,
+    /// The role that the app writes a tenant's schema with: with [`POSTGRES_TENANT`] in it.
+    pub role: String,
+    /// Where `psql`, `pg_dump` and `pg_restore` are, if not on the `PATH`.
+    pub bin_dir: Option<PathBuf>,
+    /// What is compared before a move is committed.
+    pub verify: PostgresVerify,
+    /// Tables copied, and indexes built, at a time.
+    pub copy_jobs: usize,
+    /// How long a replication slot may wait for the transactions of its server, before the move is given up.
+    pub slot_wait_ms: u64,
+    /// How long nobody may have ordered anything of a move before what it left in the servers is removed.
+    pub dead_after_ms: u64,
+    /// The server of each cell.
+    pub servers: BTreeMap<CellName, PostgresServer>,
+}
+
+/// What is compared between the two copies after the fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PostgresVerify {
+    /// Nothing but the shape of the schema.
+    None,
+    /// How many rows each table has.
+    Counts,
+    /// Counts, and a checksum over each table's rows.
+    Checksums,
+}
+
+/// How the agents, and the other servers, reach the server of a cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresServer {
+    /// A name, an address, or the directory of a Unix socket.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The database that has the tenants' schemas.
+    pub database: String,
+    /// Who the mover is there.
+    pub user: String,
+    /// A file with the password, read at each connection.
+    pub password_file: Option<PathBuf>,
+    /// The certificates that vouch for the server: with them the connection has TLS and the name is checked.
+    pub ca_file: Option<PathBuf>,
+    /// A file with a libpq connection string by which *other servers* reach this one, where it is not as above.
+    pub replication_file: Option<PathBuf>,
+}
+
 impl DriverConfig {
     /// The driver's name.
     pub fn kind(&self) -> MoverDriver {
@@ -84,6 +150,7 @@ impl DriverConfig {
             Self::None => MoverDriver::None,
             Self::Sqlite { .. } => MoverDriver::Sqlite,
             Self::Command(_) => MoverDriver::Command,
+            Self::Postgres(_) => MoverDriver::Postgres,
         }
     }
 }

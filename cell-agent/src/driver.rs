@@ -2,6 +2,7 @@
 
 pub(crate) mod chunks;
 mod command;
+mod postgres;
 pub(crate) mod sqlite;
 
 use crate::config::{DriverConfig, Faults};
@@ -11,6 +12,7 @@ use cellway_core::ids::{CellName, Epoch, HomeId, MoveId, TenantId};
 use cellway_core::tenant_move::Position;
 use command::{CallError, CommandDriver};
 use parking_lot::Mutex;
+use postgres::{PostgresDriver, PostgresError};
 use sqlite::SqliteDriver;
 use std::collections::HashMap;
 use std::io;
@@ -71,6 +73,9 @@ pub(crate) enum DriverError {
     /// The user's program did not do its step.
     #[error(transparent)]
     Call(CallError),
+    /// Postgres did not do its part.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
 }
 
 impl From<CallError> for DriverError {
@@ -95,6 +100,7 @@ impl DriverError {
             }
             Self::Transfer(error) => error.is_final(),
             Self::Call(error) => error.is_final(),
+            Self::Postgres(error) => error.is_final(),
             Self::Disk(_) | Self::Busy(_) | Self::Superseded => false,
         }
     }
@@ -169,6 +175,8 @@ pub(crate) enum Driver {
     Sqlite(Arc<SqliteDriver>),
     /// Whatever the user's program moves.
     Command(Arc<CommandDriver>),
+    /// A Postgres schema per tenant.
+    Postgres(Arc<PostgresDriver>),
 }
 
 impl Driver {
@@ -188,6 +196,7 @@ impl Driver {
                 Ok(Self::Sqlite(driver))
             }
             DriverConfig::Command(config) => Ok(Self::Command(CommandDriver::new(disk, cell, config))),
+            DriverConfig::Postgres(config) => Ok(Self::Postgres(PostgresDriver::start(disk, cell, config))),
         }
     }
 
@@ -197,6 +206,7 @@ impl Driver {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.release(tenant, home, epoch).await,
             Self::Command(driver) => driver.release(tenant, home, epoch).await,
+            Self::Postgres(driver) => driver.release(tenant, home, epoch).await,
         }
     }
 
@@ -206,13 +216,14 @@ impl Driver {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.fence(tenant, home, epoch).await,
             Self::Command(driver) => driver.fence(tenant, home, epoch).await,
+            Self::Postgres(driver) => driver.fence(tenant, home, epoch).await,
         }
     }
 
     /// Whether a home of the tenant is kept fenced by a lock.
     pub(crate) fn holds_lock(&self, tenant: &TenantId) -> bool {
         match self {
-            Self::None | Self::Command(_) => false,
+            Self::None | Self::Command(_) | Self::Postgres(_) => false,
             Self::Sqlite(driver) => driver.holds_lock(tenant),
         }
     }
@@ -220,7 +231,7 @@ impl Driver {
     /// Another cell owns the tenant since `epoch`: its fenced homes are sealed, and their locks let go.
     pub(crate) async fn departed(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
         match self {
-            Self::None | Self::Command(_) => Ok(()),
+            Self::None | Self::Command(_) | Self::Postgres(_) => Ok(()),
             Self::Sqlite(driver) => driver.departed(tenant, epoch).await,
         }
     }
@@ -231,22 +242,39 @@ impl Driver {
             Self::None => Ok(Position(NO_POSITION.to_owned())),
             Self::Sqlite(driver) => Ok(Position(driver.passes().make(move_id, home).await?.digest.clone())),
             Self::Command(driver) => driver.position(home),
+            Self::Postgres(driver) => driver.position(move_id, home).await,
         }
     }
 
-    /// Makes room for a home that is going to arrive. Never empties one.
-    pub(crate) async fn prepare(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
+    /// Makes room for a home that is going to arrive from `from_cell`. Never empties one.
+    pub(crate) async fn prepare(
+        &self,
+        move_id: &MoveId,
+        tenant: &TenantId,
+        home: &HomeId,
+        from_cell: Option<&str>,
+    ) -> Result<(), DriverError> {
         match self {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.prepare(tenant, home).await,
             Self::Command(driver) => driver.prepare(tenant, home).await,
+            Self::Postgres(driver) => driver.prepare(move_id, tenant, home, from_cell).await,
+        }
+    }
+
+    /// Takes note of which moves have orders in this cell, of those that know what dead moves leave behind.
+    pub(crate) fn note_orders<'a>(&self, moves: impl Iterator<Item = &'a str>) {
+        if let Self::Postgres(driver) = self {
+            driver.note_orders(moves);
         }
     }
 
     /// Lets the agents of `to` fetch `home` for this move.
     pub(crate) fn offer(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId, to: &CellName) {
-        if let Self::Sqlite(driver) = self {
-            driver.passes().offer(move_id, tenant, home, to);
+        match self {
+            Self::None | Self::Command(_) => {}
+            Self::Sqlite(driver) => driver.passes().offer(move_id, tenant, home, to),
+            Self::Postgres(driver) => driver.offer(tenant),
         }
     }
 
@@ -268,6 +296,7 @@ impl Driver {
             Self::None => Ok(Pulled::default()),
             Self::Sqlite(driver) => Ok(Pulled { bytes: driver.pull(fetch, progress).await?, freeze_ms: None }),
             Self::Command(driver) => driver.pull(fetch, is_first, &progress).await,
+            Self::Postgres(driver) => driver.pull(fetch, &progress).await,
         }
     }
 
@@ -277,6 +306,7 @@ impl Driver {
         match self {
             Self::None | Self::Sqlite(_) => Ok(()),
             Self::Command(driver) => driver.reverse(fetch, epoch).await,
+            Self::Postgres(driver) => driver.reverse(fetch, epoch).await,
         }
     }
 
@@ -286,6 +316,7 @@ impl Driver {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.reach(fetch, epoch, position).await,
             Self::Command(driver) => driver.reach(fetch, epoch, position).await,
+            Self::Postgres(driver) => driver.reach(fetch, epoch, position).await,
         }
     }
 
@@ -300,11 +331,12 @@ impl Driver {
             Self::None => Ok(()),
             Self::Sqlite(driver) => driver.drop_home(move_id, tenant, home).await,
             Self::Command(driver) => driver.drop_home(move_id, tenant, home).await,
+            Self::Postgres(driver) => driver.drop_home(move_id, tenant, home).await,
         }
     }
 
     /// Whether a data fence proves that nothing of an earlier run can still write.
     pub(crate) fn fences_data(&self) -> bool {
-        matches!(self, Self::Sqlite(_) | Self::Command(_))
+        matches!(self, Self::Sqlite(_) | Self::Command(_) | Self::Postgres(_))
     }
 }

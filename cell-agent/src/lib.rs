@@ -23,5 +23,9 @@ mod transfer;
 mod words;
 
 pub use agent::{Agent, run};
-pub use config::{AgentConfig, COMMAND_STALL_MS, COMMAND_STEP_MS, CommandConfig, ConfigError, DriverConfig, Faults};
+pub use config::{
+    AgentConfig, COMMAND_STALL_MS, COMMAND_STEP_MS, CommandConfig, ConfigError, DriverConfig, Faults,
+    POSTGRES_COPY_JOBS, POSTGRES_DEAD_AFTER_MS, POSTGRES_SLOT_WAIT_MS, POSTGRES_TENANT, PostgresConfig, PostgresServer,
+    PostgresVerify,
+};
 pub use leave::leave;

@@ -106,6 +106,7 @@ impl Orders {
         let Some(own) = self.means.table.own() else {
             return;
         };
+        self.means.driver.note_orders(orders.iter().map(|order| order.move_id.as_str()));
         let mut before = std::mem::take(&mut *self.standing.lock());
         let mut after = BTreeMap::new();
         let mut fresh = Vec::new();

@@ -58,13 +58,15 @@ pub enum MoverDriver {
     Sqlite,
     /// By a program of the user.
     Command,
+    /// A Postgres schema per tenant.
+    Postgres,
 }
 
 impl MoverDriver {
     /// Whether a move back needs the source's old home to be kept current while the target is watched: the driver does
     /// not find out what differs by itself.
     pub fn keeps_way_back(self) -> bool {
-        matches!(self, Self::Command)
+        matches!(self, Self::Command | Self::Postgres)
     }
 
     /// The word used in configuration, API and CLI.
@@ -73,6 +75,7 @@ impl MoverDriver {
             Self::None => "none",
             Self::Sqlite => "sqlite",
             Self::Command => "command",
+            Self::Postgres => "postgres",
         }
     }
 }

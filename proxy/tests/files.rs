@@ -63,7 +63,7 @@ async fn idle_connections_give_way_where_there_are_no_more_files() {
             let before = getrlimit(Resource::Nofile);
             let mut taken = vec![File::open("/dev/null").unwrap()];
             let lowered =
-                Rlimit { current: Some(std::os::fd::AsRawFd::as_raw_fd(&taken[0]) as u64 + 1), ..before.clone() };
+                Rlimit { current: Some(std::os::fd::AsRawFd::as_raw_fd(&taken[0]) as u64 + 1), ..before };
             setrlimit(Resource::Nofile, lowered).unwrap();
             while let Ok(file) = File::open("/dev/null") {
                 taken.push(file);

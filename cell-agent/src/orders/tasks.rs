@@ -138,7 +138,9 @@ impl Job {
     }
 
     async fn prepare(&self, home: HomeId) -> Result<FactUp, DriverError> {
-        self.insist("prepare", || self.means.driver.prepare(&self.tenant, &home)).await?;
+        let from_cell = self.source.as_ref().map(|source| source.cell.as_str());
+        let driver = &self.means.driver;
+        self.insist("prepare", || driver.prepare(&self.move_id, &self.tenant, &home, from_cell)).await?;
         Ok(FactUp::Ready { move_id: self.quoted() })
     }
 

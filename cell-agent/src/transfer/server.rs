@@ -32,7 +32,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let answered = match driver {
-        Driver::None | Driver::Command(_) => {
+        Driver::None | Driver::Command(_) | Driver::Postgres(_) => {
             Err(Refusal(StatusCode::NOT_FOUND, "this cell has no data that agents fetch".to_owned()))
         }
         Driver::Sqlite(driver) => respond(driver.passes(), peer, request).await,

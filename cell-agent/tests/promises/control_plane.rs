@@ -137,7 +137,8 @@ async fn answer(request: Request<Incoming>, said: &Arc<watch::Sender<Said>>, hea
         said.send_modify(|said| said.revision += 1);
         heard.lock().instances.push((register.instance.clone(), register.run));
         let revision = said.borrow().revision;
-        return json(&Registered { uid: "uid-cell-a".into(), revision });
+        let cell = path.split('/').nth(3).unwrap();
+        return json(&Registered { uid: format!("uid-{cell}"), revision });
     }
     if path.ends_with("/facts") {
         let up: FactsUp = serde_json::from_slice(&body).unwrap();

@@ -7,6 +7,9 @@ mod commands;
 mod control_plane;
 mod fences;
 mod moves;
+mod postgres;
+#[path = "../../src/driver/postgres/tests/server.rs"]
+mod postgres_server;
 mod requests;
 mod restarts;
 mod stage;

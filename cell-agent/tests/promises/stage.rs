@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LONGEST_REQUEST_MS: u64 = 1_500;
 
 pub(crate) struct Stage {
+    pub(crate) cell: &'static str,
     pub(crate) plane: ControlPlane,
     pub(crate) app: App,
     pub(crate) dir: TempDir,
@@ -51,15 +52,19 @@ impl Stage {
     }
 
     pub(crate) async fn new(driver: impl Fn(PathBuf) -> DriverConfig) -> Self {
+        Self::of_cell("cell-a", driver).await
+    }
+
+    pub(crate) async fn of_cell(cell: &'static str, driver: impl Fn(PathBuf) -> DriverConfig) -> Self {
         let dir = TempDir::new().unwrap();
         let driver = driver(dir.path().to_owned());
-        Self { plane: ControlPlane::start().await, app: App::start().await, dir, driver, agent: None }
+        Self { cell, plane: ControlPlane::start().await, app: App::start().await, dir, driver, agent: None }
     }
 
     pub(crate) fn config(&self) -> AgentConfig {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         AgentConfig {
-            cell: "cell-a".parse().unwrap(),
+            cell: self.cell.parse().unwrap(),
             control_plane: vec![format!("http://{}", self.plane.address)],
             gate_listen: any,
             transfer_listen: any,

@@ -116,6 +116,7 @@ fn agent_config(file: AgentFile) -> anyhow::Result<AgentConfig> {
                 let config::CommandFields { program, step_ms, stall_ms } = fields;
                 DriverConfig::Command(CommandConfig { program, step_ms, stall_ms })
             }
+            config::DriverFile::Postgres(fields) => DriverConfig::Postgres(fields.into_config()),
         },
         longest_request_ms: file.app.longest_request_ms,
         advertise_gate: file.advertise_gate.map(|address| address.0.to_string()),

@@ -29,6 +29,7 @@ pub(super) enum StoredDriver {
     None,
     Sqlite,
     Command,
+    Postgres,
 }
 
 impl StoredDriver {
@@ -37,6 +38,7 @@ impl StoredDriver {
             MoverDriver::None => Self::None,
             MoverDriver::Sqlite => Self::Sqlite,
             MoverDriver::Command => Self::Command,
+            MoverDriver::Postgres => Self::Postgres,
         }
     }
 
@@ -45,6 +47,7 @@ impl StoredDriver {
             Self::None => MoverDriver::None,
             Self::Sqlite => MoverDriver::Sqlite,
             Self::Command => MoverDriver::Command,
+            Self::Postgres => MoverDriver::Postgres,
         }
     }
 }

@@ -155,7 +155,7 @@ async fn a_copy_under_live_writes_arrives_complete() {
     while written.load(Ordering::SeqCst) < 500 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
+    target.driver.prepare(&"m1".parse().unwrap(), &tenant(), &id("h2"), None).await.unwrap();
     source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let fetch = target.fetch(&source, "new-5", "h2");
     for _ in 0..3 {
@@ -239,7 +239,7 @@ async fn a_lost_disk_never_shows_as_an_empty_tenant() {
     std::fs::remove_file(cell.home_file("new-9")).unwrap();
     assert!(lost(cell.release("new-9", 21).await));
     // It was announced, and never arrived.
-    cell.driver.prepare(&tenant(), &id("m8")).await.unwrap();
+    cell.driver.prepare(&"m8".parse().unwrap(), &tenant(), &id("m8"), None).await.unwrap();
     assert!(lost(cell.release("m8", 22).await));
     assert!(!cell.home_file("m8").exists());
 }
@@ -311,7 +311,7 @@ async fn a_copy_that_ends_after_its_home_was_dropped_leaves_nothing() {
     let (source, target) = (Cell::start(1).await, Cell::start(1).await);
     source.release("new-5", 5).await.unwrap();
     insert(&app(&source.live()), 1).unwrap();
-    target.driver.prepare(&tenant(), &id("h2")).await.unwrap();
+    target.driver.prepare(&"m1".parse().unwrap(), &tenant(), &id("h2"), None).await.unwrap();
     target.drop_home("h2").await.unwrap();
     source.driver.offer(&a_move(), &tenant(), &id("new-5"), &cell_b());
     let position = source.driver.position(&a_move(), &id("new-5")).await.unwrap();

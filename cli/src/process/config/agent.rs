@@ -1,6 +1,7 @@
 //! The agent's file.
 
 use super::fields::{Address, ApiField, CellField, IdentityFields, Loopback};
+use super::postgres::PostgresFields;
 use super::{Role, RoleFile};
 use cellway_cell_agent::{COMMAND_STALL_MS, COMMAND_STEP_MS};
 use serde::Deserialize;
@@ -47,6 +48,8 @@ pub(crate) enum DriverFile {
     Sqlite(SqliteFields),
     /// What a program of the user moves.
     Command(CommandFields),
+    /// A Postgres schema per tenant.
+    Postgres(Box<PostgresFields>),
 }
 
 /// The program, and what it may take.
@@ -106,6 +109,9 @@ impl RoleFile for AgentFile {
         }
         if let DriverFile::Command(command) = &self.driver {
             command.check()?;
+        }
+        if let DriverFile::Postgres(postgres) = &self.driver {
+            postgres.check(&self.cell)?;
         }
         if self.identity.is_some() {
             let in_clear = self.control_plane.iter().find(|api| !api.0.starts_with("https://"));

@@ -8,6 +8,7 @@ mod control_plane;
 mod exchanges;
 mod fields;
 mod operation;
+mod postgres;
 mod router;
 mod tls;
 

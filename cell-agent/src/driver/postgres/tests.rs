@@ -1,0 +1,11 @@
+//! The driver between two real servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod encrypted;
+mod fences;
+mod interrupted;
+mod measured;
+mod server;
+mod stage;
+mod whole;
