@@ -43,6 +43,9 @@ pub const HEAD_MAX_BYTES: usize = 32 * 1024;
 pub const CONNECTIONS_PER_THREAD_MAX: usize = 20_000;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4_096;
+/// Connections that are accepted in a row before those that are open have a turn: a crowd that comes at once waits in the
+/// kernel's queue instead of making everybody wait.
+const ACCEPTED_IN_A_ROW: u64 = 16;
 /// How long to wait when accepting fails, mostly for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 50;
 /// The longest time over which the tunnels of a thread are told to end when it shuts down.
@@ -331,7 +334,10 @@ async fn accept<H: Handler>(
     handler: &Rc<H>,
 ) {
     let options = Rc::new(options);
-    loop {
+    for number in 1_u64.. {
+        if number % ACCEPTED_IN_A_ROW == 0 {
+            tokio::task::yield_now().await;
+        }
         match listener.accept().await {
             // The tunnels of connections that were upgraded count as connections.
             Ok(_) if context.tasks.len() >= options.connections_per_thread => {

@@ -62,8 +62,7 @@ async fn idle_connections_give_way_where_there_are_no_more_files() {
             // The files that are open stay so; from now on there is none beyond them.
             let before = getrlimit(Resource::Nofile);
             let mut taken = vec![File::open("/dev/null").unwrap()];
-            let lowered =
-                Rlimit { current: Some(std::os::fd::AsRawFd::as_raw_fd(&taken[0]) as u64 + 1), ..before };
+            let lowered = Rlimit { current: Some(std::os::fd::AsRawFd::as_raw_fd(&taken[0]) as u64 + 1), ..before };
             setrlimit(Resource::Nofile, lowered).unwrap();
             while let Ok(file) = File::open("/dev/null") {
                 taken.push(file);

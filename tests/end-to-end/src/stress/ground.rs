@@ -16,10 +16,8 @@ const HONEST_CELLS: usize = 2;
 const WARM_UP_MS: u64 = 1_000;
 /// The longest wait for memory to come back.
 const SETTLE_MS: u64 = 60_000;
-/// What a router may keep beyond a tenth more than it had: what its allocator holds for the next crowd.
-const SETTLED_KIB: u64 = 4 * 1024;
-/// And this part of the peak: the allocator never gives its own records of memory back, and uses them again.
-const RECORDS_PART: u64 = 32;
+/// What a router may keep beyond a tenth more than it had: what its allocators and tables hold for the next crowd.
+const SETTLED_KIB: u64 = 16 * 1024;
 /// The router's time limits, short enough to be waited for.
 pub const LIMIT_MS: u64 = 3_000;
 
@@ -194,7 +192,7 @@ impl Ground {
         enter(&[&self.honest, &self.past], Phase::After);
         let peak_kib = peak.kib();
         drop((held, peak));
-        let within_kib = settled_below(self.before_kib, peak_kib);
+        let within_kib = settled_below(self.before_kib);
         let after_kib = self.settled(within_kib).await;
         let alive = self.router.process.is_running();
         let Self { honest, past, scale, before_kib, cells, .. } = self;
@@ -242,8 +240,8 @@ fn enter(loads: &[&Honest], phase: Phase) {
 }
 
 /// What counts as memory that is back.
-fn settled_below(before_kib: u64, peak_kib: u64) -> u64 {
-    before_kib + before_kib / 10 + SETTLED_KIB + peak_kib / RECORDS_PART
+fn settled_below(before_kib: u64) -> u64 {
+    before_kib + before_kib / 10 + SETTLED_KIB
 }
 
 /// Hostile tenants' host, by number.
