@@ -8,7 +8,7 @@ FAULTS := --features cellway/test-faults
 .PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many stress simulate model fuzz measure postgres-move install clean-dev
 
 help:
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: setup ## set up what is missing, build, run the whole system on this machine
 	$(CARGO) run -q -p cellway -- dev $(ARGS)
