@@ -64,6 +64,21 @@ async fn an_event_stream_ends_after_a_whole_event() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_half_sent_is_given_time_to_become_whole() {
+    const TIME_MS: u64 = 100;
+    let stage = Stage::with_acme_open().await;
+    let (mut wire, mut hand) = event_stream(&stage).await;
+    hand.stream.write_all(b"8\r\ndata: ha\r\n").await.unwrap();
+    assert_eq!(wire.body(13).await, "8\r\ndata: ha\r\n");
+    let begun = Instant::now();
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    assert_eq!(wire.body(5).await, "0\r\n\r\n", "cut in the end");
+    assert!(begun.elapsed() >= Duration::from_millis(TIME_MS));
+    drop(hand);
+    stage.plane.fact(is_fenced).await;
+}
+
+#[tokio::test]
 async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
     let stage = Stage::with_acme_open().await;
     let (mut wire, hand) = event_stream(&stage).await;

@@ -95,7 +95,11 @@ impl PostgresDriver {
             };
             if let Err(error) = removed {
                 let error = format!("{:#}", anyhow::Error::from(error));
-                tracing::warn!(stream = stream.name, error, "it stays for now");
+                tracing::warn!(
+                    stream = stream.name,
+                    error,
+                    "what a dead move left could not be removed; tried again at the next look"
+                );
             }
         }
         self.sweep_unbooked(&mut own).await?;

@@ -99,7 +99,7 @@ fn percentile(mut values: Vec<u128>, share: f64) -> u128 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "minutes, and judged by time: scripts/postgres-move"]
+#[ignore = "a measurement of minutes, which `make postgres-move` runs"]
 async fn a_gigabyte_moves_within_its_budget_and_nothing_is_lost() {
     let (megabytes, moves) = (setting("MEGABYTES", 1_000), setting("MOVES", 20));
     let verify = match std::env::var("VERIFY").as_deref() {
