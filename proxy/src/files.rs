@@ -41,7 +41,7 @@ pub fn connections_per_thread(files: usize, threads: usize, wanted: usize) -> us
             files,
             allowed,
             wanted,
-            "the limit of open files allows fewer connections per thread than wanted"
+            "the limit of open files (ulimit -n, LimitNOFILE) allows fewer connections per thread than configured"
         );
     }
     allowed.min(wanted)
