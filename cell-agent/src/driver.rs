@@ -2,6 +2,7 @@
 
 pub(crate) mod chunks;
 mod command;
+mod guards;
 mod postgres;
 pub(crate) mod sqlite;
 

@@ -7,7 +7,7 @@ mod call;
 
 use super::{DriverError, Fetch, Progress, Pulled, Turns};
 use crate::config::CommandConfig;
-use crate::disk::{Disk, HomeRow};
+use crate::disk::Disk;
 pub(crate) use call::CallError;
 use call::{Answer, Call, Program, Step};
 use cellway_core::ids::{CellName, Epoch, HomeId, MoveId, TenantId};
@@ -39,37 +39,10 @@ impl CommandDriver {
         Ok(self.program.run(call, progress).await?)
     }
 
-    fn row(&self, tenant: &TenantId, home: &HomeId) -> Result<Option<HomeRow>, DriverError> {
-        let row = self.disk.home(tenant, home)?;
-        match row {
-            Some(row) if row.dropped => Err(DriverError::Dropped(home.clone())),
-            row => Ok(row),
-        }
-    }
-
-    /// What is written to a home that the app may write to would be mixed with what the app writes.
-    fn check_unserved(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
-        match self.row(tenant, home)? {
-            Some(row) if row.is_released() => Err(DriverError::Served(home.clone())),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// What was released above `epoch` has been served since: what the order brings is older than it.
-    fn check_not_released_above(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
-        let later = |row: &HomeRow| row.released.is_some_and(|released| released > epoch);
-        if self.disk.homes_of(tenant)?.iter().any(later) { Err(DriverError::Superseded) } else { Ok(()) }
-    }
-
     pub(crate) async fn release(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        let later = |row: &HomeRow| {
-            row.fenced.is_some_and(|fenced| fenced >= epoch) || row.released.is_some_and(|released| released > epoch)
-        };
-        if self.disk.homes_of(tenant)?.iter().any(later) {
-            return Err(DriverError::Superseded);
-        }
-        self.row(tenant, home)?;
+        self.disk.check_may_release(tenant, epoch)?;
+        self.disk.kept_home(tenant, home)?;
         self.disk.home_made(tenant, home)?;
         self.disk.home_released(tenant, home, epoch)?;
         self.call(Call { epoch: Some(epoch), ..Call::new(Step::Open, tenant, home) }, None).await?;
@@ -79,7 +52,7 @@ impl CommandDriver {
 
     pub(crate) async fn fence(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        let row = self.row(tenant, home)?;
+        let row = self.disk.kept_home(tenant, home)?;
         if row.as_ref().and_then(|row| row.released).is_some_and(|released| released > epoch) {
             return Err(DriverError::Superseded);
         }
@@ -105,7 +78,7 @@ impl CommandDriver {
 
     pub(crate) async fn prepare(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        self.row(tenant, home)?;
+        self.disk.kept_home(tenant, home)?;
         self.disk.enter_home(tenant, home)?;
         self.call(Call::new(Step::Prepare, tenant, home), None).await.map(drop)
     }
@@ -114,7 +87,7 @@ impl CommandDriver {
     pub(crate) async fn pull(&self, fetch: &Fetch, is_first: bool, progress: &Progress) -> Result<Pulled, DriverError> {
         let step = if is_first { Step::Copy } else { Step::Sync };
         let _turn = self.turns.take(&fetch.tenant).await;
-        self.check_unserved(&fetch.tenant, &fetch.home)?;
+        self.disk.check_unserved(&fetch.tenant, &fetch.home)?;
         let answer = self.call(Call::of_fetch(step, fetch), Some(progress)).await?;
         Ok(Pulled { bytes: answer.copied_bytes.unwrap_or_else(|| progress.get().0), freeze_ms: answer.freeze_ms })
     }
@@ -122,8 +95,8 @@ impl CommandDriver {
     pub(crate) async fn reach(&self, fetch: &Fetch, epoch: Epoch, position: &Position) -> Result<(), DriverError> {
         let Fetch { tenant, home, .. } = fetch;
         let _turn = self.turns.take(tenant).await;
-        self.check_not_released_above(tenant, epoch)?;
-        self.check_unserved(tenant, home)?;
+        self.disk.check_not_released_above(tenant, epoch)?;
+        self.disk.check_unserved(tenant, home)?;
         for step in [Step::Finish, Step::Migrate, Step::Verify] {
             let call = Call::of_fetch(step, fetch);
             self.call(Call { epoch: Some(epoch), position: Some(&position.0), ..call }, None).await?;
@@ -136,16 +109,14 @@ impl CommandDriver {
     /// One pass of the way back: the old home gets what has changed at the new one.
     pub(crate) async fn reverse(&self, fetch: &Fetch, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(&fetch.tenant).await;
-        self.check_not_released_above(&fetch.tenant, epoch)?;
-        self.check_unserved(&fetch.tenant, &fetch.home)?;
+        self.disk.check_not_released_above(&fetch.tenant, epoch)?;
+        self.disk.check_unserved(&fetch.tenant, &fetch.home)?;
         self.call(Call { epoch: Some(epoch), ..Call::of_fetch(Step::Reverse, fetch) }, None).await.map(drop)
     }
 
     pub(crate) async fn drop_home(&self, id: &MoveId, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        if self.disk.home(tenant, home)?.is_some_and(|row| row.is_released()) {
-            return Err(DriverError::Served(home.clone()));
-        }
+        self.disk.check_droppable(tenant, home)?;
         self.disk.enter_home(tenant, home)?;
         self.disk.home_dropped(tenant, home)?;
         self.positions.lock().remove(home);

@@ -99,22 +99,6 @@ impl PostgresDriver {
         TenantNames::of(&self.config, tenant).map_err(PostgresError::LongName)
     }
 
-    /// What the agent's own disk says.
-    fn row(&self, tenant: &TenantId, home: &HomeId) -> Result<Option<HomeRow>, DriverError> {
-        match self.disk.home(tenant, home)? {
-            Some(row) if row.dropped => Err(DriverError::Dropped(home.clone())),
-            row => Ok(row),
-        }
-    }
-
-    /// What is written to a home that the app may write to would be mixed with what the app writes.
-    fn check_unserved(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
-        match self.row(tenant, home)? {
-            Some(row) if row.is_released() => Err(DriverError::Served(home.clone())),
-            Some(_) | None => Ok(()),
-        }
-    }
-
     /// The same, and whether the order is late, as the database itself has it.
     async fn check_books(
         &self,
@@ -128,27 +112,13 @@ impl PostgresDriver {
         if homes.iter().any(above) {
             return Err(DriverError::Superseded);
         }
-        match homes.iter().find(|row| row.home == home.as_str()) {
-            Some(row) if row.dropped => Err(DriverError::Dropped(home.clone())),
-            Some(row) if row.is_released() => Err(DriverError::Served(home.clone())),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn check_not_released_above(&self, tenant: &TenantId, epoch: Epoch) -> Result<(), DriverError> {
-        let later = |row: &HomeRow| row.released.is_some_and(|released| released > epoch);
-        if self.disk.homes_of(tenant)?.iter().any(later) { Err(DriverError::Superseded) } else { Ok(()) }
+        homes::check_unserved(&homes, home).map(drop)
     }
 
     pub(crate) async fn release(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        let later = |row: &HomeRow| {
-            row.fenced.is_some_and(|fenced| fenced >= epoch) || row.released.is_some_and(|released| released > epoch)
-        };
-        if self.disk.homes_of(tenant)?.iter().any(later) {
-            return Err(DriverError::Superseded);
-        }
-        let known = self.row(tenant, home)?;
+        self.disk.check_may_release(tenant, epoch)?;
+        let known = self.disk.kept_home(tenant, home)?;
         let names = self.names(tenant)?;
         let mut own = self.own().await?;
         // A home of its creation may begin here, if neither disk nor database has ever heard of it.
@@ -165,8 +135,8 @@ impl PostgresDriver {
 
     pub(crate) async fn fence(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        let row = self.row(tenant, home)?;
-        self.check_not_released_above(tenant, epoch)?;
+        let row = self.disk.kept_home(tenant, home)?;
+        self.disk.check_not_released_above(tenant, epoch)?;
         let names = self.names(tenant)?;
         let mut own = self.own().await?;
         // On both before it is said; neither waits for the other.
@@ -272,14 +242,10 @@ impl PostgresDriver {
 
     pub(crate) async fn drop_home(&self, id: &MoveId, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        if self.disk.home(tenant, home)?.is_some_and(|row| row.is_released()) {
-            return Err(DriverError::Served(home.clone()));
-        }
+        self.disk.check_droppable(tenant, home)?;
         let mut own = self.own().await?;
         let homes = ledger::homes(&own, tenant).await?;
-        if homes.iter().any(|row| row.home == home.as_str() && row.is_released()) {
-            return Err(DriverError::Served(home.clone()));
-        }
+        homes::check_droppable(&homes, home)?;
         self.disk.enter_home(tenant, home)?;
         self.disk.home_dropped(tenant, home)?;
         lock_streams(&own, tenant).await?;

@@ -25,6 +25,22 @@ fn check(verdict: Verdict, home: &HomeId) -> Result<(), DriverError> {
     }
 }
 
+/// The home's row, if there is one. Nothing is written to a home that was dropped, or is in service.
+pub(crate) fn check_unserved<'a>(homes: &'a [Home], home: &HomeId) -> Result<Option<&'a Home>, DriverError> {
+    match check_droppable(homes, home)? {
+        Some(row) if row.dropped => Err(DriverError::Dropped(home.clone())),
+        row => Ok(row),
+    }
+}
+
+/// The home's row, if there is one, and unless it is in service.
+pub(crate) fn check_droppable<'a>(homes: &'a [Home], home: &HomeId) -> Result<Option<&'a Home>, DriverError> {
+    match homes.iter().find(|row| row.home == home.as_str()) {
+        Some(row) if row.is_released() => Err(DriverError::Served(home.clone())),
+        row => Ok(row),
+    }
+}
+
 fn failed(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> PostgresError {
     PostgresError::sql(what)
 }
@@ -147,13 +163,8 @@ pub(crate) async fn prepare(
 ) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
-    match homes.iter().find(|row| row.home == home.as_str()) {
-        Some(row) if row.dropped => return Err(DriverError::Dropped(home.clone())),
-        Some(row) if row.is_released() => return Err(DriverError::Served(home.clone())),
-        Some(_) | None => {}
-    }
+    let known = check_unserved(&homes, home)?;
     park_occupant(&on, tenant, &homes, names, home).await?;
-    let known = homes.iter().find(|row| row.home == home.as_str());
     if known.and_then(|row| row.schema.as_deref()).is_none() && schema_exists(&on, &names.schema).await? {
         let why =
             format!("in the target a schema {:?} stands that belongs to no home: rename or drop it", names.schema);
@@ -183,15 +194,9 @@ pub(crate) async fn empty(
 ) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
-    let Some(row) = homes.iter().find(|row| row.home == home.as_str()) else {
+    let Some(row) = check_unserved(&homes, home)? else {
         return Err(PostgresError::Missing(format!("home {home} was never prepared")).into());
     };
-    if row.dropped {
-        return Err(DriverError::Dropped(home.clone()));
-    }
-    if row.is_released() {
-        return Err(DriverError::Served(home.clone()));
-    }
     park_occupant(&on, tenant, &homes, names, home).await?;
     streams::end_incoming(&on, tenant, home).await?;
     if let Some(stands) = &row.schema {
@@ -233,9 +238,7 @@ pub(crate) async fn complete(
 ) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
-    if homes.iter().any(|row| row.home == home.as_str() && row.is_released()) {
-        return Err(DriverError::Served(home.clone()));
-    }
+    check_droppable(&homes, home)?;
     let durably = format!("SET LOCAL synchronous_commit = on; {}", sequences.unwrap_or_default());
     let set = async { on.batch_execute(&durably).await.map_err(failed("the sequences cannot be set")) };
     let sql = "UPDATE cellway.streams SET start_lsn = pg_current_wal_insert_lsn()
@@ -385,10 +388,7 @@ async fn end_sessions(client: &Client, names: &TenantNames) -> Result<(), Postgr
 pub(crate) async fn drop_home(client: &mut Client, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
     let on = client.transaction().await.map_err(failed("no transaction"))?;
     let homes = lock_homes(&on, tenant).await?;
-    let row = homes.iter().find(|row| row.home == home.as_str());
-    if row.is_some_and(Home::is_released) {
-        return Err(DriverError::Served(home.clone()));
-    }
+    let row = check_droppable(&homes, home)?;
     if let Some(schema) = row.and_then(|row| row.schema.as_deref()) {
         let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", ident(schema));
         on.batch_execute(&sql).await.map_err(failed("the home cannot be dropped"))?;

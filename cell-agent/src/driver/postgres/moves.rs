@@ -40,7 +40,7 @@ impl PostgresDriver {
         from_cell: Option<&str>,
     ) -> Result<(), DriverError> {
         let _turn = self.turns.take(tenant).await;
-        self.row(tenant, home)?;
+        self.disk.kept_home(tenant, home)?;
         let no_cell = || PostgresError::Missing("the order names no cell to fetch from".to_owned());
         let from_cell = from_cell.ok_or_else(no_cell)?;
         let names = self.names(tenant)?;
@@ -131,7 +131,7 @@ impl PostgresDriver {
     /// The whole copy, if there is no stream that goes on; then one pass over what has changed.
     pub(crate) async fn pull(&self, fetch: &Fetch, progress: &Progress) -> Result<Pulled, DriverError> {
         let turn = self.turns.take(&fetch.tenant).await;
-        self.check_unserved(&fetch.tenant, &fetch.home)?;
+        self.disk.check_unserved(&fetch.tenant, &fetch.home)?;
         let from_cell = source_cell(fetch)?;
         let names = self.names(&fetch.tenant)?;
         let mut own = self.own().await?;
@@ -340,8 +340,8 @@ impl PostgresDriver {
     pub(crate) async fn reach(&self, fetch: &Fetch, epoch: Epoch, position: &Position) -> Result<(), DriverError> {
         let Fetch { move_id, tenant, home, .. } = fetch;
         let _turn = self.turns.take(tenant).await;
-        self.check_not_released_above(tenant, epoch)?;
-        self.check_unserved(tenant, home)?;
+        self.disk.check_not_released_above(tenant, epoch)?;
+        self.disk.check_unserved(tenant, home)?;
         let names = self.names(tenant)?;
         let mut own = self.own().await?;
         self.check_books(&own, tenant, home, Some(epoch)).await?;
@@ -409,8 +409,8 @@ impl PostgresDriver {
     pub(crate) async fn reverse(&self, fetch: &Fetch, epoch: Epoch) -> Result<(), DriverError> {
         let Fetch { move_id, tenant, home, .. } = fetch;
         let _turn = self.turns.take(tenant).await;
-        self.check_not_released_above(tenant, epoch)?;
-        self.check_unserved(tenant, home)?;
+        self.disk.check_not_released_above(tenant, epoch)?;
+        self.disk.check_unserved(tenant, home)?;
         let from_cell = source_cell(fetch)?;
         let own = self.own().await?;
         self.check_books(&own, tenant, home, Some(epoch)).await?;

@@ -63,12 +63,7 @@ impl SqliteDriver {
     }
 
     fn release_now(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
-        let later = |row: &HomeRow| {
-            row.fenced.is_some_and(|fenced| fenced >= epoch) || row.released.is_some_and(|released| released > epoch)
-        };
-        if self.disk.homes_of(tenant)?.iter().any(later) {
-            return Err(DriverError::Superseded);
-        }
+        self.disk.check_may_release(tenant, epoch)?;
         let known = self.find_or_begin(tenant, home)?;
         if known.as_ref().is_none_or(|row| row.released != Some(epoch)) {
             if known.is_some_and(|row| row.fenced.is_some()) {
@@ -145,13 +140,10 @@ impl SqliteDriver {
     }
 
     fn fence_now(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch) -> Result<(), DriverError> {
-        let Some(row) = self.disk.home(tenant, home)? else {
+        let Some(row) = self.disk.kept_home(tenant, home)? else {
             let why = "this disk never had it";
             return Err(DriverError::Lost { tenant: tenant.clone(), home: home.clone(), why });
         };
-        if row.dropped {
-            return Err(DriverError::Dropped(home.clone()));
-        }
         if row.released.is_some_and(|released| released > epoch) {
             return Err(DriverError::Superseded);
         }
@@ -181,18 +173,13 @@ impl SqliteDriver {
     }
 
     fn prepare_now(&self, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
-        if self.disk.home(tenant, home)?.is_some_and(|row| row.dropped) {
-            return Err(DriverError::Dropped(home.clone()));
-        }
+        self.disk.kept_home(tenant, home)?;
         self.tenant_dir(tenant)?;
         Ok(self.disk.enter_home(tenant, home)?)
     }
 
     fn drop_now(&self, move_id: &MoveId, tenant: &TenantId, home: &HomeId) -> Result<(), DriverError> {
-        let row = self.disk.home(tenant, home)?;
-        if row.is_some_and(|row| row.is_released()) {
-            return Err(DriverError::Served(home.clone()));
-        }
+        self.disk.check_droppable(tenant, home)?;
         self.disk.home_dropped(tenant, home)?;
         // An app that still has the file open must not go on writing to it unseen.
         if let Err(error) = self.seal_locked(tenant, home) {

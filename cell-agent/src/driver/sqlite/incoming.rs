@@ -50,15 +50,7 @@ impl SqliteDriver {
         wanted: Option<&str>,
         progress: &Progress,
     ) -> Result<Staged, DriverError> {
-        let row = self.disk.home(&fetch.tenant, &fetch.home)?;
-        if let Some(row) = row {
-            if row.dropped {
-                return Err(DriverError::Dropped(fetch.home.clone()));
-            }
-            if row.is_released() {
-                return Err(DriverError::Served(fetch.home.clone()));
-            }
-        }
+        self.disk.check_unserved(&fetch.tenant, &fetch.home)?;
         let mut staged = self.staged(fetch).await?;
         let pass = self.client.pass(&fetch.endpoints, &fetch.move_id, &fetch.from, wanted).await?;
         let missing = staged.map.missing(&pass.map);

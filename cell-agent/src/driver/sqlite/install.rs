@@ -35,16 +35,9 @@ impl SqliteDriver {
 
     /// A home that was released above `epoch` has been served since: what the order brings is older than it.
     fn install(&self, tenant: &TenantId, home: &HomeId, epoch: Epoch, staged: &Path) -> Result<(), DriverError> {
-        let rows = self.disk.homes_of(tenant)?;
-        if rows.iter().any(|row| row.released.is_some_and(|released| released > epoch)) {
-            return Err(DriverError::Superseded);
-        }
+        self.disk.check_not_released_above(tenant, epoch)?;
         // Looked at again, now that it is this step's turn: the move may have been undone meanwhile.
-        match self.disk.home(tenant, home)? {
-            Some(row) if row.dropped => return Err(DriverError::Dropped(home.clone())),
-            Some(row) if row.is_released() => return Err(DriverError::Served(home.clone())),
-            Some(_) | None => {}
-        }
+        self.disk.check_unserved(tenant, home)?;
         let path = self.home_path(tenant, home);
         let dir = self.tenant_dir(tenant)?;
         self.disk.enter_home(tenant, home)?;

@@ -9,11 +9,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::interval;
 
 /// Each answer: far more than any buffer takes.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Cells of the hostile tenants: the more, the less a single one's bound of connections helps.
 pub const CELLS: usize = 8;
+/// In which all readers over HTTP/1.1 ask. At one instant it would be a rush of full-speed downloads and measure those.
+const ASK_MS: u64 = 1_500;
 /// Until everything has filled.
 const FILL_MS: u64 = 1_500;
 /// Slow readers over HTTP/1.1, and connections over HTTP/2.
@@ -57,7 +60,9 @@ pub async fn over_http1(scale: Scale) -> Row {
     ground
         .under("slow readers, h1", async |ground| {
             let crowd = Crowd::gather(ground.address(), scale.of(HTTP1_READERS)).await;
+            let mut pace = interval(Duration::from_millis(ASK_MS) / scale.of(HTTP1_READERS) as u32);
             for (number, member) in crowd.members.iter().enumerate() {
+                pace.tick().await;
                 let host = hostile_host(number % CELLS);
                 let _ = member.try_write(format!("GET /large HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes());
             }
