@@ -85,8 +85,8 @@ impl Answer {
 /// How the router is spoken to.
 #[derive(Clone)]
 pub(crate) struct Transport {
-    /// `host:port`.
-    pub(crate) router: String,
+    /// `host:port` of each; one at least.
+    pub(crate) routers: Vec<String>,
     /// One request at a time on a connection, or many.
     pub(crate) http2: bool,
     /// In clear without it.
@@ -110,11 +110,21 @@ impl Transport {
     /// HTTP/1.1 in clear.
     #[cfg(test)]
     fn clear(router: String) -> Self {
-        Self { router, http2: false, tls: None }
+        Self { routers: vec![router], http2: false, tls: None }
     }
 
-    async fn connect(&self, http2: bool) -> Result<Box<dyn Duplex>, Failed> {
-        let stream = TcpStream::connect(&self.router).await.map_err(|_| Failed::CannotConnect)?;
+    /// To a router that takes the connection, beginning with the one of this number.
+    async fn connect(&self, number: u64, http2: bool) -> Result<Box<dyn Duplex>, Failed> {
+        let first = usize::try_from(number).unwrap_or(0) % self.routers.len();
+        let (later, earlier) = self.routers.split_at(first);
+        let mut reached = Err(Failed::CannotConnect);
+        for router in earlier.iter().chain(later) {
+            reached = TcpStream::connect(router).await.map_err(|_| Failed::CannotConnect);
+            if reached.is_ok() {
+                break;
+            }
+        }
+        let stream = reached?;
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let mut config = ClientConfig::clone(&tls.config);
@@ -163,7 +173,7 @@ impl Connections {
         Self { transport, idle, opened, ended_idle }
     }
 
-    /// How many were opened.
+    /// How many were asked for.
     pub(crate) fn opened(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
     }
@@ -231,8 +241,8 @@ impl Connections {
     }
 
     async fn open(&self) -> Result<Sender, Failed> {
-        let io = TokioIo::new(self.transport.connect(self.transport.http2).await?);
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let io = TokioIo::new(self.transport.connect(number, self.transport.http2).await?);
         // A connection ends with the last request on it, and says there how it ended.
         if self.transport.http2 {
             let (sender, connection) =
@@ -248,7 +258,7 @@ impl Connections {
     /// A stream to the router that speaks HTTP/1.1, for what is not one request and one answer.
     pub(crate) async fn stream(&self) -> Result<Box<dyn Duplex>, Failed> {
         let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
-        timeout(limit, self.transport.connect(false)).await.unwrap_or(Err(Failed::Timeout))
+        timeout(limit, self.transport.connect(self.opened(), false)).await.unwrap_or(Err(Failed::Timeout))
     }
 }
 

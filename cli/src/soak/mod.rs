@@ -87,9 +87,10 @@ pub(crate) struct SoakArgs {
     /// Event streams to keep open.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=1_000))]
     feeds: u16,
-    /// Where the router is. Default: by --port-base.
+    /// Where a router is; may be repeated: connections are spread over all, and one that refuses them is passed over.
+    /// Default: by --port-base.
     #[arg(long, value_name = "HOST:PORT")]
-    router: Option<String>,
+    router: Vec<String>,
     /// Speak HTTP/2: four connections that all requests share. WebSockets and event streams stay on HTTP/1.1.
     #[arg(long)]
     http2: bool,
@@ -114,8 +115,11 @@ impl SoakArgs {
             }),
             false => None,
         };
-        let router = self.router.clone().unwrap_or_else(|| self.reach.router(self.https));
-        Ok(Transport { router, http2: self.http2, tls })
+        let routers = match self.router.as_slice() {
+            [] => vec![self.reach.router(self.https)],
+            routers => routers.to_vec(),
+        };
+        Ok(Transport { routers, http2: self.http2, tls })
     }
 }
 
@@ -203,10 +207,11 @@ pub(crate) async fn run(args: SoakArgs) -> Result<(), Failure> {
     let client = args.reach.client()?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let transport = args.transport().map_err(Failure::start_up)?;
-    let router = transport.router.clone();
+    let routers = transport.routers.clone();
+    let router = routers.join(" and ");
     let connections = Connections::new(transport);
     let wanted = prepare::Wanted { tenants: args.tenants, moves: args.moves > 0, domain: &args.domain };
-    let found = prepare::prepare(&client, &connections, &router, &wanted).await.map_err(Failure::start_up)?;
+    let found = prepare::prepare(&client, &connections, &routers, &wanted).await.map_err(Failure::start_up)?;
 
     let run = Arc::new(Run::new(seed, found, connections));
     talk(&format!("run {}, seed {seed}: {} tenants through {router}", run.id, run.tenants.len()));

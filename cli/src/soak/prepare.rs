@@ -49,7 +49,7 @@ pub(crate) struct Found {
 pub(crate) async fn prepare(
     client: &Client,
     connections: &Connections,
-    router: &str,
+    routers: &[String],
     wanted: &Wanted<'_>,
 ) -> anyhow::Result<Vec<Found>> {
     let cells = client.cells().await?.items;
@@ -69,11 +69,12 @@ pub(crate) async fn prepare(
     if tenants.is_empty() {
         bail!("no tenant is in a cell with agents: `cellway soak --tenants 20` creates some");
     }
-    let port = router.rsplit_once(':').map_or("", |(_, port)| port);
+    // Any router answers to the port of the first.
+    let port = routers.first().and_then(|router| router.rsplit_once(':')).map_or("", |(_, port)| port);
     let hosts = tenants.into_iter().map(|view| (format!("{}.{}:{port}", view.id, wanted.domain), view));
     let heard = hosts.map(|(host, view)| async move {
         let entries = first_count(connections, &host).await;
-        let entries = entries.with_context(|| format!("{host} does not answer at the router {router}"))?;
+        let entries = entries.with_context(|| format!("{host} does not answer at {}", routers.join(" and ")))?;
         Ok::<_, anyhow::Error>(Found { view, host, entries })
     });
     stream::iter(heard).buffered(ASKED_AT_ONCE).try_collect().await

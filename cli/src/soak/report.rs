@@ -5,6 +5,7 @@ use super::checker::BreachKind;
 use super::latency::{Histogram, Percentiles};
 use super::movements::{Moved, Progress, progress};
 use super::readback::Records;
+use super::tally::Timed;
 use crate::output::{facts, shown};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub(crate) struct Report {
     pub(crate) late: u64,
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) failure_examples: Vec<String>,
+    /// The first failures of requests and slow uploads.
+    pub(crate) failures_timed: Vec<Timed>,
     pub(crate) slow_uploads: SlowUploads,
     pub(crate) writes: Writes,
     pub(crate) moves: Moves,
@@ -121,6 +124,7 @@ impl Report {
             late: tally.late.get(),
             failures: tally.failures.by_kind(),
             failure_examples: [tally.failures.examples(), tally.slow_upload_failures.examples()].concat(),
+            failures_timed: [tally.failures.timed(), tally.slow_upload_failures.timed()].concat(),
             slow_uploads: SlowUploads {
                 sent: tally.slow_uploads.get(),
                 acknowledged: tally.slow_uploads_acknowledged.get(),

@@ -4,6 +4,7 @@ use super::Run;
 use super::checker::{Entry, check_count, check_read};
 use super::connection::{Body as RequestBody, Failed};
 use super::plan::{self, LARGE_MAX_BYTES, PlannedRequest, PlannedUpload, RequestKind, Strand};
+use super::tally::Timed;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -53,7 +54,7 @@ struct CountAnswer {
 pub(crate) async fn perform(run: &Run, number: u64, planned: PlannedRequest, due: Instant) {
     let tenant = &run.tenants[planned.tenant];
     run.tally.requests.add();
-    let moved_before = tenant.is_moving();
+    let (moved_before, began) = (tenant.is_moving(), Instant::now());
     let (what, outcome) = match planned.kind {
         RequestKind::Write(body) => {
             let id = format!("{}-{number}", run.id);
@@ -69,7 +70,8 @@ pub(crate) async fn perform(run: &Run, number: u64, planned: PlannedRequest, due
         run.tally.latency_while_moving.lock().add(took_us);
     }
     if let Err(failed) = outcome {
-        run.tally.failures.add(failed.to_string(), &format!("{what} of {} at {}", tenant.id, run.clock()));
+        let timed = Timed::now(&tenant.id, &failed.to_string(), began.elapsed());
+        run.tally.failures.add(timed, &format!("{what} of {} at {}", tenant.id, run.clock()));
     }
 }
 
@@ -78,11 +80,14 @@ pub(crate) async fn upload_slowly(run: &Run, number: String, planned: PlannedUpl
     run.tally.slow_uploads.add();
     let id = format!("{}-{number}", run.id);
     let takes = Duration::from_millis(planned.takes_ms);
-    let whom = format!("POST /entries/{id} of {} over {takes:?}", run.tenants[planned.tenant].id);
+    let tenant = &run.tenants[planned.tenant].id;
+    let whom = format!("POST /entries/{id} of {tenant} over {takes:?}");
+    let began = Instant::now();
     match write(run, planned.tenant, id, &planned.body, Some(takes)).await {
         Ok(()) => run.tally.slow_uploads_acknowledged.add(),
         Err(failed) => {
-            run.tally.slow_upload_failures.add(failed.to_string(), &format!("{whom} at {}", run.clock()));
+            let timed = Timed::now(tenant, &failed.to_string(), began.elapsed());
+            run.tally.slow_upload_failures.add(timed, &format!("{whom} at {}", run.clock()));
         }
     }
 }

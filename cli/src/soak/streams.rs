@@ -4,6 +4,7 @@ use super::Run;
 use super::checker::{Breach, BreachKind, check_count};
 use super::connection::{Duplex, Failed, REQUEST_TIMEOUT_MS};
 use super::plan::{self, Strand};
+use super::tally::Timed;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
@@ -15,7 +16,7 @@ use rand::RngExt;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -54,9 +55,10 @@ pub(crate) async fn keep_open(run: Arc<Run>, websockets: usize, feeds: usize) {
     keeping.wait().await;
 }
 
-fn not_opened(run: &Run, tenant: usize, kind: &str, failed: Failed) {
-    let whom = format!("{} at {}", run.tenants[tenant].id, run.clock());
-    run.tally.failures.add(format!("{kind} not opened: {failed}"), &whom);
+fn not_opened(run: &Run, tenant: usize, kind: &str, failed: Failed, began: Instant) {
+    let tenant = &run.tenants[tenant].id;
+    let timed = Timed::now(tenant, &format!("{kind} not opened: {failed}"), began.elapsed());
+    run.tally.failures.add(timed, &format!("{tenant} at {}", run.clock()));
 }
 
 #[derive(Deserialize)]
@@ -67,7 +69,7 @@ struct Shown {
 async fn keep_websocket(run: &Run, tenant: usize) {
     let counts = &run.tally.streams;
     loop {
-        let at_least = run.ledger.least_count(tenant);
+        let (at_least, began) = (run.ledger.least_count(tenant), Instant::now());
         match open_websocket(run, tenant).await {
             Ok(socket) => {
                 counts.websocket_opened.add();
@@ -77,7 +79,7 @@ async fn keep_websocket(run: &Run, tenant: usize) {
                     counts.websocket_cut_cleanly.add();
                 }
             }
-            Err(failed) => not_opened(run, tenant, "websocket", failed),
+            Err(failed) => not_opened(run, tenant, "websocket", failed, began),
         }
         sleep(Duration::from_millis(REOPEN_PAUSE_MS)).await;
     }
@@ -128,6 +130,7 @@ async fn keep_feed(run: &Run, tenant: usize) {
     let counts = &run.tally.streams;
     let mut last_seq = None;
     loop {
+        let began = Instant::now();
         match open_feed(run, tenant, last_seq).await {
             Ok(feed) => {
                 counts.sse_opened.add();
@@ -137,7 +140,7 @@ async fn keep_feed(run: &Run, tenant: usize) {
                     counts.sse_cut_cleanly.add();
                 }
             }
-            Err(failed) => not_opened(run, tenant, "sse", failed),
+            Err(failed) => not_opened(run, tenant, "sse", failed, began),
         }
         sleep(Duration::from_millis(REOPEN_PAUSE_MS)).await;
     }

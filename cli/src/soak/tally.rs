@@ -3,8 +3,10 @@
 use super::checker::{Breach, BreachKind};
 use super::latency::Histogram;
 use parking_lot::Mutex;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Failures and breaches beyond these are counted but not told one by one.
 const EXAMPLES_MAX: usize = 20;
@@ -25,33 +27,72 @@ impl Count {
     }
 }
 
+/// Failures beyond these have no times in the report.
+const TIMED_MAX: usize = 2_000;
+
+/// A failure with when it happened, to be held against what was done to the system meanwhile.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Timed {
+    pub(crate) tenant: String,
+    pub(crate) why: String,
+    /// Milliseconds of Unix time.
+    pub(crate) began_ms: u64,
+    /// Milliseconds of Unix time.
+    pub(crate) ended_ms: u64,
+}
+
+impl Timed {
+    /// Of a request that began so long ago and fails now.
+    pub(crate) fn now(tenant: &str, why: &str, took: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (began_ms, ended_ms) = (ms(now.saturating_sub(took)), ms(now));
+        Self { tenant: tenant.to_owned(), why: why.to_owned(), began_ms, ended_ms }
+    }
+}
+
 /// Failures by their kind, and some of them in words.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<(BTreeMap<String, u64>, Vec<String>)>);
+pub(crate) struct Failures(Mutex<Failed>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    by_kind: BTreeMap<String, u64>,
+    examples: Vec<String>,
+    timed: Vec<Timed>,
+}
 
 impl Failures {
-    /// One more of `kind`, which happened to `whom`.
-    pub(crate) fn add(&self, kind: String, whom: &str) {
+    /// One more, of the kind that `timed` says, which happened to `whom`.
+    pub(crate) fn add(&self, timed: Timed, whom: &str) {
         let mut inner = self.0.lock();
-        if inner.1.len() < EXAMPLES_MAX {
-            inner.1.push(format!("{kind}: {whom}"));
+        if inner.examples.len() < EXAMPLES_MAX {
+            inner.examples.push(format!("{}: {whom}", timed.why));
         }
-        *inner.0.entry(kind).or_default() += 1;
+        *inner.by_kind.entry(timed.why.clone()).or_default() += 1;
+        if inner.timed.len() < TIMED_MAX {
+            inner.timed.push(timed);
+        }
+    }
+
+    /// The first ones, with their times.
+    pub(crate) fn timed(&self) -> Vec<Timed> {
+        self.0.lock().timed.clone()
     }
 
     /// How many of each kind.
     pub(crate) fn by_kind(&self) -> BTreeMap<String, u64> {
-        self.0.lock().0.clone()
+        self.0.lock().by_kind.clone()
     }
 
     /// How many.
     pub(crate) fn total(&self) -> u64 {
-        self.0.lock().0.values().sum()
+        self.0.lock().by_kind.values().sum()
     }
 
     /// The first ones in words.
     pub(crate) fn examples(&self) -> Vec<String> {
-        self.0.lock().1.clone()
+        self.0.lock().examples.clone()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod dev;
 pub mod fleet;
 pub mod ports;
 pub mod process;
+pub mod soak_long;
 pub mod stress;
 pub mod writer;
 

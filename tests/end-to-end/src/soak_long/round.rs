@@ -1,0 +1,188 @@
+//! One round: a fleet of its own, `cellway soak` on it, and what its report says.
+
+use super::judge::{FailedRequest, Kill, was_in_flight};
+use super::kills::{SecondRouter, kill_at_random};
+use crate::binary;
+use crate::fleet::Fleet;
+use crate::process::{Process, Recipe};
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Offsets of the second router's ports: where it listens, and where it is asked how it is.
+const SECOND_LISTEN: u16 = 60;
+const SECOND_ADMIN: u16 = 61;
+/// Failed requests that a round's line tells one by one.
+const TOLD_MAX: usize = 20;
+/// Tenants of a round.
+const TENANTS: usize = 24;
+
+/// What a round does.
+#[derive(Debug, Clone, Copy)]
+pub struct RoundPlan {
+    /// Of traffic, moves and kills.
+    pub seed: u64,
+    /// How many moves.
+    pub moves: u64,
+    /// Requests per second.
+    pub rps: f64,
+    /// How long at least.
+    pub duration: Duration,
+    /// Whether processes are killed.
+    pub kills: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Round {
+    /// As the plan had it.
+    pub seed: u64,
+    /// How long it took.
+    pub wall_s: f64,
+    /// Requests, slow uploads aside.
+    pub requests: u64,
+    /// Moves that were asked for.
+    pub moves: u64,
+    /// Those of them that brought the tenant to its target.
+    pub past_switched: u64,
+    /// How often each process was killed.
+    pub kills: BTreeMap<String, u64>,
+    /// Failed requests that were in flight at a killed process.
+    pub excused: u64,
+    /// All other failed requests.
+    pub failed: Vec<String>,
+    /// What was broken of the promises about data, owners and the ends of moves.
+    pub broken: Vec<String>,
+    /// How long tenants were held, in milliseconds: half of the moves at most, all but one in a hundred.
+    pub hold_p50_ms: f64,
+    /// See above.
+    pub hold_p99_ms: f64,
+}
+
+/// The parts of `cellway soak -o json` that are looked at.
+#[derive(Debug, Deserialize)]
+struct Report {
+    wall_s: f64,
+    requests: u64,
+    failures: BTreeMap<String, u64>,
+    failures_timed: Vec<FailedRequest>,
+    slow_uploads: SlowUploads,
+    writes: BTreeMap<String, u64>,
+    moves: Moves,
+    hold_ms: Percentiles,
+}
+
+#[derive(Debug, Deserialize)]
+struct SlowUploads {
+    failures: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Moves {
+    asked: u64,
+    past_switched: u64,
+    pending: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+}
+
+/// Runs a round.
+pub async fn run(plan: RoundPlan) -> anyhow::Result<Round> {
+    let names: Vec<String> = (1..=TENANTS).map(|number| format!("tenant-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fleet = Fleet::start(&names).await;
+    let mut second = second_router(&fleet)?;
+    fleet.ready(second.ready).await;
+    let port = |offset: u16| format!("127.0.0.1:{}", fleet.ports.at(offset));
+    let soak = tokio::process::Command::new(binary())
+        .args(["soak", "-o", "json", "--api", &format!("http://{}", port(2))])
+        .args(["--router", &port(0), "--router", &port(SECOND_LISTEN)])
+        .args(["--seed", &plan.seed.to_string(), "--moves", &plan.moves.to_string()])
+        .args(["--rps", &plan.rps.to_string(), "--duration", &format!("{}s", plan.duration.as_secs())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let stop = CancellationToken::new();
+    let soaking = async {
+        let output = soak.wait_with_output().await;
+        stop.cancel();
+        output
+    };
+    let killing = async {
+        match plan.kills {
+            true => kill_at_random(&mut fleet, &mut second, plan.seed, &stop).await,
+            false => Vec::new(),
+        }
+    };
+    let (output, kills) = tokio::join!(soaking, killing);
+    let output = output?.stdout;
+    if output.is_empty() {
+        bail!("`cellway soak` with seed {} did not get to its report", plan.seed);
+    }
+    let report = serde_json::from_slice(&output).context("the report of `cellway soak` cannot be read")?;
+    Ok(Round::new(plan.seed, report, &kills))
+}
+
+/// Like the fleet's first one, on other ports.
+fn second_router(fleet: &Fleet) -> anyhow::Result<SecondRouter> {
+    let Recipe { program, args, env, log, .. } = fleet.router.recipe.clone();
+    let first = args.last().context("the router has a configuration")?;
+    let own = format!("{first}.second.yaml");
+    let config = std::fs::read_to_string(first)?
+        .replace(&format!(":{}\n", fleet.ports.at(0)), &format!(":{}\n", fleet.ports.at(SECOND_LISTEN)))
+        .replace(&format!(":{}\n", fleet.ports.at(3)), &format!(":{}\n", fleet.ports.at(SECOND_ADMIN)))
+        .replace("routes.snapshot", "routes-of-the-second.snapshot");
+    std::fs::write(&own, config)?;
+    let args = args.iter().map(|arg| if arg == first { own.clone() } else { arg.clone() }).collect();
+    let recipe = Recipe { name: "second-router".to_owned(), program, args, env, log: log.with_extension("second.log") };
+    Ok(SecondRouter { process: Process::start(recipe), ready: SECOND_ADMIN })
+}
+
+impl Round {
+    fn new(seed: u64, report: Report, kills: &[Kill]) -> Self {
+        let (excused, others): (Vec<_>, Vec<_>) =
+            report.failures_timed.iter().partition(|failed| was_in_flight(failed, kills));
+        let told = |failed: &&FailedRequest| {
+            format!("{} of {}, {} to {}", failed.why, failed.tenant, failed.began_ms, failed.ended_ms)
+        };
+        let mut failed: Vec<String> = others.iter().take(TOLD_MAX).map(told).collect();
+        let all: u64 = report.failures.values().chain(report.slow_uploads.failures.values()).sum();
+        let untold = all.saturating_sub((excused.len() + failed.len()) as u64);
+        failed.extend((0..untold).map(|_| "not told".to_owned()));
+        let mut broken: Vec<String> = report
+            .writes
+            .iter()
+            .filter(|(what, count)| *what != "acknowledged" && **count > 0)
+            .map(|(what, count)| format!("{what}: {count}"))
+            .collect();
+        if report.moves.pending > 0 {
+            broken.push(format!("moves that have not ended: {}", report.moves.pending));
+        }
+        let mut by_process = BTreeMap::new();
+        for kill in kills {
+            *by_process.entry(kill.process.clone()).or_default() += 1;
+        }
+        Self {
+            seed,
+            wall_s: report.wall_s,
+            requests: report.requests,
+            moves: report.moves.asked,
+            past_switched: report.moves.past_switched,
+            kills: by_process,
+            excused: excused.len() as u64,
+            failed,
+            broken,
+            hold_p50_ms: report.hold_ms.p50,
+            hold_p99_ms: report.hold_ms.p99,
+        }
+    }
+}
