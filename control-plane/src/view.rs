@@ -3,6 +3,7 @@
 //! The view may be behind the store, never ahead of it; whoever writes compares the revisions seen here, so acting on
 //! an old view can only fail.
 
+use crate::clock;
 use crate::operate::KeptCertificate;
 use cellway_core::cell::{Cell, CellRef, GateList};
 use cellway_core::certificate::CertificateName;
@@ -10,7 +11,7 @@ use cellway_core::fleet::{Fleet, FleetCell};
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
-use cellway_core::tenant_move::{MoveRecord, MoveState};
+use cellway_core::tenant_move::{MoveRecord, MoveState, deadline};
 use cellway_store::records::{BadRecord, Brake, Finding, HostClaim, Leader, Leftover, Moving, Record};
 use cellway_store::{Entry, Event, keys};
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -208,8 +209,12 @@ impl View {
             let tenants = counts.get(name).copied().unwrap_or_default();
             (name.clone(), FleetCell { cell: at.value.clone(), tenants, reachable: all_heard })
         };
-        let flies = |record: &&At<MoveRecord>| {
-            !matches!(record.value.state, MoveState::Planned | MoveState::Settling | MoveState::Cleaning(_))
+        let now_ms = clock::now_ms();
+        let flies = |record: &&At<MoveRecord>| match record.value.state {
+            MoveState::Planned | MoveState::Settling | MoveState::Cleaning(_) => false,
+            // It may wait for its target for ever: it must not keep a place from others.
+            MoveState::Switched => now_ms < deadline(&record.value),
+            _ => true,
         };
         let running = self.running.iter().filter_map(|id| self.moves.get(id));
         Fleet {

@@ -22,7 +22,8 @@ pub struct Fleet {
     pub revision: Revision,
     /// By name.
     pub cells: BTreeMap<CellName, FleetCell>,
-    /// Source and target of each move between its start and its end.
+    /// Source and target of each move between its start and the target's first open gate, or its end. One that waits for
+    /// that gate beyond its deadline is not counted.
     pub moves_in_flight: Vec<(CellRef, CellRef)>,
 }
 

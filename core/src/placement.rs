@@ -150,45 +150,4 @@ pub fn may_start(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cell::Cell;
-    use crate::ids::CellUid;
-    use std::collections::BTreeMap;
-
-    fn fleet(cells: &[(&str, u32, u32, CellCondition)]) -> Fleet {
-        let entry = |&(name, tenants, capacity_tenants, condition): &(&str, u32, u32, CellCondition)| {
-            let name = CellName::new(name).expect("legal");
-            let cell = Cell {
-                cell: CellRef { name: name.clone(), uid: CellUid::new("u").expect("legal") },
-                condition,
-                kind: CellKind::Agent,
-                version: "1".into(),
-                labels: BTreeMap::new(),
-                endpoints: vec![],
-                capacity_tenants,
-            };
-            (name, FleetCell { cell, tenants, reachable: true })
-        };
-        Fleet { cells: cells.iter().map(entry).collect(), ..Fleet::default() }
-    }
-
-    #[test]
-    fn the_emptiest_open_cell_is_chosen() {
-        use CellCondition::{Cordoned, Open};
-        let chosen = |cells: &[_]| choose_cell(&fleet(cells)).map(|cell| cell.name.to_string());
-        assert_eq!(chosen(&[("a", 5, 0, Open), ("b", 4, 0, Open)]), Ok("b".into()));
-        assert_eq!(chosen(&[("a", 5, 100, Open), ("b", 4, 5, Open)]), Ok("a".into()));
-        assert_eq!(chosen(&[("a", 0, 0, Cordoned), ("b", 4, 0, Open)]), Ok("b".into()));
-        assert_eq!(chosen(&[("b", 4, 4, Open)]), Err(NoPlace::Nowhere));
-    }
-
-    #[test]
-    fn a_closed_or_full_cell_is_refused_with_its_reason() {
-        let fleet = fleet(&[("a", 0, 0, CellCondition::Draining), ("b", 4, 4, CellCondition::Open)]);
-        let reason = |name: &str| check_room(&fleet, &CellName::new(name).expect("legal")).map_err(|e| e.to_string());
-        assert_eq!(reason("a"), Err("cell a is draining: it takes nobody new".into()));
-        assert_eq!(reason("b"), Err("cell b is full: its capacity of 4 tenants is used".into()));
-        assert!(reason("c").is_err_and(|text| text.starts_with("there is no cell c")));
-    }
-}
+mod tests;

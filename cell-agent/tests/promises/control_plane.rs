@@ -31,6 +31,7 @@ pub(crate) struct Said {
     pub(crate) gates: Option<(u64, Vec<String>)>,
     pub(crate) refuses: bool,
     pub(crate) busy: bool,
+    pub(crate) later: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub(crate) struct Heard {
     pub(crate) facts: Vec<FactUp>,
     pub(crate) instances: Vec<(String, u64)>,
     pub(crate) left: Vec<String>,
+    /// Requests with facts of which none was taken.
+    pub(crate) put_off: usize,
 }
 
 pub(crate) struct ControlPlane {
@@ -142,6 +145,14 @@ async fn answer(request: Request<Incoming>, said: &Arc<watch::Sender<Said>>, hea
     }
     if path.ends_with("/facts") {
         let up: FactsUp = serde_json::from_slice(&body).unwrap();
+        let (busy, later) = (said.borrow().busy, said.borrow().later);
+        heard.lock().put_off += usize::from(busy || later);
+        if busy {
+            return problem(503, "unavailable", "others were faster");
+        }
+        if later {
+            return json(&FactsHeard { results: up.facts.iter().map(|_| FactHeard::Later).collect() });
+        }
         let results = up.facts.iter().map(|_| FactHeard::Recorded).collect();
         heard.lock().facts.extend(up.facts);
         return json(&FactsHeard { results });

@@ -7,6 +7,7 @@ mod commands;
 mod control_plane;
 mod fences;
 mod moves;
+mod orders;
 mod postgres;
 #[path = "../../src/driver/postgres/tests/server.rs"]
 mod postgres_server;

@@ -1,6 +1,7 @@
 //! `cellway move`: list, show and undo moves.
 
-use crate::output::{Failure, Table, ago, bytes, facts, or_dash, print, talk};
+use super::watch::copied;
+use crate::output::{Failure, Table, ago, facts, or_dash, print, talk};
 use crate::reach::{Reach, move_id, tenant_id};
 use cellway_api::fleet::{Listing, MoveView, UndoMove};
 use clap::{Args, Subcommand};
@@ -98,7 +99,6 @@ fn state(one: &MoveView) -> String {
 
 /// One move for people.
 pub(crate) fn move_facts(one: &MoveView) -> String {
-    let copied = one.copied_bytes.zip(one.total_bytes);
     let mut lines = vec![
         ("move", one.id.clone()),
         ("tenant", one.tenant.clone()),
@@ -113,7 +113,7 @@ pub(crate) fn move_facts(one: &MoveView) -> String {
         ("asked", format!("{} ago", ago(one.created_ms))),
     ];
     let mut more = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
-    more("copied", copied.map(|(copied, total)| format!("{} of {}", bytes(copied), bytes(total))));
+    more("copied", copied(one));
     more("streams to be cut", one.open_streams.map(|streams| streams.to_string()));
     more("waits for", one.waits_for.clone());
     more("undone, because", one.undo_reason.clone());

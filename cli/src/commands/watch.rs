@@ -114,6 +114,15 @@ pub(crate) fn judge(view: &MoveView, until: Until) -> Seen {
     }
 }
 
+/// How much of the data is there, while it is copied. The size is not known before the first report.
+pub(crate) fn copied(view: &MoveView) -> Option<String> {
+    Some(match (view.copied_bytes?, view.total_bytes?) {
+        (0, 0) => "size not known yet".to_owned(),
+        (copied, total) if total < copied => format!("{}, size not known yet", bytes(copied)),
+        (copied, total) => format!("{} of {}", bytes(copied), bytes(total)),
+    })
+}
+
 /// What the line says of a move.
 fn described(view: &MoveView) -> String {
     let mut line = format!("{}: {} ▶ {}  {}", view.tenant, view.source, view.target, view.state);
@@ -121,8 +130,8 @@ fn described(view: &MoveView) -> String {
     if let Some(stage) = &view.stage {
         add(format!(" ({stage})"));
     }
-    if let (Some(copied), Some(total)) = (view.copied_bytes, view.total_bytes) {
-        add(format!("  {} of {}", bytes(copied), bytes(total)));
+    if let Some(copied) = copied(view) {
+        add(format!("  {copied}"));
     }
     match view.freeze_ms {
         Some(freeze_ms) => add(format!("  freeze {freeze_ms} ms ({} predicted)", view.predicted_freeze_ms)),
@@ -228,6 +237,8 @@ mod tests {
     fn the_line_says_what_a_user_will_notice() {
         let copying = MoveView { copied_bytes: Some(2 << 20), total_bytes: Some(4 << 20), ..a_move("copying") };
         assert_eq!(described(&copying), "acme: cell-a ▶ cell-b  copying  2.0 MiB of 4.0 MiB  freeze 30 ms predicted");
+        let unknown = MoveView { copied_bytes: Some(0), total_bytes: Some(0), ..copying };
+        assert!(described(&unknown).contains("copying  size not known yet"));
         let syncing = MoveView { open_streams: Some(3), ..a_move("syncing") };
         assert!(described(&syncing).ends_with("3 streams will be cut"));
         let settled = MoveView { freeze_ms: Some(41), ..a_move("settling") };

@@ -328,6 +328,17 @@ fn an_old_report_is_not_counted() {
 }
 
 #[test]
+fn a_copy_that_is_not_whole_is_never_followed_nor_frozen() {
+    let mut copying = record(MoveState::Copying(Copying { copied_bytes: 10, total_bytes: 100, advanced_ms: NOW_MS }));
+    for fact in [copied(99, false), copied(100, false), followed(0), watched(0, 0), Start, reached(50, "p")] {
+        copying = next(&copying, fact, NOW_MS + 10).unwrap_or(copying);
+        assert_eq!(copying.state.as_str(), "copying");
+    }
+    assert_eq!(shown(&next(&copying, Elapsed, deadline(&copying))), "undoing (the copy stalled)");
+    assert_eq!(shown(&next(&copying, copied(100, true), NOW_MS + 10)), "syncing");
+}
+
+#[test]
 fn a_move_back_begins_where_the_data_is_synced() {
     let settling = record(MoveState::Settling);
     let back = settling

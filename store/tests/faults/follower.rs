@@ -32,6 +32,7 @@ struct Faulty {
     deaf: AtomicBool,
     down: AtomicBool,
     listings: AtomicUsize,
+    reads: AtomicUsize,
     deaf_watches: Mutex<Vec<mpsc::Sender<Result<WatchBatch, StoreError>>>>,
 }
 
@@ -42,6 +43,7 @@ impl Faulty {
             deaf: AtomicBool::new(false),
             down: AtomicBool::new(false),
             listings: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             deaf_watches: Mutex::new(Vec::new()),
         })
     }
@@ -62,6 +64,7 @@ impl Store for Faulty {
     }
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError> {
         self.check_up()?;
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.get(key).await
     }
     async fn range(
@@ -73,6 +76,7 @@ impl Store for Faulty {
     ) -> Result<Page, StoreError> {
         self.check_up()?;
         self.listings.fetch_add(1, Ordering::SeqCst);
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.range(prefix, start, limit, at).await
     }
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
@@ -173,4 +177,26 @@ async fn an_owner_that_fell_behind_the_history_gets_a_snapshot_and_misses_nothin
     }
     view.catch_up(&mut follower, &*store, "p/").await;
     assert!(view.snapshots >= 2, "{}", view.snapshots);
+}
+
+/// What a change costs a router, or a replica of the control plane: its own bytes, and no read of the store.
+#[tokio::test]
+async fn a_change_costs_a_follower_no_read_however_many_there_are() {
+    let store = Faulty::new(History::default());
+    for number in 0..500 {
+        put_surely(&*store, &format!("p/{number}"), "1").await;
+    }
+    let options = FollowOptions { silence_limit_ms: None, ..options() };
+    let mut follower = Follower::new(store.clone(), "p/", options);
+    let mut view = View::default();
+    view.take_next(&mut follower).await;
+    let reads = store.reads.load(Ordering::SeqCst);
+    for number in 0..200 {
+        put_surely(&*store, &format!("p/{number}"), "2").await;
+        match within("the change", follower.next()).await {
+            FollowEvent::Batch(batch) => assert_eq!(batch.events.len(), 1, "the change alone"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(store.reads.load(Ordering::SeqCst), reads);
 }

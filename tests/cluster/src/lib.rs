@@ -118,10 +118,15 @@ impl Drop for Agent {
 impl Agent {
     /// Registers in `cell` and listens.
     pub async fn start(client: &Client, cell: &str, instance: &str) -> Self {
+        Self::start_again(client, cell, instance, 1).await
+    }
+
+    /// The same, for the so many-th time from the same disk.
+    pub async fn start_again(client: &Client, cell: &str, instance: &str, run: u64) -> Self {
         let register = Register {
             uid: None,
             instance: instance.to_owned(),
-            run: 1,
+            run,
             endpoint: "127.0.0.1:9".to_owned(),
             transfer_endpoint: "127.0.0.1:10".to_owned(),
             driver: DriverName::None,
@@ -148,6 +153,11 @@ impl Agent {
             Self { client: client.clone(), cell: cell.to_owned(), instance: instance.to_owned(), told, listening };
         eventually("the agent is synced", async || agent.told.lock().synced.then_some(())).await;
         agent
+    }
+
+    /// The cell that it is of.
+    pub fn cell(&self) -> &str {
+        &self.cell
     }
 
     /// The placement that it was last told.
@@ -234,13 +244,20 @@ impl Pair<'_> {
     pub async fn to_holding(&self) {
         self.to_syncing().await;
         assert_eq!(self.may_freeze().await, FactHeard::Recorded);
-        self.source.order("fence", |order| matches!(order.task, TaskDown::Fence { .. }).then_some(())).await;
+        let fences = |order: &OrderDown| self.is_ours(order) && matches!(order.task, TaskDown::Fence { .. });
+        self.source.order("fence", |order| fences(order).then_some(())).await;
+    }
+
+    /// Orders of a move before may still stand where its end was not heard of.
+    fn is_ours(&self, order: &OrderDown) -> bool {
+        order.move_id == self.id
     }
 
     /// From `planned` to the end of the copy.
     pub async fn to_syncing(&self) {
         let move_id = || self.id.clone();
-        self.target.order("prepare", |order| matches!(order.task, TaskDown::Prepare { .. }).then_some(())).await;
+        let prepares = |order: &OrderDown| self.is_ours(order) && matches!(order.task, TaskDown::Prepare { .. });
+        self.target.order("prepare", |order| prepares(order).then_some(())).await;
         self.target.state(FactUp::Ready { move_id: move_id() }).await;
         let copied = FactUp::Copied { move_id: move_id(), copied_bytes: 1, total_bytes: 1, complete: true };
         self.target.state(copied).await;
@@ -261,7 +278,7 @@ impl Pair<'_> {
     /// Waits for the order to fence the data; answers with the list to quote.
     pub async fn data_ordered(&self) -> u64 {
         let list_of = |order: &OrderDown| match order.task {
-            TaskDown::FenceData { list, .. } => Some(list),
+            TaskDown::FenceData { list, .. } if self.is_ours(order) => Some(list),
             _ => None,
         };
         self.source.order("fence the data", list_of).await

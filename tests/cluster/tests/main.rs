@@ -5,6 +5,7 @@
 mod certificates;
 mod facts;
 mod fleet;
+mod known_failures;
 mod leaders;
 mod limits;
 mod moves;

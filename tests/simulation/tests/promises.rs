@@ -81,6 +81,18 @@ fn an_open_gate_has_its_data() {
     });
 }
 
+#[test]
+fn a_gate_that_restarts_while_a_move_is_taken_back_leaves_nobody_unserved() {
+    let runs = kept(80_000, |plan| {
+        plan.backs += 3;
+        plan.undos += 1;
+        plan.crashes += 4;
+        plan.clean_stops += 2;
+        plan.losses = 0;
+    });
+    assert!(runs.iter().any(|run| run.moves_reversed > 0 && run.opened_from_disk > 0));
+}
+
 type Count = fn(&Stats) -> u64;
 
 /// Seeds that go nowhere keep every promise.

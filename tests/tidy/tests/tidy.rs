@@ -177,3 +177,43 @@ fn documents_name_only_files_that_exist() {
     }
     none(problems);
 }
+
+/// Links in a document whose text is the name of a function: the name, and the file that should have it.
+fn named_tests(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let links = text.split("[`").skip(1).filter_map(|rest| rest.split_once("`]("));
+    let links = links.filter_map(|(name, rest)| Some((name, rest.split(')').next()?)));
+    links.filter(|(name, path)| path.ends_with(".rs") && name.chars().all(|c| c.is_alphanumeric() || c == '_'))
+}
+
+fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_test = |line: usize| {
+        let before = lines[..line - 1].iter().rev().take_while(|line| line.trim_start().starts_with("#["));
+        before.into_iter().any(|line| line.contains("#[test]") || line.contains("#[tokio::test"))
+    };
+    functions(text).iter().any(|(found, line, _)| found == name && is_test(*line))
+}
+
+#[test]
+fn documents_name_only_tests_that_exist() {
+    let mut problems = Vec::new();
+    for source in files(&[".md"]) {
+        let base = source.path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        for (name, path) in named_tests(&source.text) {
+            let text = std::fs::read_to_string(root().join(base).join(path)).unwrap_or_default();
+            if !has_test(&text, name) {
+                problems.push(format!("{}: {path} has no test {name}", source.path));
+            }
+        }
+    }
+    none(problems);
+}
+
+#[test]
+fn every_known_failure_names_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/operate/known-failures.md")).expect("the page");
+    let (tested, _) = page.split_once("\n## Not yet").expect("what is not yet kept");
+    let rows: Vec<&str> = tested.lines().filter(|line| line.starts_with("| ") && line.contains(": ")).collect();
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    none(rows.iter().filter(|row| named_tests(row).next().is_none()).map(|row| format!("no test: {row}")).collect());
+}

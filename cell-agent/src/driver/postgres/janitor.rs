@@ -130,7 +130,7 @@ impl PostgresDriver {
             streams::remove_incoming(own, &name).await?;
         }
         for name in tally::unbooked(own).await? {
-            tally::end(own, &name, TABLE_WAIT_MS).await?;
+            tally::end_where_free(own, &name, TABLE_WAIT_MS).await?;
         }
         for name in out {
             tracing::info!(stream = name, "a publication or slot that is in no books is removed");

@@ -24,6 +24,9 @@ const REACH_WAIT_MS: u64 = 500;
 /// How long the proof of the way back may take.
 const CANARY_WAIT_MS: u64 = 10_000;
 
+/// The class of what a server says when it cannot reach another one.
+const CONNECTION_CLASS: &str = "08";
+
 /// What a freeze takes beside the last changes and the comparison: the fence, the sequences, the release.
 const FREEZE_BASE_MS: u64 = 100;
 
@@ -71,21 +74,42 @@ impl PostgresDriver {
         streams::remove_incoming(source, &name).await?;
         streams::remove_outgoing(own, &name).await?;
         self.make_outgoing(own, source, &name, about, None).await?;
-        let conninfo = self.servers.conninfo(self.own.as_str())?;
-        streams::subscribe(source, &name, &conninfo, None).await?;
-        let id = streams::mark(own, &name, None).await?;
-        let arrived = streams::await_mark(source, &name, id, CANARY_WAIT_MS).await?.is_some();
+        let objection = self.send_canary(own, source, &name, about.other_cell).await;
         streams::remove_incoming(source, &name).await?;
         streams::remove_outgoing(own, &name).await?;
-        if arrived {
-            return Ok(());
+        match objection? {
+            None => Ok(()),
+            Some(why) => Err(PostgresError::Preflight(vec![format!("the way back does not work: {why}")])),
         }
-        let why = format!(
-            "the way back does not work: a row did not get from {} to {} within {CANARY_WAIT_MS} ms (see the server's log \
-             at {}; are max_logical_replication_workers and max_wal_senders high enough?)",
-            self.own, about.other_cell, about.other_cell
-        );
-        Err(PostgresError::Preflight(vec![why]))
+    }
+
+    /// What keeps a row of ours from the server of `to`.
+    async fn send_canary(
+        &self,
+        own: &Lease,
+        source: &Lease,
+        name: &str,
+        to: &str,
+    ) -> Result<Option<String>, PostgresError> {
+        let conninfo = self.servers.conninfo(self.own.as_str())?;
+        match streams::subscribe(source, name, &conninfo, None).await {
+            Err(PostgresError::Sql(what, error)) => {
+                // It is the server that says so; a connection of ours that broke may be made again.
+                let unreached = error.as_db_error().filter(|said| said.code().code().starts_with(CONNECTION_CLASS));
+                let said = unreached.map(|said| format!("{what}: the server of {to} says: {}", said.message()));
+                return said.map(Some).ok_or(PostgresError::Sql(what, error));
+            }
+            subscribed => subscribed?,
+        }
+        let id = streams::mark(own, name, None).await?;
+        if streams::await_mark(source, name, id, CANARY_WAIT_MS).await?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(format!(
+            "a row did not get from {} to {to} within {CANARY_WAIT_MS} ms (see the server's log at {to}; are \
+             max_logical_replication_workers and max_wal_senders high enough?)",
+            self.own
+        )))
     }
 
     /// Rows in both books, then publication and slot.

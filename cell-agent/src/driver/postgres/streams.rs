@@ -314,7 +314,7 @@ pub(crate) async fn remove_incoming(client: &mut Client, name: &str) -> Result<(
     }
     strike(&on, End::In, name).await?;
     on.commit().await.map_err(failed("the books cannot be committed"))?;
-    tally::end(client, name, TALLY_END_MS).await
+    tally::end_where_free(client, name, TALLY_END_MS).await
 }
 
 /// Removes slot, publication and row.
@@ -339,7 +339,7 @@ pub(crate) async fn remove_outgoing(on: &Client, name: &str) -> Result<(), Postg
     }
     let sql = format!("DROP PUBLICATION IF EXISTS {}", ident(name));
     on.batch_execute(&sql).await.map_err(failed("a publication cannot be dropped"))?;
-    tally::end(on, name, TALLY_END_MS).await?;
+    tally::end_where_free(on, name, TALLY_END_MS).await?;
     strike(on, End::Out, name).await
 }
 

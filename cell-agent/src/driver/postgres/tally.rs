@@ -106,11 +106,23 @@ fn truncate_name(stream: &str) -> String {
 }
 
 /// Ends the counting of a stream, wherever its triggers are.
-pub(crate) async fn end(on: &Client, stream: &str, wait_ms: u64) -> Result<(), PostgresError> {
+async fn end(on: &Client, stream: &str, wait_ms: u64) -> Result<(), PostgresError> {
     for (table, sql) in drops(on, stream).await? {
         patiently(on, &sql, &table, wait_ms).await?;
     }
     forget(on, stream).await
+}
+
+/// Ends the counting of a stream. Triggers of tables that are in use, by a backup say, stay: without the stream in the
+/// books nobody looks at what they count, and the janitor drops them.
+pub(crate) async fn end_where_free(on: &Client, stream: &str, wait_ms: u64) -> Result<(), PostgresError> {
+    match end(on, stream, wait_ms).await {
+        Err(error @ PostgresError::Blocked { .. }) => {
+            tracing::info!(stream, %error, "triggers are dropped later");
+            forget(on, stream).await
+        }
+        ended => ended,
+    }
 }
 
 async fn forget(on: &Client, stream: &str) -> Result<(), PostgresError> {

@@ -6,6 +6,7 @@ mod encrypted;
 mod fences;
 mod interrupted;
 mod measured;
+mod obstacles;
 mod server;
 mod stage;
 mod whole;

@@ -116,3 +116,41 @@ fn newcomers_join_only_while_someone_waits_or_the_gate_is_closed() {
     queue.leave(waiters[0].0, start);
     assert_eq!(queue.step(start, || true), Step::Empty);
 }
+
+/// The next hold begins while those of the one before are still let go: who was refused waits for the new one's end alone,
+/// at the head of the queue, and nobody waits for both.
+#[test]
+fn a_hold_that_begins_while_the_one_before_is_let_go_stalls_nobody() {
+    let start = Instant::now();
+    let mut queue = Queue::new(start);
+    let mut waiters = waiting(&mut queue, 200);
+    queue.feed_changed();
+    queue.step(start, || true);
+    let mut went: Vec<u64> =
+        waiters.extract_if(.., |(_, go)| go.try_recv().is_ok()).map(|(ticket, _)| ticket).collect();
+    assert_eq!(went.len() as u64, RELEASE_BURST);
+
+    let held_again = start + ms(10);
+    queue.feed_changed();
+    for ticket in went.drain(..) {
+        queue.refused(ticket, held_again);
+        let (go, gone) = oneshot::channel();
+        queue.wait(ticket, go);
+        waiters.push((ticket, gone));
+    }
+    for at in 10..40 {
+        queue.step(start + ms(at), || false);
+    }
+    assert_eq!(gone(&mut waiters), 0, "the gate is not asked by all of them");
+
+    let freed = start + ms(40);
+    queue.feed_changed();
+    let mut order = Vec::new();
+    for at in 0..=1_000 {
+        queue.step(freed + ms(at), || true);
+        order.extend(waiters.extract_if(.., |(_, go)| go.try_recv().is_ok()).map(|(ticket, _)| ticket));
+    }
+    assert_eq!(order.len(), 200, "a second after the second hold all have gone");
+    let first: std::collections::BTreeSet<u64> = order[..20].iter().copied().collect();
+    assert_eq!(first, (1..=20).collect(), "who came first goes first");
+}

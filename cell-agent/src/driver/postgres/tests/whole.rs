@@ -69,6 +69,8 @@ async fn sequences_types_owners_and_grants_arrive() {
     assert_eq!(row.get::<_, i64>(0), 5_001);
     let row = app.query_one("SELECT moods::text FROM acme.moods", &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "{good,bad}");
+    let dangling = app.batch_execute("INSERT INTO acme.moods VALUES (2, '{good}', 9999999)").await;
+    assert!(dangling.is_err(), "foreign keys are in force");
     assert_eq!(reader.query("SELECT FROM acme.orders", &[]).await.unwrap().len(), 5_001);
     assert!(a.server.try_connect("acme").await.is_err(), "and nobody does where it has left");
 }
