@@ -8,7 +8,7 @@ use cellway_core::load::{LoadReport, Work};
 use cellway_core::tenant::{Placement, PlacementRecord};
 use serde::{Deserialize, Serialize};
 
-pub use crate::orders::{FactUp, OrderDown, SourceDown, TaskDown};
+pub use crate::orders::{FactUp, FreezePartUp, OrderDown, SourceDown, TaskDown};
 
 /// How often the control plane says something on an otherwise silent stream.
 pub const BEAT_INTERVAL_MS: u64 = 500;

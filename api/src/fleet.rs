@@ -259,6 +259,9 @@ pub struct MoveView {
     pub open_streams: Option<u32>,
     /// The freeze that was predicted.
     pub predicted_freeze_ms: u64,
+    /// The part of it that takes longest, while the move waits for it to become shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_part: Option<String>,
     /// From the commit of the hold until requests could go again: a gate of the target is known to be open, or the move
     /// is being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,6 +310,7 @@ impl MoveView {
             total_bytes: None,
             open_streams: None,
             predicted_freeze_ms: record.predicted_freeze_ms,
+            longest_part: None,
             freeze_ms: record.held_ms.zip(record.released_ms).map(|(held, released)| released.saturating_sub(held)),
             cause: record.cause.clone(),
             undo_reason: None,
@@ -325,6 +329,7 @@ impl MoveView {
             }
             MoveState::Syncing(syncing) => {
                 view.open_streams = syncing.admitted().map(|admitted| admitted.open_streams);
+                view.longest_part = syncing.longest_part().map(|part| part.to_string());
             }
             MoveState::Holding(holding) => {
                 let stage = match holding.stage {

@@ -3,8 +3,8 @@
 use cellway_core::cell::CellRef;
 use cellway_core::ids::{CellUid, Epoch, InstanceId, InvalidId, Revision};
 use cellway_core::tenant_move::{
-    Admitted, CopyReport, DropReport, Fact, FailReport, FenceReport, FollowReport, OpenReport, Order, Position,
-    PositionReport, ReachReport, Task, WatchReport, Witness,
+    Admitted, CopyReport, DropReport, Fact, FailReport, FenceReport, FollowReport, FreezePart, OpenReport, Order,
+    Position, PositionReport, ReachReport, Task, WatchReport, Witness,
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,21 +132,66 @@ impl TryFrom<TaskDown> for Task {
     }
 }
 
+/// The part of a freeze that takes longest. See [`FreezePart`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is documented at FreezePart")]
+pub struct FreezePartUp {
+    pub what: String,
+    pub ms: u64,
+}
+
 /// A fact from an agent, quoting the move that ordered it. See [`Fact`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each field is documented at Fact")]
 pub enum FactUp {
-    Ready { move_id: String },
-    Copied { move_id: String, copied_bytes: u64, total_bytes: u64, complete: bool },
-    Followed { move_id: String, transfer_ms: u64 },
-    Watched { move_id: String, oldest_request_ms: u64, open_streams: u32 },
-    Fenced { move_id: String, epoch: u64 },
-    Positioned { move_id: String, epoch: u64, list: u64, position: String },
-    Reached { move_id: String, list: u64, position: String },
-    Opened { move_id: String, epoch: u64 },
-    Dropped { move_id: String, home: String },
-    Failed { move_id: String, reason: String },
+    Ready {
+        move_id: String,
+    },
+    Copied {
+        move_id: String,
+        copied_bytes: u64,
+        total_bytes: u64,
+        complete: bool,
+    },
+    Followed {
+        move_id: String,
+        transfer_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        longest: Option<FreezePartUp>,
+    },
+    Watched {
+        move_id: String,
+        oldest_request_ms: u64,
+        open_streams: u32,
+    },
+    Fenced {
+        move_id: String,
+        epoch: u64,
+    },
+    Positioned {
+        move_id: String,
+        epoch: u64,
+        list: u64,
+        position: String,
+    },
+    Reached {
+        move_id: String,
+        list: u64,
+        position: String,
+    },
+    Opened {
+        move_id: String,
+        epoch: u64,
+    },
+    Dropped {
+        move_id: String,
+        home: String,
+    },
+    Failed {
+        move_id: String,
+        reason: String,
+    },
 }
 
 impl FactUp {
@@ -175,7 +220,10 @@ impl FactUp {
             Self::Copied { copied_bytes, total_bytes, complete, .. } => {
                 Fact::Copied(CopyReport { by, copied_bytes, total_bytes, complete })
             }
-            Self::Followed { transfer_ms, .. } => Fact::Followed(FollowReport { by, transfer_ms }),
+            Self::Followed { transfer_ms, longest, .. } => {
+                let longest = longest.map(|part| FreezePart::new(&part.what, part.ms));
+                Fact::Followed(FollowReport { by, transfer_ms, longest })
+            }
             Self::Watched { oldest_request_ms, open_streams, .. } => {
                 Fact::Watched(WatchReport { by, admitted: Admitted { oldest_request_ms, open_streams } })
             }

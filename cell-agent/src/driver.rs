@@ -138,6 +138,8 @@ pub(crate) struct Pulled {
     pub(crate) bytes: u64,
     /// How long the data would be frozen, where the driver knows better than by how long the pass took.
     pub(crate) freeze_ms: Option<u64>,
+    /// The part of that which takes longest, where the driver can tell: what it is for, and its time in ms.
+    pub(crate) longest: Option<(&'static str, u64)>,
 }
 
 /// One step at a time per tenant.
@@ -295,7 +297,7 @@ impl Driver {
     ) -> Result<Pulled, DriverError> {
         match self {
             Self::None => Ok(Pulled::default()),
-            Self::Sqlite(driver) => Ok(Pulled { bytes: driver.pull(fetch, progress).await?, freeze_ms: None }),
+            Self::Sqlite(driver) => Ok(Pulled { bytes: driver.pull(fetch, progress).await?, ..Pulled::default() }),
             Self::Command(driver) => driver.pull(fetch, is_first, &progress).await,
             Self::Postgres(driver) => driver.pull(fetch, &progress).await,
         }

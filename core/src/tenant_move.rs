@@ -124,7 +124,9 @@ fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) 
             Some(_) => Ok(MoveState::Closing(Closing::default())),
             None => Ok(MoveState::Syncing(syncing)),
         },
-        Elapsed => overdue(record, now_ms, "the predicted freeze stayed over the tenant's freeze budget"),
+        Elapsed => {
+            overdue(record, now_ms, &syncing.why_not_frozen(&record.source_gates, record.limits.freeze_budget_ms))
+        }
         UndoAsked(reason) => undo(record, reason),
         Failed(report) => undo(record, report.reason),
         Copied(_) => Err(Refused::NothingNew),

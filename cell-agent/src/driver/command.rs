@@ -89,7 +89,9 @@ impl CommandDriver {
         let _turn = self.turns.take(&fetch.tenant).await;
         self.disk.check_unserved(&fetch.tenant, &fetch.home)?;
         let answer = self.call(Call::of_fetch(step, fetch), Some(progress)).await?;
-        Ok(Pulled { bytes: answer.copied_bytes.unwrap_or_else(|| progress.get().0), freeze_ms: answer.freeze_ms })
+        let longest = answer.freeze_ms.map(|ms| ("from fence to verify, as the program says", ms));
+        let bytes = answer.copied_bytes.unwrap_or_else(|| progress.get().0);
+        Ok(Pulled { bytes, freeze_ms: answer.freeze_ms, longest })
     }
 
     pub(crate) async fn reach(&self, fetch: &Fetch, epoch: Epoch, position: &Position) -> Result<(), DriverError> {

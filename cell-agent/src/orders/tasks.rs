@@ -5,7 +5,7 @@ use crate::control_plane::BackOff;
 use crate::disk::DiskError;
 use crate::driver::{DriverError, Fetch, Progress};
 use crate::gate::table::Gate;
-use cellway_api::agent::{FactUp, SourceDown};
+use cellway_api::agent::{FactUp, FreezePartUp, SourceDown};
 use cellway_core::ids::{Epoch, HomeId, MoveId, Revision, TenantId};
 use cellway_core::tenant_move::{Order, Position, Task};
 use std::sync::Arc;
@@ -177,7 +177,9 @@ impl Job {
             let pass_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             // Arriving also verifies all of it, which takes about half as long again.
             let transfer_ms = pulled.freeze_ms.unwrap_or(pass_ms.saturating_add(pass_ms / 2));
-            self.say(FactUp::Followed { move_id: self.quoted(), transfer_ms });
+            let (what, ms) = pulled.longest.unwrap_or(("for a pass over what has changed", pass_ms));
+            let longest = Some(FreezePartUp { what: what.to_owned(), ms });
+            self.say(FactUp::Followed { move_id: self.quoted(), transfer_ms, longest });
             tokio::time::sleep(Duration::from_millis(FOLLOW_INTERVAL_MS)).await;
         }
     }

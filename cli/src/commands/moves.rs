@@ -97,6 +97,11 @@ fn state(one: &MoveView) -> String {
     }
 }
 
+fn predicted(one: &MoveView) -> String {
+    let longest = one.longest_part.as_ref().map(|part| format!(", of which {part}"));
+    format!("{} ms{}", one.predicted_freeze_ms, longest.unwrap_or_default())
+}
+
 /// One move for people.
 pub(crate) fn move_facts(one: &MoveView) -> String {
     let mut lines = vec![
@@ -107,7 +112,7 @@ pub(crate) fn move_facts(one: &MoveView) -> String {
         ("state", format!("{}, for {}", state(one), ago(one.entered_ms))),
         ("serves", if one.past_commit { &one.target } else { &one.source }.clone()),
         ("data", one.driver.clone()),
-        ("predicted freeze", format!("{} ms", one.predicted_freeze_ms)),
+        ("predicted freeze", predicted(one)),
         ("actual freeze", or_dash(one.freeze_ms.map(|ms| format!("{ms} ms")))),
         ("cause", one.cause.clone()),
         ("asked", format!("{} ago", ago(one.created_ms))),

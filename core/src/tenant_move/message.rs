@@ -87,8 +87,35 @@ pub struct CopyReport {
 pub struct FollowReport {
     /// The target.
     pub by: Witness,
-    /// How long the pass took.
+    /// How long the data would be frozen if traffic were held now.
     pub transfer_ms: u64,
+    /// The part of that which takes longest, where the target can tell.
+    pub longest: Option<FreezePart>,
+}
+
+/// A part of a freeze, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FreezePart {
+    /// What it is for: it goes on after "300 ms".
+    pub what: String,
+    /// How long it takes.
+    pub ms: u64,
+}
+
+/// The longest name of a part.
+const FREEZE_PART_CHARS_MAX: usize = 120;
+
+impl FreezePart {
+    /// `what` is cut where it is too long.
+    pub fn new(what: &str, ms: u64) -> Self {
+        Self { what: what.chars().filter(|c| !c.is_control()).take(FREEZE_PART_CHARS_MAX).collect(), ms }
+    }
+}
+
+impl std::fmt::Display for FreezePart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ms {}", self.ms, self.what)
+    }
 }
 
 /// See [`Fact::Watched`].

@@ -5,7 +5,7 @@ use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
 use crate::tenant::{FREEZE_BUDGET_MS, Placement};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::Fact;
+use super::message::{Fact, FreezePart};
 
 /// How old a report may be to be counted in the decision to hold.
 pub const REPORT_FRESH_MS: u64 = 1_000;
@@ -170,8 +170,10 @@ pub struct Admitted {
 /// What the predicted freeze is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Syncing {
-    /// How long the target's last pass over the changes took.
+    /// How long the target's last pass says that the data would be frozen.
     pub followed: Option<Measured<u64>>,
+    /// The part of it that takes longest.
+    pub longest: Option<FreezePart>,
     /// What each of the source's gates has admitted.
     pub watched: BTreeMap<InstanceId, Measured<Admitted>>,
 }
@@ -188,7 +190,10 @@ impl Syncing {
     pub(super) fn with_report(&self, fact: &Fact, now_ms: u64) -> Self {
         let mut syncing = self.clone();
         match fact {
-            Fact::Followed(report) => syncing.followed = Some(Measured { value: report.transfer_ms, at_ms: now_ms }),
+            Fact::Followed(report) => {
+                syncing.followed = Some(Measured { value: report.transfer_ms, at_ms: now_ms });
+                syncing.longest.clone_from(&report.longest);
+            }
             Fact::Watched(report) => {
                 let measured = Measured { value: report.admitted, at_ms: now_ms };
                 syncing.watched.insert(report.by.instance.clone(), measured);
@@ -210,6 +215,30 @@ impl Syncing {
     /// The freeze to expect if traffic were held now, as far as both sides have reported.
     pub fn predicted_freeze_ms(&self) -> Option<u64> {
         Some(self.followed.as_ref()?.value + self.admitted()?.oldest_request_ms)
+    }
+
+    /// The part of the predicted freeze that takes longest.
+    pub fn longest_part(&self) -> Option<FreezePart> {
+        let oldest_ms = self.admitted()?.oldest_request_ms;
+        let requests = FreezePart::new("for the oldest request that runs at the source", oldest_ms);
+        let transfer = || Some(FreezePart::new("for the data", self.followed.as_ref()?.value));
+        [self.longest.clone().or_else(transfer)?, requests].into_iter().max_by_key(|part| part.ms)
+    }
+
+    /// Why the tenant was not frozen in all the time that there was.
+    pub(super) fn why_not_frozen(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64) -> String {
+        if self.followed.is_none() {
+            return "the target did not say how long a freeze would take".to_owned();
+        }
+        if !gates.iter().all(|gate| self.watched.contains_key(gate)) {
+            return "not every gate of the source said what it has admitted".to_owned();
+        }
+        match self.predicted_freeze_ms().zip(self.longest_part()) {
+            Some((freeze_ms, longest)) if freeze_ms > budget_ms => format!(
+                "a freeze would take {freeze_ms} ms, of which {longest}; the tenant's freeze budget is {budget_ms} ms"
+            ),
+            _ => "the target or a gate of the source fell silent before the tenant was frozen".to_owned(),
+        }
     }
 
     /// What the source has admitted, if fresh reports of the target and of every gate of the source predict a freeze

@@ -5,7 +5,6 @@ use super::*;
 use crate::cell::{CellRef, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, Revision};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -71,7 +70,7 @@ fn watched(oldest_request_ms: u64, open_streams: u32) -> Fact {
 }
 
 fn followed(transfer_ms: u64) -> Fact {
-    Followed(FollowReport { by: target(), transfer_ms })
+    Followed(FollowReport { by: target(), transfer_ms, longest: None })
 }
 
 fn fenced(who: &str, epoch: u64) -> Fact {
@@ -112,14 +111,13 @@ fn holding(stage: HoldingStage) -> MoveState {
 fn states() -> Vec<(&'static str, MoveState)> {
     let fresh = |value| Some(Measured { value, at_ms: NOW_MS });
     let watched = || [(instance("a1"), Measured { value: Admitted::default(), at_ms: NOW_MS })].into();
-    let nobody = BTreeMap::new;
     vec![
         ("planned", MoveState::Planned),
         ("preparing", MoveState::Preparing),
         ("copying", MoveState::Copying(Copying { copied_bytes: 10, total_bytes: 100, advanced_ms: NOW_MS })),
-        ("syncing", MoveState::Syncing(Syncing { followed: None, watched: nobody() })),
-        ("syncing, source watched", MoveState::Syncing(Syncing { followed: None, watched: watched() })),
-        ("syncing, target followed", MoveState::Syncing(Syncing { followed: fresh(20), watched: nobody() })),
+        ("syncing", MoveState::Syncing(Syncing::default())),
+        ("syncing, source watched", MoveState::Syncing(Syncing { watched: watched(), ..Syncing::default() })),
+        ("syncing, target followed", MoveState::Syncing(Syncing { followed: fresh(20), ..Syncing::default() })),
         ("closing", MoveState::Closing(Closing::default())),
         ("holding gates", holding(HoldingStage::Gates)),
         ("holding data", holding(HoldingStage::Data)),
@@ -336,6 +334,24 @@ fn a_copy_that_is_not_whole_is_never_followed_nor_frozen() {
     }
     assert_eq!(shown(&next(&copying, Elapsed, deadline(&copying))), "undoing (the copy stalled)");
     assert_eq!(shown(&next(&copying, copied(100, true), NOW_MS + 10)), "syncing");
+}
+
+#[test]
+fn a_tenant_that_is_never_frozen_says_which_part_takes_too_long() {
+    let why = |transfer_ms, longest: Option<FreezePart>, oldest_request_ms| {
+        let pass = Followed(FollowReport { by: target(), transfer_ms, longest });
+        let syncing = at(record(MoveState::Syncing(Syncing::default())), vec![pass, watched(oldest_request_ms, 0)]);
+        let syncing = syncing.expect("over the budget");
+        shown(&next(&syncing, Elapsed, deadline(&syncing)))
+    };
+    let compare = || Some(FreezePart::new("to compare the copies", 300));
+    let budget = "the tenant's freeze budget is 250 ms";
+    let freeze = |ms: u64, of: &str| format!("undoing (a freeze would take {ms} ms, of which {of}; {budget})");
+    assert_eq!(why(420, compare(), 0), freeze(420, "300 ms to compare the copies"));
+    let requests = "900 ms for the oldest request that runs at the source";
+    assert_eq!(why(420, compare(), 900), freeze(1_320, requests));
+    assert_eq!(why(420, None, 100), freeze(520, "420 ms for the data"));
+    assert_eq!(FreezePart::new(&"long\n".repeat(1_000), 1).what.chars().count(), 120);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
 use cellway_core::ids::{Epoch, InstanceId, Revision};
 use cellway_core::tenant_move::{
-    Admitted, Cleaning, Closing, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord, MoveState,
-    Position, Syncing, Undoing, Undone,
+    Admitted, Cleaning, Closing, Copying, Done, FreezePart, Holding, HoldingStage, Measured, MoveLimits, MoveRecord,
+    MoveState, Position, Syncing, Undoing, Undone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +87,14 @@ enum StoredState {
 struct StoredFollowed {
     transfer_ms: u64,
     at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    longest: Option<StoredPart>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPart {
+    what: String,
+    ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,7 +132,11 @@ impl StoredState {
                 advanced_ms: copying.advanced_ms,
             },
             MoveState::Syncing(syncing) => Self::Syncing {
-                followed: syncing.followed.as_ref().map(|m| StoredFollowed { transfer_ms: m.value, at_ms: m.at_ms }),
+                followed: syncing.followed.as_ref().map(|m| StoredFollowed {
+                    transfer_ms: m.value,
+                    at_ms: m.at_ms,
+                    longest: syncing.longest.as_ref().map(|part| StoredPart { what: part.what.clone(), ms: part.ms }),
+                }),
                 watched: syncing.watched.iter().map(|(gate, m)| (gate.to_string(), StoredWatched::of(m))).collect(),
             },
             MoveState::Closing(closing) => {
@@ -174,6 +186,8 @@ impl StoredState {
                 MoveState::Copying(Copying { copied_bytes, total_bytes, advanced_ms })
             }
             Self::Syncing { followed, watched } => MoveState::Syncing(Syncing {
+                longest: (followed.as_ref().and_then(|m| m.longest.as_ref()))
+                    .map(|part| FreezePart::new(&part.what, part.ms)),
                 followed: followed.map(|m| Measured { value: m.transfer_ms, at_ms: m.at_ms }),
                 watched: watched
                     .into_iter()

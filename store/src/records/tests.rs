@@ -46,6 +46,7 @@ fn a_stored_move_reads_back_in_every_state() {
         MoveState::Copying(Copying { copied_bytes: 1, total_bytes: 2, advanced_ms: 3 }),
         MoveState::Syncing(Syncing {
             followed: Some(Measured { value: 5, at_ms: 6 }),
+            longest: Some(FreezePart::new("to compare the copies", 4)),
             watched: [(
                 "i1".parse().expect("legal"),
                 Measured { value: Admitted { oldest_request_ms: 7, open_streams: 8 }, at_ms: 9 },

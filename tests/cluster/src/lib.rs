@@ -266,7 +266,7 @@ impl Pair<'_> {
     /// The predicted freeze is short: what became of the fact that says so.
     pub async fn may_freeze(&self) -> FactHeard {
         let move_id = || self.id.clone();
-        self.target.state(FactUp::Followed { move_id: move_id(), transfer_ms: 1 }).await;
+        self.target.state(FactUp::Followed { move_id: move_id(), transfer_ms: 1, longest: None }).await;
         self.source.say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, open_streams: 0 }).await
     }
 

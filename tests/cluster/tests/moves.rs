@@ -107,7 +107,7 @@ async fn a_move_back_takes_over_while_settling() {
     let ended = reaches(&replica.client, &pair.id, "done").await;
     assert_eq!(ended.reversed_by.as_deref(), Some(back.id.as_str()));
     target.state(FactUp::Watched { move_id: back.id.clone(), oldest_request_ms: 0, open_streams: 0 }).await;
-    source.state(FactUp::Followed { move_id: back.id.clone(), transfer_ms: 1 }).await;
+    source.state(FactUp::Followed { move_id: back.id.clone(), transfer_ms: 1, longest: None }).await;
     let there = Pair { id: back.id.clone(), epoch: back.epoch, source: &target, target: &source };
     there.to_switched().await;
     let tenant = replica.client.tenant("acme").await.unwrap();

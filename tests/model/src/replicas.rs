@@ -153,7 +153,8 @@ impl World {
         let (source, target) = (self.cell(&record.source), self.cell(&record.target));
         let by =
             |at: usize| Witness { move_id: record.id.clone(), cell: self.uid_of(at), instance: self.names[at].clone() };
-        let followed = Fact::Followed(FollowReport { by: by(self.up_in(state, target)?), transfer_ms: 0 });
+        let followed =
+            Fact::Followed(FollowReport { by: by(self.up_in(state, target)?), transfer_ms: 0, longest: None });
         let mut before = self.step(view.moves[slot], self.facts.id(followed))?;
         let admitted = Admitted { oldest_request_ms: 0, open_streams: u32::from(self.config.streams) };
         let mut last = None;

@@ -258,7 +258,7 @@ impl World {
             Purpose::Follow => {
                 self.cells[cell].data.staged.insert(key, content.to_vec());
                 let transfer_ms = self.now_ms - asked_ms;
-                self.state(instance, &move_id, |by| Fact::Followed(FollowReport { by, transfer_ms }));
+                self.state(instance, &move_id, |by| Fact::Followed(FollowReport { by, transfer_ms, longest: None }));
             }
             Purpose::Reach(list, position) => {
                 if position_of(content) != position {

@@ -171,10 +171,10 @@ impl PostgresDriver {
         self.ensure_way_back(&own, &source, fetch, &names).await?;
         unlock_streams(&own, &fetch.tenant).await?;
         drop(turn);
-        let freeze_ms = self.pass(&own, &source, fetch, &names, &stream).await?;
+        let (freeze_ms, longest) = self.pass(&own, &source, fetch, &names, &stream).await?;
         own.keep();
         source.keep();
-        Ok(Pulled { bytes: progress.get().0, freeze_ms: Some(freeze_ms) })
+        Ok(Pulled { bytes: progress.get().0, freeze_ms: Some(freeze_ms), longest: Some(longest) })
     }
 
     /// The stream into the home, from the copy on or as the way back of an earlier move, if it has everything.
@@ -313,7 +313,7 @@ impl PostgresDriver {
         self.make_outgoing(own, source, &name, about, Some(&names.schema)).await
     }
 
-    /// How long the tenant would be frozen now.
+    /// How long the tenant would be frozen now, and the part of it that takes longest.
     async fn pass(
         &self,
         own: &Lease,
@@ -321,7 +321,7 @@ impl PostgresDriver {
         fetch: &Fetch,
         names: &TenantNames,
         stream: &Stream,
-    ) -> Result<u64, DriverError> {
+    ) -> Result<(u64, (&'static str, u64)), DriverError> {
         let shape = preflight::fingerprint(&**source, &names.schema).await?;
         check_shape(stream, &shape)?;
         let begun = Instant::now();
@@ -337,7 +337,9 @@ impl PostgresDriver {
         };
         let freeze_ms = lag_ms.saturating_add(verify_ms).saturating_add(FREEZE_BASE_MS);
         tracing::debug!(tenant = %fetch.tenant, lag_ms, verify_ms, freeze_ms, "pass");
-        Ok(freeze_ms)
+        let parts = [("for a row to get to the target", lag_ms), ("to compare the copies", verify_ms)];
+        let longest = parts.into_iter().max_by_key(|(_, ms)| *ms).unwrap_or(("for fence and release", FREEZE_BASE_MS));
+        Ok((freeze_ms, longest))
     }
 
     /// How long the comparison takes, at both ends one after the other.

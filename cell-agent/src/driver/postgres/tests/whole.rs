@@ -215,8 +215,11 @@ async fn what_holds_replication_up_shows_in_the_predicted_freeze() {
     let in_the_way = b.server.connect("cellway").await;
     in_the_way.batch_execute("BEGIN; LOCK TABLE acme.orders").await.unwrap();
     a.server.run("INSERT INTO acme.orders (n) VALUES (1)").await;
-    let slow = hop.pull().await.unwrap().freeze_ms.unwrap();
+    let pulled = hop.pull().await.unwrap();
+    let slow = pulled.freeze_ms.unwrap();
     assert!(quick < 1_500 && slow > 3_000, "{quick} ms, {slow} ms");
+    let longest = pulled.longest.unwrap();
+    assert!(longest.0 == "for a row to get to the target" && longest.1 >= 3_000, "{longest:?}");
     in_the_way.batch_execute("COMMIT").await.unwrap();
     let back_off = hop.pull().await.unwrap().freeze_ms.unwrap();
     assert!(back_off < 1_500, "{back_off} ms");
