@@ -2,6 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
 
+mod late;
+
+pub use late::LateCommits;
+
 use cellway_api::Client;
 use cellway_api::agent::{Down, DriverName, FactHeard, FactUp, FactsUp, OrderDown, PlacementDown, Register, TaskDown};
 use cellway_api::fleet::{CellKindView, CreateCell, CreateMove, CreateTenant, MoveView};

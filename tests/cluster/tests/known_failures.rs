@@ -3,6 +3,8 @@
 use cellway_api::agent::{FactHeard, FactUp, PlacementDown, TaskDown};
 use cellway_api::fleet::{CellKindView, ClaimHost, CreateCell, CreateMove, CreateTenant, UndoMove};
 use cellway_cluster_tests::*;
+use cellway_store::Store;
+use std::sync::Arc;
 
 /// How often what needs two at the same time is tried.
 const ROUNDS: usize = 8;
@@ -136,9 +138,12 @@ async fn of_two_moves_asked_for_at_once_a_tenant_makes_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_leaders_bring_each_move_to_one_end() {
     let mut cluster = patient();
-    // Each takes itself for the only one, so both lead for as long as they live.
+    // Each takes itself for the only one, so both lead for as long as they live; and the other writes late whatever it
+    // decides, for facts have gone to the first meanwhile.
     cluster.config.sole_writer = true;
-    let (one, other) = (cluster.start().await, cluster.start().await);
+    let behind: Arc<dyn Store> = Arc::new(LateCommits { store: cluster.store.clone(), late_ms: 40 });
+    let other = Cluster { store: behind, config: cluster.config.clone() };
+    let (one, other) = (cluster.start().await, other.start().await);
     let agents = create_cells(&one, &["cell-a", "cell-b"]).await;
     create_patient_tenant(&one, "acme").await;
     let (mut from, mut to, mut epoch) = (0, 1, None);
