@@ -4,6 +4,7 @@ use crate::agent::{FactsHeard, FactsUp, LoadUp, Register, Registered, STREAM_LIN
 use crate::certificates::{CertificateView, SealedAgain, SetCertificate};
 use crate::fleet::*;
 use crate::limits::{LimitsView, SetLimits};
+use crate::plan::MovePlanView;
 use crate::problem::Problem;
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
@@ -208,6 +209,11 @@ impl Client {
     /// Starts a move.
     pub async fn create_move(&self, wanted: &CreateMove) -> Result<MoveView, ApiError> {
         self.post("/v1/moves", wanted).await
+    }
+
+    /// What a move would be. Nothing is changed.
+    pub async fn plan_move(&self, wanted: &CreateMove) -> Result<MovePlanView, ApiError> {
+        self.post("/v1/moves/plan", wanted).await
     }
 
     /// Undoes a move; past its commit: starts the move back, which is the answer.

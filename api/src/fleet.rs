@@ -307,7 +307,7 @@ impl MoveView {
             total_bytes: None,
             open_streams: None,
             predicted_freeze_ms: record.predicted_freeze_ms,
-            freeze_ms: record.held_ms.zip(record.released_ms).map(|(held, released)| released.saturating_sub(held)),
+            freeze_ms: record.freeze_ms(),
             cause: record.cause.clone(),
             undo_reason: None,
             reversed_by: None,

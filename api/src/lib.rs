@@ -14,6 +14,7 @@ pub mod http;
 pub mod identity;
 pub mod limits;
 mod orders;
+pub mod plan;
 pub mod problem;
 #[cfg(feature = "tls")]
 pub mod sealing;

@@ -16,11 +16,15 @@
 //! what a fact changes. The shell writes each new record, together with its placement, by compare-and-swap and only
 //! then acts, so that a stale leader, a late fact or a repeated order can change nothing.
 
+mod forecast;
 mod invariants;
+mod limits;
 mod message;
 mod record;
 
+pub use forecast::{Forecast, PAST_MOVES_MAX, forecast};
 pub use invariants::check_step;
+pub use limits::MoveLimits;
 pub use message::*;
 pub use record::*;
 
@@ -32,6 +36,7 @@ use Fact::*;
 pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, Refused> {
     check_witness(record, &fact)?;
     let mut predicted_freeze_ms = record.predicted_freeze_ms;
+    let copied = record.copied_with(&fact, now_ms);
     let state = match &record.state {
         MoveState::Planned => from_planned(record, fact, now_ms),
         MoveState::Preparing => from_preparing(record, fact, now_ms),
@@ -50,7 +55,7 @@ pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, 
         MoveState::Done(_) => from_done(fact),
         MoveState::Undone(_) => from_undone(fact),
     }?;
-    let after = MoveRecord { predicted_freeze_ms, ..record.entering(state, now_ms) };
+    let after = MoveRecord { predicted_freeze_ms, copied, ..record.entering(state, now_ms) };
     debug_assert_eq!(check_step(record, &after), Ok(()));
     Ok(after)
 }

@@ -99,6 +99,12 @@ impl PostgresDriver {
         TenantNames::of(&self.config, tenant).map_err(PostgresError::LongName)
     }
 
+    /// What the tables of the tenant's schema take, indexes included.
+    pub(crate) async fn size_bytes(&self, tenant: &TenantId) -> Result<u64, DriverError> {
+        let (own, names) = (self.own().await?, self.names(tenant)?);
+        Ok(preflight::size_bytes(&own, &names).await?)
+    }
+
     /// What the agent's own disk says.
     fn row(&self, tenant: &TenantId, home: &HomeId) -> Result<Option<HomeRow>, DriverError> {
         match self.disk.home(tenant, home)? {

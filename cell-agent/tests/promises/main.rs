@@ -14,3 +14,4 @@ mod requests;
 mod restarts;
 mod stage;
 mod streams;
+mod surveys;

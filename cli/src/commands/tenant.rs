@@ -2,6 +2,7 @@
 
 use super::limits::{self, LimitArgs, PauseArgs, ReadOnlyArgs, ResumeArgs};
 use super::move_many::{self, ManyMoves, Selector};
+use super::move_plan;
 use super::moves::move_facts;
 use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
@@ -79,6 +80,7 @@ Examples:
   cellway tenant move acme --to cell-b                  wait until the target has answered
   cellway tenant move acme --to cell-b --wait=done      wait until the old copy is dropped, too
   cellway tenant move acme --to cell-b --no-wait        only ask for it
+  cellway tenant move acme --to cell-b --dry-run        what it would be: nothing is changed
   cellway tenant move acme --to cell-b --cause 'makes room for zeta'
   cellway tenant move --selector tier=free --to cell-c  all tenants of a tier
   cellway tenant move --selector cell=cell-a,tier=free --to cell-b --to cell-c
@@ -88,7 +90,11 @@ the cells are taken in turn. They start in the order of asking, as the budgets o
 go on if the command or the control plane is interrupted: run again, it follows those that are on
 their way.
 
-Exits with 1 and the reason if a move was refused or undone.")]
+With --dry-run the gates of the source are asked what runs there now and how much data there is; how
+long the copy and the freeze would be is taken from the last moves of the same driver, and unknown
+where there was none. With a selector each tenant is looked at for itself.
+
+Exits with 1 and the reason if a move was, or would be, refused or undone.")]
 struct MoveToArgs {
     /// The tenant.
     #[arg(value_parser = tenant_id, required_unless_present = "selector", conflicts_with = "selector")]
@@ -102,6 +108,9 @@ struct MoveToArgs {
     /// Why, for the record.
     #[arg(long)]
     cause: Option<String>,
+    /// Show what the move would be: what runs, how long it would take, what is in its way. Changes nothing.
+    #[arg(long, conflicts_with_all = ["wait", "no_wait", "timeout"])]
+    dry_run: bool,
     /// Until the target has answered (switched), or until nothing is left to do (done).
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, value_name = "UNTIL",
           default_value = "switched", default_missing_value = "switched")]
@@ -144,12 +153,18 @@ async fn move_tenants(client: &Client, args: MoveToArgs, reach: &Reach) -> Resul
     let wait = (!args.no_wait).then_some(args.wait);
     if let Some(selector) = args.selector {
         let wanted = ManyMoves { selector, targets: args.to, cause: args.cause, wait, timeout_s: args.timeout };
-        return move_many::run(client, wanted, reach.output).await;
+        return match args.dry_run {
+            true => move_many::plan(client, wanted, reach.output).await,
+            false => move_many::run(client, wanted, reach.output).await,
+        };
     }
     let (Some(tenant), [to]) = (args.id, &args.to[..]) else {
         return Err(anyhow::anyhow!("one tenant goes to one cell: give --to once").into());
     };
     let wanted = CreateMove { tenant, to: to.clone(), cause: args.cause };
+    if args.dry_run {
+        return move_plan::one(client, &wanted, reach.output).await;
+    }
     let mut the_move = client.create_move(&wanted).await?;
     if let Some(until) = wait {
         the_move = watch::follow(client, the_move, until, args.timeout).await?;
@@ -215,6 +230,7 @@ mod tests {
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done"), Some((Until::Done, false)));
         assert_eq!(wait_of("tenant move acme --to cell-b --no-wait"), Some((Until::Switched, true)));
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done --no-wait"), None);
+        assert_eq!(wait_of("tenant move acme --to cell-b --dry-run --no-wait"), None);
         assert_eq!(wait_of("tenant move Acme! --to cell-b"), None);
     }
 

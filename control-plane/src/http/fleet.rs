@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cellway_api::fleet::*;
+use cellway_api::plan::MovePlanView;
 use cellway_core::ids::{CellName, MoveId, TenantId};
 use serde::Deserialize;
 
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<Ctx> {
         .route("/v1/cells", get(cells).post(create_cell))
         .route("/v1/cells/{cell}", get(cell).post(change_cell))
         .route("/v1/moves", get(moves).post(create_move))
+        .route("/v1/moves/plan", post(plan_move))
         .route("/v1/moves/{move}", get(a_move))
         .route("/v1/moves/{move}/undo", post(undo_move))
         .route("/v1/lookup", get(lookup))
@@ -116,6 +118,10 @@ async fn moves(State(ctx): State<Ctx>) -> Answer<Listing<MoveView>> {
 
 async fn create_move(State(ctx): State<Ctx>, Body(wanted): Body<CreateMove>) -> Created<MoveView> {
     Ok((StatusCode::CREATED, Json(ctx.replica.create_move(wanted).await?)))
+}
+
+async fn plan_move(State(ctx): State<Ctx>, Body(wanted): Body<CreateMove>) -> Answer<MovePlanView> {
+    Ok(Json(ctx.replica.plan_move(wanted).await?))
 }
 
 async fn a_move(State(ctx): State<Ctx>, Path(wanted): Path<String>) -> Answer<MoveView> {

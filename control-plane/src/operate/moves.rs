@@ -14,25 +14,36 @@ use cellway_store::records::Record;
 use cellway_store::{Txn, keys};
 use std::collections::BTreeSet;
 
+/// A move that is asked for, with the id that it will have.
+pub(super) struct WantedMove {
+    id: MoveId,
+    pub(super) tenant: TenantId,
+    pub(super) target: CellName,
+    cause: String,
+}
+
+impl WantedMove {
+    pub(super) fn of(wanted: CreateMove) -> Result<Self, NotDone> {
+        Ok(Self {
+            id: MoveId::new(&clock::token())?,
+            tenant: TenantId::new(&wanted.tenant)?,
+            target: CellName::new(&wanted.to)?,
+            cause: wanted.cause.unwrap_or_else(|| "asked for by an operator".to_owned()),
+        })
+    }
+}
+
 impl Replica {
     /// Plans a move: its record and the tenant's lock, together.
     pub(crate) async fn create_move(&self, wanted: CreateMove) -> Result<MoveView, NotDone> {
-        let tenant = TenantId::new(&wanted.tenant)?;
-        let target = CellName::new(&wanted.to)?;
-        let id = MoveId::new(&clock::token())?;
-        let cause = wanted.cause.unwrap_or_else(|| "asked for by an operator".to_owned());
-        let (record, _) = self.act(|view| self.attempt_move(view, &id, &tenant, &target, &cause)).await?;
+        let wanted = WantedMove::of(wanted)?;
+        let (record, _) = self.act(|view| self.attempt_move(view, &wanted)).await?;
         Ok(self.move_view(&self.view.read(), &record))
     }
 
-    fn attempt_move(
-        &self,
-        view: &View,
-        id: &MoveId,
-        tenant: &TenantId,
-        target: &CellName,
-        cause: &str,
-    ) -> Result<Attempt<MoveRecord>, NotDone> {
+    /// What would be committed to plan a move, or why nothing would.
+    pub(super) fn attempt_move(&self, view: &View, wanted: &WantedMove) -> Result<Attempt<MoveRecord>, NotDone> {
+        let WantedMove { id, tenant, target, cause } = wanted;
         let no_tenant = || NotDone::NotFound(format!("there is no tenant {tenant}"));
         let known = &view.tenants.get(tenant).ok_or_else(no_tenant)?.value;
         let (placement, placed_at) = view.placed(tenant).ok_or_else(no_tenant)?;
@@ -54,13 +65,14 @@ impl Replica {
             keeps_target_home: false,
             source_gates: gates_of(view, &placement.cell.name),
             driver,
-            cause: cause.to_owned(),
+            cause: cause.clone(),
             limits: self.limits_of(known),
             attempt: 1,
             not_before_ms: now_ms,
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
             released_ms: None,
             state: MoveState::Planned,
@@ -165,13 +177,17 @@ impl Replica {
 
     /// A move as the API shows it, with what a planned one waits for.
     pub(crate) fn move_view(&self, view: &View, record: &MoveRecord) -> MoveView {
-        let mut shown = MoveView::of(record);
-        if record.state == MoveState::Planned {
-            let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
-            let waits = may_start(&fleet, &self.config.move_budgets, view.brake.is_some(), record, clock::now_ms());
-            shown.waits_for = waits.err().map(|reason| reason.to_string());
+        MoveView { waits_for: self.waits_for(view, record), ..MoveView::of(record) }
+    }
+
+    /// What a planned move waits for, if it does.
+    pub(super) fn waits_for(&self, view: &View, record: &MoveRecord) -> Option<String> {
+        if record.state != MoveState::Planned {
+            return None;
         }
-        shown
+        let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
+        let waits = may_start(&fleet, &self.config.move_budgets, view.brake.is_some(), record, clock::now_ms());
+        waits.err().map(|reason| reason.to_string())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::cell::{CellRef, ListedGates, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
-use crate::tenant::{FREEZE_BUDGET_MS, Placement};
+use crate::tenant::Placement;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::limits::MoveLimits;
 use super::message::Fact;
 
 /// How old a report may be to be counted in the decision to hold.
@@ -15,54 +16,6 @@ pub const ATTEMPTS_MAX: u32 = 5;
 
 /// The pause before the second attempt; it doubles with each further one.
 pub const RETRY_FIRST_MS: u64 = 1_000;
-
-/// The deadlines and budgets of a move, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MoveLimits {
-    /// How long the tenant's requests may be held.
-    pub freeze_budget_ms: u64,
-    /// Longest wait for a place among the moves in flight.
-    pub planned_ms: u64,
-    /// Longest making of an empty home.
-    pub preparing_ms: u64,
-    /// Longest time without a byte copied.
-    pub copy_stall_ms: u64,
-    /// Longest wait for a predicted freeze within the budget.
-    pub syncing_ms: u64,
-    /// How long streams are given to end before the fence cuts them.
-    pub closing_ms: u64,
-    /// Longest drain of admitted requests beyond the prediction.
-    pub drain_ms: u64,
-    /// Longest hold.
-    pub holding_ms: u64,
-    /// After this long without an open gate at the target an operator is told.
-    pub switched_ms: u64,
-    /// How long the target is watched before the move counts as good.
-    pub bake_ms: u64,
-    /// How long the source's home is kept.
-    pub retention_ms: u64,
-    /// Longest wait for a cell to drop a home.
-    pub drop_ms: u64,
-}
-
-impl Default for MoveLimits {
-    fn default() -> Self {
-        Self {
-            freeze_budget_ms: FREEZE_BUDGET_MS,
-            planned_ms: 3_600_000,
-            preparing_ms: 30_000,
-            copy_stall_ms: 60_000,
-            syncing_ms: 600_000,
-            closing_ms: 2_000,
-            drain_ms: 200,
-            holding_ms: 2_000,
-            switched_ms: 10_000,
-            bake_ms: 600_000,
-            retention_ms: 86_400_000,
-            drop_ms: 30_000,
-        }
-    }
-}
 
 /// Everything that is known of a move. What is ordered, and what the placement is, follow from it alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,6 +54,8 @@ pub struct MoveRecord {
     pub entered_ms: u64,
     /// The freeze that was predicted when `syncing` was left.
     pub predicted_freeze_ms: u64,
+    /// What the copy came to, once it was complete.
+    pub copied: Option<CopyMade>,
     /// When traffic was held.
     pub held_ms: Option<u64>,
     /// When requests could go again: a gate of the target was known to be open or, after an undo, the source's to open.
@@ -147,6 +102,15 @@ pub struct Copying {
     pub total_bytes: u64,
     /// When a byte last arrived.
     pub advanced_ms: u64,
+}
+
+/// A copy that was completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CopyMade {
+    /// How much it was.
+    pub bytes: u64,
+    /// How long it took.
+    pub took_ms: u64,
 }
 
 /// A reported value with the time it was heard.
@@ -325,6 +289,21 @@ impl MoveRecord {
         after
     }
 
+    /// What the copy came to, with `fact` heard.
+    pub(super) fn copied_with(&self, fact: &Fact, now_ms: u64) -> Option<CopyMade> {
+        match (&self.state, fact) {
+            (MoveState::Copying(_), Fact::Copied(report)) if report.complete => {
+                Some(CopyMade { bytes: report.total_bytes, took_ms: now_ms.saturating_sub(self.entered_ms) })
+            }
+            _ => self.copied,
+        }
+    }
+
+    /// How long traffic was held, if it was and is no more.
+    pub fn freeze_ms(&self) -> Option<u64> {
+        self.held_ms.zip(self.released_ms).map(|(held, released)| released.saturating_sub(held))
+    }
+
     /// What the next attempt is called, if one may be made: the first one's id and a number.
     pub(super) fn retry_id(&self) -> Option<MoveId> {
         let first = self.id.as_str().split('-').next()?;
@@ -356,6 +335,7 @@ impl MoveRecord {
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
             released_ms: None,
             state: MoveState::Planned,
@@ -388,6 +368,7 @@ impl MoveRecord {
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
             released_ms: None,
             state: MoveState::Syncing(Syncing::default()),

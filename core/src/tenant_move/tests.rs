@@ -7,7 +7,7 @@ use crate::ids::{Epoch, HomeId, InstanceId, Revision};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const NOW_MS: u64 = 1_000_000;
+pub(super) const NOW_MS: u64 = 1_000_000;
 
 fn cell(name: &str) -> CellRef {
     CellRef { name: name.parse().expect("legal"), uid: format!("uid-{name}").parse().expect("legal") }
@@ -29,7 +29,7 @@ fn list(revision: u64, names: &[&str]) -> ListedGates {
     ListedGates { revision: Revision(revision), instances: names.iter().map(|name| instance(name)).collect() }
 }
 
-fn record(state: MoveState) -> MoveRecord {
+pub(super) fn record(state: MoveState) -> MoveRecord {
     MoveRecord {
         id: move_id("m1"),
         tenant: "acme".parse().expect("legal"),
@@ -48,6 +48,7 @@ fn record(state: MoveState) -> MoveRecord {
         created_ms: NOW_MS,
         entered_ms: NOW_MS,
         predicted_freeze_ms: 0,
+        copied: None,
         held_ms: None,
         released_ms: None,
         state,

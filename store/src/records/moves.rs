@@ -6,8 +6,8 @@ use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
 use cellway_core::ids::{Epoch, InstanceId, Revision};
 use cellway_core::tenant_move::{
-    Admitted, Cleaning, Closing, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord, MoveState,
-    Position, Syncing, Undoing, Undone,
+    Admitted, Cleaning, Closing, CopyMade, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord,
+    MoveState, Position, Syncing, Undoing, Undone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,9 +47,17 @@ struct StoredMove {
     created_ms: u64,
     entered_ms: u64,
     predicted_freeze_ms: u64,
+    #[serde(default)]
+    copied: Option<StoredCopied>,
     held_ms: Option<u64>,
     released_ms: Option<u64>,
     state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCopied {
+    bytes: u64,
+    took_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -259,6 +267,7 @@ impl Shape for StoredMove {
             created_ms: value.created_ms,
             entered_ms: value.entered_ms,
             predicted_freeze_ms: value.predicted_freeze_ms,
+            copied: value.copied.map(|CopyMade { bytes, took_ms }| StoredCopied { bytes, took_ms }),
             held_ms: value.held_ms,
             released_ms: value.released_ms,
             state: StoredState::of(&value.state),
@@ -284,6 +293,7 @@ impl Shape for StoredMove {
             created_ms: self.created_ms,
             entered_ms: self.entered_ms,
             predicted_freeze_ms: self.predicted_freeze_ms,
+            copied: self.copied.map(|StoredCopied { bytes, took_ms }| CopyMade { bytes, took_ms }),
             held_ms: self.held_ms,
             released_ms: self.released_ms,
             state: self.state.into_value()?,

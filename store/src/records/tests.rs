@@ -30,6 +30,7 @@ fn record(state: MoveState) -> MoveRecord {
         created_ms: 1,
         entered_ms: 2,
         predicted_freeze_ms: 3,
+        copied: Some(CopyMade { bytes: 6, took_ms: 7 }),
         held_ms: Some(4),
         released_ms: None,
         state,

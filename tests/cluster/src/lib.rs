@@ -118,12 +118,17 @@ impl Drop for Agent {
 impl Agent {
     /// Registers in `cell` and listens.
     pub async fn start(client: &Client, cell: &str, instance: &str) -> Self {
+        Self::start_at(client, cell, instance, "127.0.0.1:10").await
+    }
+
+    /// [`Agent::start`] with a transfer endpoint, which a test answers at.
+    pub async fn start_at(client: &Client, cell: &str, instance: &str, transfer_endpoint: &str) -> Self {
         let register = Register {
             uid: None,
             instance: instance.to_owned(),
             run: 1,
             endpoint: "127.0.0.1:9".to_owned(),
-            transfer_endpoint: "127.0.0.1:10".to_owned(),
+            transfer_endpoint: transfer_endpoint.to_owned(),
             driver: DriverName::None,
         };
         let registered = client.register(cell, &register).await.expect("registered");

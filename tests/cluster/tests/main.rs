@@ -8,3 +8,4 @@ mod fleet;
 mod leaders;
 mod limits;
 mod moves;
+mod plans;

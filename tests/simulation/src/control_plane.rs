@@ -309,6 +309,7 @@ impl World {
             created_ms: self.now_ms,
             entered_ms: self.now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
             released_ms: None,
             state: MoveState::Planned,
