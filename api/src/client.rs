@@ -137,6 +137,11 @@ impl Client {
         self.post("/v1/tenants", tenant).await
     }
 
+    /// Changes how a tenant is moved.
+    pub async fn change_tenant(&self, id: &str, change: &ChangeTenant) -> Result<TenantView, ApiError> {
+        self.post(&format!("/v1/tenants/{}", segment(id)), change).await
+    }
+
     /// What a tenant may use.
     pub async fn limits(&self, tenant: &str) -> Result<LimitsView, ApiError> {
         self.get(&format!("/v1/tenants/{}/limits", segment(tenant))).await

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod problem;
 #[cfg(feature = "tls")]
 pub mod sealing;
+mod tenants;
 
 #[cfg(feature = "client")]
 pub use client::{ApiError, Client, LineStream};

@@ -4,6 +4,7 @@
 //! the control plane asks each of the source's agents, `POST /v1/survey` at the address where they hand out data, with a
 //! [`Survey`]: over TLS an agent answers the control plane and nobody else.
 
+use crate::tenants::LongRequestsView;
 use serde::{Deserialize, Serialize};
 
 /// Where an agent answers a [`Survey`].
@@ -77,6 +78,10 @@ pub struct MovePlanView {
     /// Whether the one is within the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within_budget: Option<bool>,
+    /// How long the move would wait for requests that take longer,
+    pub long_requests_wait_ms: u64,
+    /// and what would become of them then.
+    pub long_requests: LongRequestsView,
 }
 
 /// All of a cell's agents together.

@@ -5,6 +5,7 @@ mod app;
 mod calls;
 mod commands;
 mod control_plane;
+mod cuts;
 mod fences;
 mod moves;
 mod postgres;

@@ -1,7 +1,7 @@
 //! `cellway tenant move … --dry-run`: what the move would be. Nothing is changed.
 
 use crate::output::{Failure, Format, Table, bytes, facts, or_dash, print};
-use cellway_api::fleet::CreateMove;
+use cellway_api::fleet::{CreateMove, LongRequestsView};
 use cellway_api::plan::MovePlanView;
 use cellway_api::{ApiError, Client};
 use serde::Serialize;
@@ -133,9 +133,14 @@ fn plan_facts(plan: &MovePlanView) -> String {
     let freeze = plan.freeze_ms.map_or_else(|| unknown.clone(), |freeze| format!("about {}, {by}", ms(freeze)));
     let budget = match plan.within_budget {
         Some(true) => "kept".to_owned(),
-        Some(false) => {
-            "not kept now: the move would wait for it, following changes, and be undone in the end".to_owned()
-        }
+        Some(false) => format!(
+            "not kept now: the move would follow changes for up to {} until it is, then {}",
+            ms(plan.long_requests_wait_ms),
+            match plan.long_requests {
+                LongRequestsView::Undo => "be undone",
+                LongRequestsView::Cut => "cut uploads and downloads that still run",
+            }
+        ),
         None => "cannot be judged yet".to_owned(),
     };
     facts(&[
@@ -179,6 +184,8 @@ mod tests {
             freeze_ms: None,
             freeze_budget_ms: 250,
             within_budget: None,
+            long_requests_wait_ms: 60_000,
+            long_requests: LongRequestsView::Cut,
         }
     }
 
@@ -197,7 +204,7 @@ mod tests {
         let text = plan_facts(&known);
         assert!(text.contains("about 60 ms, by the last 3 moves by sqlite") && text.contains("250 ms, kept"), "{text}");
         let over = plan_facts(&MovePlanView { within_budget: Some(false), ..known.clone() });
-        assert!(over.contains("not kept now"), "{over}");
+        assert!(over.contains("for up to 60 s until it is, then cut uploads"), "{over}");
         let waits = MovePlanView { waits_for: Some("the emergency brake is on".into()), ..known.clone() };
         assert!(plan_facts(&waits).contains("wait: the emergency brake is on"));
         let refused = MovePlanView { refused: Some("cell-b is full".into()), ..known };

@@ -114,6 +114,8 @@ pub(crate) fn move_facts(one: &MoveView) -> String {
     ];
     let mut more = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     more("copied", copied.map(|(copied, total)| format!("{} of {}", bytes(copied), bytes(total))));
+    more("requests running", one.running_requests.map(|requests| requests.to_string()));
+    more("requests cut", Some(one.cut_requests).filter(|cut| *cut > 0).map(|cut| cut.to_string()));
     more("streams to be cut", one.open_streams.map(|streams| streams.to_string()));
     more("waits for", one.waits_for.clone());
     more("undone, because", one.undo_reason.clone());

@@ -8,7 +8,7 @@ use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
 use crate::reach::{Reach, cell_name, tenant_id};
 use cellway_api::Client;
-use cellway_api::fleet::{CreateMove, CreateTenant, Listing, TenantView};
+use cellway_api::fleet::{ChangeTenant, CreateMove, CreateTenant, Listing, LongRequestsView, TenantView};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -39,6 +39,8 @@ enum TenantCommand {
         #[arg(value_parser = tenant_id)]
         id: String,
     },
+    /// Change how a tenant is moved; what is not named stays.
+    Change(ChangeArgs),
     /// Move a tenant to another cell while its users keep working.
     Move(MoveToArgs),
     /// Limit what a tenant may use: requests, concurrency, bandwidth.
@@ -65,9 +67,60 @@ struct CreateArgs {
     /// Its share of a cell.
     #[arg(long)]
     weight: Option<u32>,
+    #[command(flatten)]
+    moved: MovedArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+A move that is under way keeps what it began with.
+
+Examples:
+  cellway tenant change acme --freeze-budget-ms 500
+  cellway tenant change acme --long-requests cut --long-requests-wait-ms 60000
+                             uploads and downloads get a minute to finish, then they are cut
+  cellway tenant change acme --long-requests undo       they go on, and the move is undone")]
+struct ChangeArgs {
+    /// The tenant.
+    #[arg(value_parser = tenant_id)]
+    id: String,
+    #[command(flatten)]
+    moved: MovedArgs,
+}
+
+/// How a tenant is moved.
+#[derive(Debug, Args)]
+struct MovedArgs {
     /// How long its requests may be held while it is moved.
     #[arg(long, value_name = "MS")]
     freeze_budget_ms: Option<u64>,
+    /// What becomes of uploads and downloads that take longer, once they were waited for.
+    #[arg(long, value_name = "WHAT")]
+    long_requests: Option<LongRequests>,
+    /// How long a move waits for them first, while the source serves. Default: 10 minutes.
+    #[arg(long, value_name = "MS")]
+    long_requests_wait_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LongRequests {
+    /// They go on, and the move is undone.
+    Undo,
+    /// They are cut, and the move goes on.
+    Cut,
+}
+
+impl MovedArgs {
+    fn change(self) -> ChangeTenant {
+        ChangeTenant {
+            freeze_budget_ms: self.freeze_budget_ms,
+            long_requests: self.long_requests.map(|what| match what {
+                LongRequests::Undo => LongRequestsView::Undo,
+                LongRequests::Cut => LongRequestsView::Cut,
+            }),
+            long_requests_wait_ms: self.long_requests_wait_ms,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -130,16 +183,26 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
     match args.command {
         TenantCommand::List => print(format, &client.tenants().await?, list_table)?,
         TenantCommand::Create(create) => {
+            let moved = create.moved.change();
             let wanted = CreateTenant {
                 id: create.id,
                 cell: create.cell,
                 tier: create.tier,
                 weight: create.weight,
-                freeze_budget_ms: create.freeze_budget_ms,
+                freeze_budget_ms: moved.freeze_budget_ms,
+                long_requests: moved.long_requests,
+                long_requests_wait_ms: moved.long_requests_wait_ms,
             };
             print(format, &client.create_tenant(&wanted).await?, tenant_facts)?;
         }
         TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
+        TenantCommand::Change(ChangeArgs { id, moved }) => {
+            let change = moved.change();
+            if change == ChangeTenant::default() {
+                return Err(anyhow::anyhow!("nothing is to be changed: see `cellway tenant change --help`").into());
+            }
+            print(format, &client.change_tenant(&id, &change).await?, tenant_facts)?;
+        }
         TenantCommand::Move(wanted) => move_tenants(&client, wanted, &args.reach).await?,
         TenantCommand::Limit(wanted) => limits::limit(wanted, &client, &args.reach).await?,
         TenantCommand::Pause(wanted) => limits::pause(wanted, &client, &args.reach).await?,
@@ -189,6 +252,11 @@ fn list_table(tenants: &Listing<TenantView>) -> String {
 }
 
 fn tenant_facts(tenant: &TenantView) -> String {
+    let waited = tenant.long_requests_wait_ms / 1_000;
+    let long_requests = match tenant.long_requests {
+        LongRequestsView::Undo => format!("the move is undone after waiting {waited} s"),
+        LongRequestsView::Cut => format!("cut after waiting {waited} s"),
+    };
     facts(&[
         ("tenant", tenant.id.clone()),
         ("cell", tenant.cell.clone()),
@@ -196,6 +264,7 @@ fn tenant_facts(tenant: &TenantView) -> String {
         ("tier", tenant.tier.clone()),
         ("weight", tenant.weight.to_string()),
         ("freeze budget", format!("{} ms", tenant.freeze_budget_ms)),
+        ("long requests", long_requests),
         ("move", or_dash(tenant.moving.as_ref())),
         ("traffic", if tenant.held { "held" } else { "flows" }.to_owned()),
         ("mode", tenant.limits.mode.mode().to_string()),

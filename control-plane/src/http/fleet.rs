@@ -20,7 +20,7 @@ type Created<T> = Result<(StatusCode, Json<T>), Failure>;
 pub(super) fn routes() -> Router<Ctx> {
     Router::new()
         .route("/v1/tenants", get(tenants).post(create_tenant))
-        .route("/v1/tenants/{tenant}", get(tenant))
+        .route("/v1/tenants/{tenant}", get(tenant).post(change_tenant))
         .route("/v1/hosts", get(hosts).post(claim_host))
         .route("/v1/cells", get(cells).post(create_cell))
         .route("/v1/cells/{cell}", get(cell).post(change_cell))
@@ -63,6 +63,14 @@ async fn tenant(State(ctx): State<Ctx>, Path(tenant): Path<String>) -> Answer<Te
 
 async fn create_tenant(State(ctx): State<Ctx>, Body(wanted): Body<CreateTenant>) -> Created<TenantView> {
     Ok((StatusCode::CREATED, Json(ctx.replica.create_tenant(wanted).await?)))
+}
+
+async fn change_tenant(
+    State(ctx): State<Ctx>,
+    Path(tenant): Path<String>,
+    Body(change): Body<ChangeTenant>,
+) -> Answer<TenantView> {
+    Ok(Json(ctx.replica.change_tenant(&id(&tenant)?, change).await?))
 }
 
 async fn hosts(State(ctx): State<Ctx>) -> Answer<Listing<HostView>> {

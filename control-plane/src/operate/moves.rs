@@ -74,6 +74,7 @@ impl Replica {
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
         };
@@ -93,8 +94,12 @@ impl Replica {
         Ok(Attempt { txn: audited(txn, "api", "move tenant", tenant.as_str(), cause), answer: record })
     }
 
-    fn limits_of(&self, tenant: &Tenant) -> MoveLimits {
-        MoveLimits { freeze_budget_ms: tenant.freeze_budget_ms, ..self.config.move_limits.clone() }
+    pub(super) fn limits_of(&self, tenant: &Tenant) -> MoveLimits {
+        MoveLimits {
+            freeze_budget_ms: tenant.freeze_budget_ms,
+            long_requests: tenant.long_requests,
+            ..self.config.move_limits.clone()
+        }
     }
 
     /// From `cleaning` an ordinary move may begin: the old one ends and gives it the lock. Any other running move is

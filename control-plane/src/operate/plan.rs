@@ -65,9 +65,11 @@ impl Replica {
     fn judged(&self, view: &View, wanted: &WantedMove, draft: Draft, heard: &[Surveyed]) -> MovePlanView {
         let now = together(heard.iter().copied());
         let all_heard = heard.len() == draft.endpoints.len();
-        let admitted = now
-            .filter(|_| all_heard)
-            .map(|now| Admitted { oldest_request_ms: now.oldest_request_ms, open_streams: now.open_streams });
+        let admitted = now.filter(|_| all_heard).map(|now| Admitted {
+            oldest_request_ms: now.oldest_request_ms,
+            requests: now.running_requests,
+            open_streams: now.open_streams,
+        });
         let data_bytes = now.and_then(|now| now.data_bytes);
         let expected = draft.record.as_ref().map(|record| {
             let records = view.moves.values().map(|at| &at.value);
@@ -75,7 +77,8 @@ impl Replica {
         });
         let expected = expected.unwrap_or_default();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let tenant = view.tenants.get(&wanted.tenant).map(|at| &at.value);
+        let known = view.tenants.get(&wanted.tenant).map(|at| &at.value);
+        let limits = known.map(|tenant| self.limits_of(tenant)).unwrap_or_default();
         MovePlanView {
             tenant: wanted.tenant.to_string(),
             source: draft.placement.cell.name.to_string(),
@@ -89,8 +92,10 @@ impl Replica {
             past_moves: count(expected.past_moves),
             copy_ms: expected.copy_ms,
             freeze_ms: expected.freeze_ms,
-            freeze_budget_ms: tenant.map_or(0, |tenant| tenant.freeze_budget_ms),
+            freeze_budget_ms: limits.freeze_budget_ms,
             within_budget: expected.within_budget,
+            long_requests_wait_ms: limits.long_requests.wait_ms.min(limits.syncing_ms),
+            long_requests: limits.long_requests.then.into(),
         }
     }
 }

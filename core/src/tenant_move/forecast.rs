@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn of(past: &[MoveRecord], bytes: u64, oldest_request_ms: u64) -> Forecast {
-        let admitted = Some(Admitted { oldest_request_ms, open_streams: 0 });
+        let admitted = Some(Admitted { oldest_request_ms, ..Admitted::default() });
         forecast(past.iter(), MoverDriver::Sqlite, &MoveLimits::default(), Some(bytes), admitted)
     }
 

@@ -1,12 +1,14 @@
 //! The deadlines and budgets of a move.
 
-use crate::tenant::FREEZE_BUDGET_MS;
+use crate::tenant::{FREEZE_BUDGET_MS, LongRequests};
 
 /// The deadlines and budgets of a move, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MoveLimits {
     /// How long the tenant's requests may be held.
     pub freeze_budget_ms: u64,
+    /// What becomes of requests that take longer than that.
+    pub long_requests: LongRequests,
     /// Longest wait for a place among the moves in flight.
     pub planned_ms: u64,
     /// Longest making of an empty home.
@@ -35,6 +37,7 @@ impl Default for MoveLimits {
     fn default() -> Self {
         Self {
             freeze_budget_ms: FREEZE_BUDGET_MS,
+            long_requests: LongRequests::default(),
             planned_ms: 3_600_000,
             preparing_ms: 30_000,
             copy_stall_ms: 60_000,

@@ -2,7 +2,7 @@
 
 use crate::cell::{CellRef, ListedGates, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
-use crate::tenant::Placement;
+use crate::tenant::{AfterWait, Placement};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::MoveLimits;
@@ -58,6 +58,8 @@ pub struct MoveRecord {
     pub copied: Option<CopyMade>,
     /// When traffic was held.
     pub held_ms: Option<u64>,
+    /// How many requests were cut, so that it could go on.
+    pub cut_requests: u32,
     /// When requests could go again: a gate of the target was known to be open or, after an undo, the source's to open.
     pub released_ms: Option<u64>,
     /// How far it is.
@@ -127,6 +129,8 @@ pub struct Measured<T> {
 pub struct Admitted {
     /// The age of the oldest request that is not a long-lived stream; also taken as the time it still needs.
     pub oldest_request_ms: u64,
+    /// How many such requests there are.
+    pub requests: u32,
     /// WebSockets, event streams and the like.
     pub open_streams: u32,
 }
@@ -167,6 +171,7 @@ impl Syncing {
         let values = self.watched.values().map(|measured| measured.value);
         values.reduce(|all, one| Admitted {
             oldest_request_ms: all.oldest_request_ms.max(one.oldest_request_ms),
+            requests: all.requests + one.requests,
             open_streams: all.open_streams + one.open_streams,
         })
     }
@@ -176,15 +181,29 @@ impl Syncing {
         Some(self.followed.as_ref()?.value + self.admitted()?.oldest_request_ms)
     }
 
-    /// What the source has admitted, if fresh reports of the target and of every gate of the source predict a freeze
-    /// within the budget.
-    pub(super) fn ready(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64, now_ms: u64) -> Option<Admitted> {
+    /// Whether the tenant may be frozen within the budget, if the target and every gate of the source have reported
+    /// lately.
+    pub(super) fn readiness(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64, now_ms: u64) -> Option<Readiness> {
         let fresh = |at_ms: u64| at_ms.saturating_add(REPORT_FRESH_MS) >= now_ms;
         let heard = |gate: &InstanceId| self.watched.get(gate).is_some_and(|measured| fresh(measured.at_ms));
-        let within = self.predicted_freeze_ms()? <= budget_ms;
-        let all_heard = fresh(self.followed.as_ref()?.at_ms) && gates.iter().all(heard);
-        self.admitted().filter(|_| within && all_heard)
+        let (followed, admitted) = (self.followed.as_ref()?, self.admitted()?);
+        if !fresh(followed.at_ms) || !gates.iter().all(heard) {
+            return None;
+        }
+        if self.predicted_freeze_ms()? <= budget_ms {
+            return Some(Readiness::Within(admitted));
+        }
+        (followed.value <= budget_ms).then_some(Readiness::ButForRequests(admitted))
     }
+}
+
+/// How near a move is to freezing its tenant within the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// It may.
+    Within(Admitted),
+    /// It could, if it were not for requests that run.
+    ButForRequests(Admitted),
 }
 
 /// The stages of `holding`.
@@ -210,6 +229,11 @@ pub struct Holding {
     pub fenced: BTreeSet<InstanceId>,
     /// The data's last position, good only for the list it was taken under.
     pub position: Option<Position>,
+    /// What ran when the wait for it was over is cut.
+    pub cut: bool,
+    /// How many requests each gate still had running when it last said so, where there were any. For people: nothing is
+    /// decided by it.
+    pub running: BTreeMap<InstanceId, u32>,
 }
 
 impl Holding {
@@ -299,6 +323,20 @@ impl MoveRecord {
         }
     }
 
+    /// How many requests were cut, with `fact` heard.
+    pub(super) fn cut_with(&self, fact: &Fact) -> u32 {
+        match fact {
+            Fact::Fenced(report) => self.cut_requests.saturating_add(report.cut_requests),
+            _ => self.cut_requests,
+        }
+    }
+
+    /// Whether requests that run at the source are to be cut when the wait for them is over, and are not yet.
+    pub(super) fn may_cut(&self) -> bool {
+        let MoveState::Holding(holding) = &self.state else { return false };
+        holding.stage == HoldingStage::Gates && !holding.cut && self.limits.long_requests.then == AfterWait::Cut
+    }
+
     /// How long traffic was held, if it was and is no more.
     pub fn freeze_ms(&self) -> Option<u64> {
         self.held_ms.zip(self.released_ms).map(|(held, released)| released.saturating_sub(held))
@@ -337,6 +375,7 @@ impl MoveRecord {
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
             ..self.clone()
@@ -370,6 +409,7 @@ impl MoveRecord {
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Syncing(Syncing::default()),
         })

@@ -1,7 +1,7 @@
 //! Moves as stored.
 
 use super::cell::StoredDriver;
-use super::placement::StoredCellRef;
+use super::placement::{StoredCellRef, StoredLongRequests};
 use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
 use cellway_core::ids::{Epoch, InstanceId, Revision};
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Serialize, Deserialize)]
 struct StoredLimits {
     freeze_budget_ms: u64,
+    #[serde(default)]
+    long_requests: StoredLongRequests,
     planned_ms: u64,
     preparing_ms: u64,
     copy_stall_ms: u64,
@@ -50,6 +52,8 @@ struct StoredMove {
     #[serde(default)]
     copied: Option<StoredCopied>,
     held_ms: Option<u64>,
+    #[serde(default)]
+    cut_requests: u32,
     released_ms: Option<u64>,
     state: StoredState,
 }
@@ -79,16 +83,48 @@ enum StoredStage {
 enum StoredState {
     Planned,
     Preparing,
-    Copying { copied_bytes: u64, total_bytes: u64, advanced_ms: u64 },
-    Syncing { followed: Option<StoredFollowed>, watched: BTreeMap<String, StoredWatched> },
-    Closing { ended: Vec<String> },
-    Holding { stage: StoredStage, list: Option<StoredList>, fenced: Vec<String>, position: Option<String> },
+    Copying {
+        copied_bytes: u64,
+        total_bytes: u64,
+        advanced_ms: u64,
+    },
+    Syncing {
+        followed: Option<StoredFollowed>,
+        watched: BTreeMap<String, StoredWatched>,
+    },
+    Closing {
+        ended: Vec<String>,
+    },
+    Holding {
+        stage: StoredStage,
+        list: Option<StoredList>,
+        fenced: Vec<String>,
+        position: Option<String>,
+        #[serde(default)]
+        cut: bool,
+        #[serde(default)]
+        running: BTreeMap<String, u32>,
+    },
     Switched,
     Settling,
-    Cleaning { due: bool },
-    Done { leftover: Option<String>, reversed_by: Option<String> },
-    Undoing { reason: String, held: bool, retry: bool },
-    Undone { reason: String, held: bool, leftover: Option<String>, retried_by: Option<String> },
+    Cleaning {
+        due: bool,
+    },
+    Done {
+        leftover: Option<String>,
+        reversed_by: Option<String>,
+    },
+    Undoing {
+        reason: String,
+        held: bool,
+        retry: bool,
+    },
+    Undone {
+        reason: String,
+        held: bool,
+        leftover: Option<String>,
+        retried_by: Option<String>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,19 +136,21 @@ struct StoredFollowed {
 #[derive(Serialize, Deserialize)]
 struct StoredWatched {
     oldest_request_ms: u64,
+    #[serde(default)]
+    requests: u32,
     open_streams: u32,
     at_ms: u64,
 }
 
 impl StoredWatched {
     fn of(measured: &Measured<Admitted>) -> Self {
-        let Admitted { oldest_request_ms, open_streams } = measured.value;
-        Self { oldest_request_ms, open_streams, at_ms: measured.at_ms }
+        let Admitted { oldest_request_ms, requests, open_streams } = measured.value;
+        Self { oldest_request_ms, requests, open_streams, at_ms: measured.at_ms }
     }
 
     fn into_value(self) -> Measured<Admitted> {
-        let Self { oldest_request_ms, open_streams, at_ms } = self;
-        Measured { value: Admitted { oldest_request_ms, open_streams }, at_ms }
+        let Self { oldest_request_ms, requests, open_streams, at_ms } = self;
+        Measured { value: Admitted { oldest_request_ms, requests, open_streams }, at_ms }
     }
 }
 
@@ -171,6 +209,8 @@ impl StoredState {
             }),
             fenced: holding.fenced.iter().map(ToString::to_string).collect(),
             position: holding.position.as_ref().map(|position| position.0.clone()),
+            cut: holding.cut,
+            running: holding.running.iter().map(|(gate, requests)| (gate.to_string(), *requests)).collect(),
         }
     }
 
@@ -189,7 +229,7 @@ impl StoredState {
                     .collect::<Result<_, String>>()?,
             }),
             Self::Closing { ended } => MoveState::Closing(Closing { ended: ids(&ended)? }),
-            Self::Holding { stage, list, fenced, position } => MoveState::Holding(Holding {
+            Self::Holding { stage, list, fenced, position, cut, running } => MoveState::Holding(Holding {
                 stage: match stage {
                     StoredStage::Gates => HoldingStage::Gates,
                     StoredStage::Data => HoldingStage::Data,
@@ -198,6 +238,11 @@ impl StoredState {
                 list: list.map(StoredList::into_value).transpose()?,
                 fenced: ids(&fenced)?,
                 position: position.map(Position),
+                cut,
+                running: running
+                    .into_iter()
+                    .map(|(gate, requests)| Ok((id(&gate)?, requests)))
+                    .collect::<Result<_, String>>()?,
             }),
             Self::Switched => MoveState::Switched,
             Self::Settling => MoveState::Settling,
@@ -229,6 +274,7 @@ macro_rules! copy_limits {
         let from = $from;
         $to {
             freeze_budget_ms: from.freeze_budget_ms,
+            long_requests: from.long_requests.into(),
             planned_ms: from.planned_ms,
             preparing_ms: from.preparing_ms,
             copy_stall_ms: from.copy_stall_ms,
@@ -261,7 +307,7 @@ impl Shape for StoredMove {
             source_gates: value.source_gates.iter().map(ToString::to_string).collect(),
             driver: StoredDriver::of(value.driver),
             cause: value.cause.clone(),
-            limits: copy_limits!(&value.limits, StoredLimits),
+            limits: copy_limits!(value.limits.clone(), StoredLimits),
             attempt: value.attempt,
             not_before_ms: value.not_before_ms,
             created_ms: value.created_ms,
@@ -269,6 +315,7 @@ impl Shape for StoredMove {
             predicted_freeze_ms: value.predicted_freeze_ms,
             copied: value.copied.map(|CopyMade { bytes, took_ms }| StoredCopied { bytes, took_ms }),
             held_ms: value.held_ms,
+            cut_requests: value.cut_requests,
             released_ms: value.released_ms,
             state: StoredState::of(&value.state),
         }
@@ -287,7 +334,7 @@ impl Shape for StoredMove {
             source_gates: ids(&self.source_gates)?,
             driver: self.driver.into_value(),
             cause: self.cause,
-            limits: copy_limits!(&self.limits, MoveLimits),
+            limits: copy_limits!(self.limits, MoveLimits),
             attempt: self.attempt,
             not_before_ms: self.not_before_ms,
             created_ms: self.created_ms,
@@ -295,6 +342,7 @@ impl Shape for StoredMove {
             predicted_freeze_ms: self.predicted_freeze_ms,
             copied: self.copied.map(|StoredCopied { bytes, took_ms }| CopyMade { bytes, took_ms }),
             held_ms: self.held_ms,
+            cut_requests: self.cut_requests,
             released_ms: self.released_ms,
             state: self.state.into_value()?,
         })

@@ -206,7 +206,7 @@ pub async fn create_cell(client: &Client, name: &str) {
 /// Creates a tenant in `cell`.
 pub async fn create_tenant(client: &Client, id: &str, cell: &str) {
     let cell = Some(cell.to_owned());
-    let tenant = CreateTenant { id: id.to_owned(), cell, tier: None, weight: None, freeze_budget_ms: None };
+    let tenant = CreateTenant { id: id.to_owned(), cell, ..CreateTenant::default() };
     client.create_tenant(&tenant).await.expect("created");
 }
 
@@ -255,12 +255,14 @@ impl Pair<'_> {
     pub async fn may_freeze(&self) -> FactHeard {
         let move_id = || self.id.clone();
         self.target.state(FactUp::Followed { move_id: move_id(), transfer_ms: 1 }).await;
-        self.source.say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, open_streams: 0 }).await
+        self.source
+            .say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, running_requests: 0, open_streams: 0 })
+            .await
     }
 
     /// The fence of the source's gate.
     pub async fn fence(&self) {
-        self.source.state(FactUp::Fenced { move_id: self.id.clone(), epoch: self.epoch }).await;
+        self.source.state(FactUp::Fenced { move_id: self.id.clone(), epoch: self.epoch, cut_requests: 0 }).await;
     }
 
     /// Waits for the order to fence the data; answers with the list to quote.

@@ -14,7 +14,7 @@ fn problem<T: std::fmt::Debug>(outcome: Result<T, ApiError>) -> (u16, String) {
 
 fn tenant(id: &str, cell: Option<&str>) -> CreateTenant {
     let cell = cell.map(str::to_owned);
-    CreateTenant { id: id.into(), cell, tier: None, weight: None, freeze_budget_ms: None }
+    CreateTenant { id: id.into(), cell, ..CreateTenant::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,5 +7,6 @@ mod facts;
 mod fleet;
 mod leaders;
 mod limits;
+mod long_requests;
 mod moves;
 mod plans;

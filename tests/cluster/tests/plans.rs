@@ -97,11 +97,12 @@ async fn a_plan_shows_what_every_gate_says_and_predicts_by_the_moves_before() {
     let planned = create_move(&replica.client, "beta", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_syncing().await;
-    let idle = || FactUp::Watched { move_id: planned.id.clone(), oldest_request_ms: 0, open_streams: 0 };
+    let idle =
+        || FactUp::Watched { move_id: planned.id.clone(), oldest_request_ms: 0, running_requests: 0, open_streams: 0 };
     second.state(idle()).await;
     pair.may_freeze().await;
     second.order("fence", |order| matches!(order.task, cellway_api::agent::TaskDown::Fence { .. }).then_some(())).await;
-    second.state(FactUp::Fenced { move_id: planned.id.clone(), epoch: planned.epoch }).await;
+    second.state(FactUp::Fenced { move_id: planned.id.clone(), epoch: planned.epoch, cut_requests: 0 }).await;
     pair.to_switched().await;
     target.state(FactUp::Opened { move_id: planned.id.clone(), epoch: planned.epoch + 1 }).await;
     let done = reaches(&replica.client, &planned.id, "cleaning").await;

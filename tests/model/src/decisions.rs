@@ -73,6 +73,7 @@ impl World {
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state,
             ..record
@@ -138,6 +139,7 @@ impl World {
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
         }

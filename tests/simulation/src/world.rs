@@ -13,6 +13,7 @@ use crate::router::{Client, Router};
 use crate::store::{Store, Txn};
 use cellway_core::cell::CellRef;
 use cellway_core::ids::{Epoch, HomeId, MoveId, Revision};
+use cellway_core::tenant::LongRequests;
 use cellway_core::tenant_move::{Fact, MoveLimits};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -222,6 +223,7 @@ impl World {
     pub(crate) fn limits() -> MoveLimits {
         MoveLimits {
             freeze_budget_ms: 250,
+            long_requests: LongRequests::default(),
             planned_ms: 3_000,
             preparing_ms: 600,
             copy_stall_ms: 600,
