@@ -226,6 +226,11 @@ impl Client {
         self.post(&format!("/v1/moves/{}/undo", segment(id)), undo).await
     }
 
+    /// Puts a move's freeze windows aside.
+    pub async fn freeze_now(&self, id: &str, wanted: &FreezeNow) -> Result<MoveView, ApiError> {
+        self.post(&format!("/v1/moves/{}/freeze-now", segment(id)), wanted).await
+    }
+
     /// What a tenant resolves to.
     pub async fn lookup_tenant(&self, tenant: &str) -> Result<LookupView, ApiError> {
         self.get(&format!("/v1/lookup?tenant={}", segment(tenant))).await

@@ -2,7 +2,7 @@
 
 use cellway_core::cell::{Cell, CellKind};
 use cellway_core::load::CellLoad;
-use cellway_core::tenant_move::{HoldingStage, MoveRecord, MoveState};
+use cellway_core::tenant_move::{HoldingStage, MoveRecord, MoveState, Priority};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -157,13 +157,61 @@ impl CellView {
 }
 
 /// Start a move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMove {
     /// Who.
     pub tenant: String,
     /// The target cell.
     pub to: String,
+    /// Why, for the record.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// How soon it starts, among those that wait.
+    #[serde(default)]
+    pub priority: PriorityView,
+    /// Its tenant may be frozen at once, whatever the freeze windows are.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// How soon a move starts, among those that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriorityView {
+    /// It can wait.
+    Low,
+    /// An ordinary move.
+    #[default]
+    Normal,
+    /// It is urgent.
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+impl From<PriorityView> for Priority {
+    fn from(view: PriorityView) -> Self {
+        match view {
+            PriorityView::Low => Self::Low,
+            PriorityView::Normal => Self::Normal,
+            PriorityView::High => Self::High,
+        }
+    }
+}
+
+/// Let a move's tenant be frozen at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeNow {
     /// Why, for the record.
     #[serde(default)]
     pub cause: Option<String>,
@@ -240,9 +288,18 @@ pub struct MoveView {
     /// Which attempt it is, from 1.
     #[serde(default)]
     pub attempt: u32,
-    /// Why a planned move has not started.
+    /// Why a planned move has not started, or one that follows changes does not freeze its tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// When the freeze window opens, before which the tenant is not frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_from_ms: Option<u64>,
+    /// An operator has put the freeze windows aside.
+    #[serde(default)]
+    pub freeze_now: bool,
+    /// How soon it starts, among those that wait.
+    #[serde(default)]
+    pub priority: PriorityView,
     /// When it was asked for.
     pub created_ms: u64,
     /// When it came into its state.
@@ -277,6 +334,9 @@ impl MoveView {
             retried_by: None,
             attempt: record.attempt,
             waits_for: None,
+            freeze_from_ms: None,
+            freeze_now: record.freeze_now_ms.is_some(),
+            priority: record.priority.into(),
             created_ms: record.created_ms,
             entered_ms: record.entered_ms,
         };

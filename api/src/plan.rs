@@ -55,6 +55,9 @@ pub struct MovePlanView {
     /// What it would wait for before it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// When the freeze window opens, before which the tenant would not be frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_from_ms: Option<u64>,
     /// How the data would go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,

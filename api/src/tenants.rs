@@ -54,6 +54,9 @@ pub struct TenantView {
     /// How long a move waits for them first.
     #[serde(default = "long_requests_wait_ms")]
     pub long_requests_wait_ms: u64,
+    /// When it may begin to be frozen, as in `mon-fri 22:00-04:00` (UTC); none: as the fleet has it.
+    #[serde(default)]
+    pub freeze_windows: Vec<String>,
     /// The cell that owns it.
     pub cell: String,
     /// At which epoch.
@@ -94,6 +97,9 @@ pub struct CreateTenant {
     /// How long a move waits for them first.
     #[serde(default)]
     pub long_requests_wait_ms: Option<u64>,
+    /// When it may begin to be frozen, as in `mon-fri 22:00-04:00` (UTC).
+    #[serde(default)]
+    pub freeze_windows: Option<Vec<String>>,
 }
 
 /// Change how a tenant is moved; what is left out stays. A move that runs keeps what it began with.
@@ -109,6 +115,9 @@ pub struct ChangeTenant {
     /// How long a move waits for them first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_requests_wait_ms: Option<u64>,
+    /// When it may begin to be frozen; an empty list: as the fleet has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_windows: Option<Vec<String>>,
 }
 
 impl CreateTenant {
@@ -118,6 +127,7 @@ impl CreateTenant {
             freeze_budget_ms: self.freeze_budget_ms,
             long_requests: self.long_requests,
             long_requests_wait_ms: self.long_requests_wait_ms,
+            freeze_windows: self.freeze_windows.clone(),
         }
     }
 }

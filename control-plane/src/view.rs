@@ -3,10 +3,11 @@
 //! The view may be behind the store, never ahead of it; whoever writes compares the revisions seen here, so acting on
 //! an old view can only fail.
 
+use crate::clock;
 use crate::operate::KeptCertificate;
 use cellway_core::cell::{Cell, CellRef, GateList};
 use cellway_core::certificate::CertificateName;
-use cellway_core::fleet::{Fleet, FleetCell};
+use cellway_core::fleet::{Fleet, FleetCell, InFlight};
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
@@ -212,13 +213,11 @@ impl View {
             !matches!(record.value.state, MoveState::Planned | MoveState::Settling | MoveState::Cleaning(_))
         };
         let running = self.running.iter().filter_map(|id| self.moves.get(id));
+        let now_ms = clock::now_ms();
         Fleet {
             revision: self.revision,
             cells: self.cells.iter().map(cell).collect(),
-            moves_in_flight: running
-                .filter(flies)
-                .map(|at| (at.value.source.clone(), at.value.target.clone()))
-                .collect(),
+            moves_in_flight: running.filter(flies).map(|at| InFlight::of(&at.value, now_ms)).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A tenant and its placement: which cell serves it, at which epoch.
 
 use crate::cell::CellRef;
+use crate::freeze_window::FreezeWindows;
 use crate::ids::{Epoch, HomeId, MoveId, TenantId};
 
 /// The default of [`Tenant::freeze_budget_ms`].
@@ -47,6 +48,8 @@ pub struct Tenant {
     pub freeze_budget_ms: u64,
     /// What becomes of requests that take longer than that.
     pub long_requests: LongRequests,
+    /// When it may be frozen; none: as the fleet has it.
+    pub freeze_windows: FreezeWindows,
     /// When it was created.
     pub created_ms: u64,
 }

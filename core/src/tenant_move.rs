@@ -21,10 +21,11 @@ mod invariants;
 mod limits;
 mod message;
 mod record;
+mod timing;
 
 pub use forecast::{Forecast, PAST_MOVES_MAX, forecast};
 pub use invariants::check_step;
-pub use limits::MoveLimits;
+pub use limits::{HEAD_START_MS, MoveLimits, Priority};
 pub use message::*;
 pub use record::*;
 
@@ -147,10 +148,10 @@ fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) 
     }
 }
 
-/// Freezes as soon as that is within the budget. Long requests are waited for; then the tenant's word for them counts.
+/// Freezes as soon as that is within the budget and in a window for it. Long requests are waited for; then the tenant's word for them counts.
 fn freeze_or_wait(record: &MoveRecord, syncing: Syncing, now_ms: u64) -> Result<MoveState, Refused> {
     let limits = &record.limits;
-    let waited = now_ms >= record.entered_ms.saturating_add(limits.long_requests.wait_ms.min(limits.syncing_ms));
+    let waited = now_ms >= record.after_open(limits.long_requests.wait_ms.min(limits.syncing_ms));
     let admitted = match syncing.readiness(&record.source_gates, limits.freeze_budget_ms, now_ms) {
         Some(Readiness::Within(admitted)) => admitted,
         Some(Readiness::ButForRequests(admitted)) if waited => match limits.long_requests.then {
@@ -159,6 +160,9 @@ fn freeze_or_wait(record: &MoveRecord, syncing: Syncing, now_ms: u64) -> Result<
         },
         Some(Readiness::ButForRequests(_)) | None => return Ok(MoveState::Syncing(syncing)),
     };
+    if record.freeze_from_ms(now_ms) > now_ms {
+        return Ok(MoveState::Syncing(syncing));
+    }
     Ok(match admitted.open_streams {
         0 => MoveState::Holding(Holding::default()),
         _ => MoveState::Closing(Closing::default()),
@@ -383,10 +387,10 @@ pub fn deadline(record: &MoveRecord) -> u64 {
     let limits = &record.limits;
     let after_entry = |ms: u64| record.entered_ms.saturating_add(ms);
     match &record.state {
-        MoveState::Planned => after_entry(limits.planned_ms),
+        MoveState::Planned => record.after_open(limits.planned_ms),
         MoveState::Preparing => after_entry(limits.preparing_ms),
         MoveState::Copying(copying) => copying.advanced_ms.saturating_add(limits.copy_stall_ms),
-        MoveState::Syncing(_) => after_entry(limits.syncing_ms),
+        MoveState::Syncing(_) => record.after_open(limits.syncing_ms),
         MoveState::Closing(_) => after_entry(limits.closing_ms),
         MoveState::Holding(_) if record.may_cut() => after_entry(drain_ms(record) / 2),
         // What was cut is the app's to end: letting the hold go now would have cut it for nothing.

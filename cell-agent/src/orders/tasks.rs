@@ -239,7 +239,7 @@ impl Job {
     async fn wait_until_drained(&self, gate: &Gate, epoch: Epoch) {
         let drained = self.wait_until(gate, || gate.is_drained(epoch));
         tokio::pin!(drained);
-        let mut said = 0;
+        let mut said = None;
         loop {
             let pause = tokio::time::sleep(Duration::from_millis(STILL_RUNNING_INTERVAL_MS));
             tokio::select! {
@@ -248,8 +248,7 @@ impl Job {
                 () = pause => {}
             }
             let requests = gate.running().requests;
-            if requests != said {
-                said = requests;
+            if said.replace(requests) != Some(requests) {
                 self.say_running(gate);
             }
         }

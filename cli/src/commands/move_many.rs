@@ -73,7 +73,8 @@ pub(crate) struct ManyMoves {
     pub(crate) selector: Selector,
     /// Taken in turn; one that has no room is passed over.
     pub(crate) targets: Vec<String>,
-    pub(crate) cause: Option<String>,
+    /// Of each move all but its tenant and its target.
+    pub(crate) asked: CreateMove,
     /// `None`: not at all.
     pub(crate) wait: Option<Until>,
     pub(crate) timeout_s: Option<u64>,
@@ -180,7 +181,7 @@ pub(crate) async fn plan(client: &Client, wanted: ManyMoves, format: Format) -> 
     for (number, tenant) in matching.iter().enumerate() {
         let mut planned = None;
         for to in wanted.in_turn(number) {
-            let create = CreateMove { tenant: tenant.id.clone(), to: to.clone(), cause: None };
+            let create = CreateMove { tenant: tenant.id.clone(), to: to.clone(), ..wanted.asked.clone() };
             let row = move_plan::row(&tenant.id, patiently(|| client.plan_move(&create)).await)?;
             let refused = row.refused().is_some();
             planned = Some(row);
@@ -221,7 +222,7 @@ async fn ask(client: &Client, wanted: &ManyMoves, tenant: &str, number: usize) -
     let row = |outcome, the_move, reason| Row { tenant: tenant.to_owned(), outcome, the_move, reason };
     let mut reason = "no target is named".to_owned();
     for to in wanted.in_turn(number) {
-        let create = CreateMove { tenant: tenant.to_owned(), to: to.clone(), cause: wanted.cause.clone() };
+        let create = CreateMove { tenant: tenant.to_owned(), to: to.clone(), ..wanted.asked.clone() };
         match patiently(|| client.create_move(&create)).await {
             Ok(the_move) => return Ok(row(Outcome::Asked, Some(the_move), None)),
             Err(ApiError::Refused(problem)) => reason = problem.title,

@@ -1,9 +1,10 @@
 //! `cellway tenant move … --dry-run`: what the move would be. Nothing is changed.
 
-use crate::output::{Failure, Format, Table, bytes, facts, or_dash, print};
+use crate::output::{Failure, Format, Table, bytes, facts, or_dash, print, until};
 use cellway_api::fleet::{CreateMove, LongRequestsView};
 use cellway_api::plan::MovePlanView;
 use cellway_api::{ApiError, Client};
+use cellway_core::freeze_window::weekday_time;
 use serde::Serialize;
 
 /// What is said below every plan of one move.
@@ -95,6 +96,7 @@ fn outlook(plan: &MovePlanView) -> String {
     match (&plan.refused, &plan.waits_for, plan.within_budget) {
         (Some(reason), ..) => format!("be refused: {reason}"),
         (None, Some(reason), _) => format!("wait: {reason}"),
+        (None, None, _) if plan.freeze_from_ms.is_some() => "start, and wait for the freeze window".to_owned(),
         (None, None, Some(false)) => "start, and wait for a freeze within the budget".to_owned(),
         (None, None, Some(true) | None) => "start".to_owned(),
     }
@@ -130,6 +132,10 @@ fn plan_facts(plan: &MovePlanView) -> String {
         || format!("unknown: {driver} cannot tell, or has not in time"),
         |size| format!("{} by {driver}", bytes(size)),
     );
+    let window = plan.freeze_from_ms.map_or_else(
+        || "the freeze may begin at any time now".to_owned(),
+        |at| format!("the freeze waits for {}, in {}", weekday_time(at), until(at)),
+    );
     let freeze = plan.freeze_ms.map_or_else(|| unknown.clone(), |freeze| format!("about {}, {by}", ms(freeze)));
     let budget = match plan.within_budget {
         Some(true) => "kept".to_owned(),
@@ -154,6 +160,7 @@ fn plan_facts(plan: &MovePlanView) -> String {
         ("data", size),
         ("copy", plan.copy_ms.map_or_else(|| unknown.clone(), |copy| format!("about {}, {by}", ms(copy)))),
         ("freeze", freeze),
+        ("freeze windows", window),
         ("freeze budget", format!("{}, {budget}", ms(plan.freeze_budget_ms))),
     ])
 }
@@ -170,6 +177,7 @@ mod tests {
             target: "cell-b".into(),
             refused: None,
             waits_for: None,
+            freeze_from_ms: None,
             driver: Some("sqlite".into()),
             gates: 1,
             gates_heard: 1,

@@ -8,7 +8,8 @@ use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
 use crate::reach::{Reach, cell_name, tenant_id};
 use cellway_api::Client;
-use cellway_api::fleet::{ChangeTenant, CreateMove, CreateTenant, Listing, LongRequestsView, TenantView};
+use cellway_api::fleet::{ChangeTenant, CreateMove, CreateTenant, Listing, LongRequestsView, PriorityView, TenantView};
+use cellway_core::freeze_window::FreezeWindow;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -79,6 +80,8 @@ Examples:
   cellway tenant change acme --freeze-budget-ms 500
   cellway tenant change acme --long-requests cut --long-requests-wait-ms 60000
                              uploads and downloads get a minute to finish, then they are cut
+  cellway tenant change acme --freeze-window 'mon-fri 22:00-04:00' --freeze-window 'sun 00:00-24:00'
+  cellway tenant change acme --no-freeze-windows        as moves.freeze_windows of the control plane says
   cellway tenant change acme --long-requests undo       they go on, and the move is undone")]
 struct ChangeArgs {
     /// The tenant.
@@ -86,6 +89,9 @@ struct ChangeArgs {
     id: String,
     #[command(flatten)]
     moved: MovedArgs,
+    /// No freeze windows of its own any more: as the fleet has it.
+    #[arg(long, conflicts_with = "freeze_windows")]
+    no_freeze_windows: bool,
 }
 
 /// How a tenant is moved.
@@ -100,6 +106,26 @@ struct MovedArgs {
     /// How long a move waits for them first, while the source serves. Default: 10 minutes.
     #[arg(long, value_name = "MS")]
     long_requests_wait_ms: Option<u64>,
+    /// When it may begin to be frozen, in UTC, as in "mon-fri 22:00-04:00"; may be given several times.
+    #[arg(long = "freeze-window", value_name = "WINDOW")]
+    freeze_windows: Vec<FreezeWindow>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Priority {
+    Low,
+    Normal,
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -119,6 +145,8 @@ impl MovedArgs {
                 LongRequests::Cut => LongRequestsView::Cut,
             }),
             long_requests_wait_ms: self.long_requests_wait_ms,
+            freeze_windows: (!self.freeze_windows.is_empty())
+                .then(|| self.freeze_windows.iter().map(ToString::to_string).collect()),
         }
     }
 }
@@ -139,13 +167,16 @@ Examples:
   cellway tenant move --selector cell=cell-a,tier=free --to cell-b --to cell-c
 
 With a selector, each tenant that matches and is in none of the named cells gets a move of its own;
-the cells are taken in turn. They start in the order of asking, as the budgets of moves allow, and
+the cells are taken in turn. They start by priority and in the order of asking, as budgets allow, and
 go on if the command or the control plane is interrupted: run again, it follows those that are on
 their way.
 
 With --dry-run the gates of the source are asked what runs there now and how much data there is; how
 long the copy and the freeze would be is taken from the last moves of the same driver, and unknown
 where there was none. With a selector each tenant is looked at for itself.
+
+A tenant with freeze windows is copied at any time, and frozen in a window only; `cellway move list` says
+which window a move waits for. With --now it is frozen as soon as its budget allows.
 
 Exits with 1 and the reason if a move was, or would be, refused or undone.")]
 struct MoveToArgs {
@@ -161,6 +192,12 @@ struct MoveToArgs {
     /// Why, for the record.
     #[arg(long)]
     cause: Option<String>,
+    /// How soon it starts, among those that wait: each step counts as ten minutes of waiting.
+    #[arg(long, value_enum, default_value = "normal", value_name = "PRIORITY")]
+    priority: Priority,
+    /// Freeze the tenant as soon as the budget allows, whatever its freeze windows. It is recorded.
+    #[arg(long)]
+    now: bool,
     /// Show what the move would be: what runs, how long it would take, what is in its way. Changes nothing.
     #[arg(long, conflicts_with_all = ["wait", "no_wait", "timeout"])]
     dry_run: bool,
@@ -192,12 +229,16 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
                 freeze_budget_ms: moved.freeze_budget_ms,
                 long_requests: moved.long_requests,
                 long_requests_wait_ms: moved.long_requests_wait_ms,
+                freeze_windows: moved.freeze_windows,
             };
             print(format, &client.create_tenant(&wanted).await?, tenant_facts)?;
         }
         TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
-        TenantCommand::Change(ChangeArgs { id, moved }) => {
-            let change = moved.change();
+        TenantCommand::Change(ChangeArgs { id, moved, no_freeze_windows }) => {
+            let mut change = moved.change();
+            if no_freeze_windows {
+                change.freeze_windows = Some(Vec::new());
+            }
             if change == ChangeTenant::default() {
                 return Err(anyhow::anyhow!("nothing is to be changed: see `cellway tenant change --help`").into());
             }
@@ -215,7 +256,9 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
 async fn move_tenants(client: &Client, args: MoveToArgs, reach: &Reach) -> Result<(), Failure> {
     let wait = (!args.no_wait).then_some(args.wait);
     if let Some(selector) = args.selector {
-        let wanted = ManyMoves { selector, targets: args.to, cause: args.cause, wait, timeout_s: args.timeout };
+        let asked =
+            CreateMove { cause: args.cause, priority: args.priority.into(), now: args.now, ..CreateMove::default() };
+        let wanted = ManyMoves { selector, targets: args.to, asked, wait, timeout_s: args.timeout };
         return match args.dry_run {
             true => move_many::plan(client, wanted, reach.output).await,
             false => move_many::run(client, wanted, reach.output).await,
@@ -224,7 +267,8 @@ async fn move_tenants(client: &Client, args: MoveToArgs, reach: &Reach) -> Resul
     let (Some(tenant), [to]) = (args.id, &args.to[..]) else {
         return Err(anyhow::anyhow!("one tenant goes to one cell: give --to once").into());
     };
-    let wanted = CreateMove { tenant, to: to.clone(), cause: args.cause };
+    let wanted =
+        CreateMove { tenant, to: to.clone(), cause: args.cause, priority: args.priority.into(), now: args.now };
     if args.dry_run {
         return move_plan::one(client, &wanted, reach.output).await;
     }
@@ -252,6 +296,10 @@ fn list_table(tenants: &Listing<TenantView>) -> String {
 }
 
 fn tenant_facts(tenant: &TenantView) -> String {
+    let freeze_windows = match &tenant.freeze_windows[..] {
+        [] => "as the fleet has it".to_owned(),
+        own => format!("{} (UTC)", own.join("; ")),
+    };
     let waited = tenant.long_requests_wait_ms / 1_000;
     let long_requests = match tenant.long_requests {
         LongRequestsView::Undo => format!("the move is undone after waiting {waited} s"),
@@ -265,6 +313,7 @@ fn tenant_facts(tenant: &TenantView) -> String {
         ("weight", tenant.weight.to_string()),
         ("freeze budget", format!("{} ms", tenant.freeze_budget_ms)),
         ("long requests", long_requests),
+        ("freeze windows", freeze_windows),
         ("move", or_dash(tenant.moving.as_ref())),
         ("traffic", if tenant.held { "held" } else { "flows" }.to_owned()),
         ("mode", tenant.limits.mode.mode().to_string()),

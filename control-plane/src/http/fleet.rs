@@ -28,6 +28,7 @@ pub(super) fn routes() -> Router<Ctx> {
         .route("/v1/moves/plan", post(plan_move))
         .route("/v1/moves/{move}", get(a_move))
         .route("/v1/moves/{move}/undo", post(undo_move))
+        .route("/v1/moves/{move}/freeze-now", post(freeze_now))
         .route("/v1/lookup", get(lookup))
         .route("/v1/findings", get(findings))
         .route("/v1/alerts", post(alerts))
@@ -141,6 +142,14 @@ async fn a_move(State(ctx): State<Ctx>, Path(wanted): Path<String>) -> Answer<Mo
 
 async fn undo_move(State(ctx): State<Ctx>, Path(wanted): Path<String>, Body(undo): Body<UndoMove>) -> Answer<MoveView> {
     Ok(Json(ctx.replica.undo_move(&wanted, undo.cause).await?))
+}
+
+async fn freeze_now(
+    State(ctx): State<Ctx>,
+    Path(wanted): Path<String>,
+    Body(now): Body<FreezeNow>,
+) -> Answer<MoveView> {
+    Ok(Json(ctx.replica.freeze_now(&wanted, now.cause).await?))
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! What a move would be: everything that asking for it would do but the commit, and what the source's agents say.
 
 use super::NotDone;
-use super::moves::WantedMove;
+use super::moves::{WantedMove, freeze_from_ms};
 use crate::Replica;
 use crate::view::View;
 use cellway_api::fleet::CreateMove;
@@ -15,6 +15,7 @@ struct Draft {
     /// The record that would be written, or why none would.
     record: Result<MoveRecord, String>,
     waits_for: Option<String>,
+    freeze_from_ms: Option<u64>,
     placement: Placement,
     /// Where the agents of the source answer.
     endpoints: Vec<String>,
@@ -45,6 +46,7 @@ impl Replica {
         let gates = view.gates.get(&placement.cell.name).filter(|gates| gates.value.uid == placement.cell.uid);
         let instances = gates.iter().flat_map(|gates| gates.value.instances.values());
         Ok(Draft {
+            freeze_from_ms: record.as_ref().ok().and_then(freeze_from_ms),
             waits_for: record.as_ref().ok().and_then(|record| self.waits_for(view, record)),
             record,
             placement: placement.clone(),
@@ -86,6 +88,7 @@ impl Replica {
             driver: draft.record.as_ref().ok().map(|record| record.driver.as_str().to_owned()),
             refused: draft.record.err(),
             waits_for: draft.waits_for,
+            freeze_from_ms: draft.freeze_from_ms,
             gates: count(draft.endpoints.len()),
             gates_heard: count(heard.len()),
             now,

@@ -5,6 +5,7 @@ use crate::view::View;
 use crate::{Replica, clock};
 use cellway_api::fleet::{ChangeTenant, ClaimHost, CreateTenant, HostView, TenantView};
 use cellway_core::cell::CellKind;
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, Epoch, HomeId, TenantId};
 use cellway_core::placement::{check_room, choose_cell};
@@ -38,6 +39,7 @@ impl Replica {
             weight: wanted.weight.unwrap_or(1),
             freeze_budget_ms: FREEZE_BUDGET_MS,
             long_requests: LongRequests::default(),
+            freeze_windows: FreezeWindows::default(),
             created_ms: clock::now_ms(),
         };
         let tenant = changed(&tenant, &wanted.how_moved())?;
@@ -53,8 +55,11 @@ impl Replica {
             let at = view.tenants.get(id).ok_or_else(no_tenant)?;
             let tenant = changed(&at.value, &change)?;
             let txn = Txn::new().require_revision(keys::tenant(id), at.revision).put(keys::tenant(id), tenant.encode());
-            let Tenant { freeze_budget_ms, long_requests, .. } = &tenant;
-            let what = format!("freeze budget {freeze_budget_ms} ms, {long_requests:?}");
+            let Tenant { freeze_budget_ms, long_requests, freeze_windows, .. } = &tenant;
+            let what = format!(
+                "freeze budget {freeze_budget_ms} ms, {long_requests:?}, freeze windows: {}",
+                freeze_windows.texts().join("; ")
+            );
             Ok(Attempt { txn: audited(txn, "api", "change tenant", id.as_str(), &what), answer: () })
         })
         .await?;
@@ -158,6 +163,10 @@ fn changed(tenant: &Tenant, change: &ChangeTenant) -> Result<Tenant, NotDone> {
     };
     let LongRequests { wait_ms, then } = tenant.long_requests;
     let wait_ms = checked("long_requests_wait_ms", change.long_requests_wait_ms, LONG_REQUESTS_WAIT_RANGE_MS, wait_ms)?;
+    let freeze_windows = match &change.freeze_windows {
+        Some(texts) => FreezeWindows::parse(texts).map_err(|error| NotDone::Invalid(error.to_string()))?,
+        None => tenant.freeze_windows.clone(),
+    };
     Ok(Tenant {
         freeze_budget_ms: checked(
             "freeze_budget_ms",
@@ -165,6 +174,7 @@ fn changed(tenant: &Tenant, change: &ChangeTenant) -> Result<Tenant, NotDone> {
             FREEZE_BUDGET_RANGE_MS,
             tenant.freeze_budget_ms,
         )?,
+        freeze_windows,
         long_requests: LongRequests { wait_ms, then: change.long_requests.map_or(then, Into::into) },
         ..tenant.clone()
     })
@@ -181,6 +191,7 @@ pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
         freeze_budget_ms: tenant.freeze_budget_ms,
         long_requests: tenant.long_requests.then.into(),
         long_requests_wait_ms: tenant.long_requests.wait_ms,
+        freeze_windows: tenant.freeze_windows.texts(),
         cell: placement.cell.name.to_string(),
         epoch: placement.epoch.0,
         moving: view.moving.get(id).map(|moving| moving.value.id.to_string()),

@@ -1,11 +1,12 @@
 //! The record of a move: everything that is known of it, and the placement that follows.
 
 use crate::cell::{CellRef, ListedGates, MoverDriver};
+use crate::freeze_window::FreezeWindows;
 use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
 use crate::tenant::{AfterWait, Placement};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::MoveLimits;
+use super::limits::{MoveLimits, Priority};
 use super::message::Fact;
 
 /// How old a report may be to be counted in the decision to hold.
@@ -44,6 +45,10 @@ pub struct MoveRecord {
     pub cause: String,
     /// Its deadlines and budgets.
     pub limits: MoveLimits,
+    /// How soon it starts, among those that wait.
+    pub priority: Priority,
+    /// Since when its freeze windows are in its way no more, by an operator's word.
+    pub freeze_now_ms: Option<u64>,
     /// Which attempt it is, from 1: a move whose hold took too long is undone and made again.
     pub attempt: u32,
     /// Not to be started before this.
@@ -401,7 +406,10 @@ impl MoveRecord {
             source_gates,
             driver: self.driver,
             cause,
-            limits: self.limits.clone(),
+            // To go back is never held up.
+            limits: MoveLimits { freeze_windows: FreezeWindows::default(), ..self.limits.clone() },
+            priority: Priority::High,
+            freeze_now_ms: None,
             attempt: 1,
             not_before_ms: now_ms,
             created_ms: now_ms,

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 mod long_requests;
+mod windows;
 
 pub(super) const NOW_MS: u64 = 1_000_000;
 
@@ -45,6 +46,8 @@ pub(super) fn record(state: MoveState) -> MoveRecord {
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
+        priority: Priority::Normal,
+        freeze_now_ms: None,
         attempt: 1,
         not_before_ms: NOW_MS,
         created_ms: NOW_MS,

@@ -1,13 +1,13 @@
 //! Moves as stored.
 
 use super::cell::StoredDriver;
-use super::placement::{StoredCellRef, StoredLongRequests};
+use super::placement::{StoredCellRef, StoredLongRequests, stored_windows};
 use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
 use cellway_core::ids::{Epoch, InstanceId, Revision};
 use cellway_core::tenant_move::{
     Admitted, Cleaning, Closing, CopyMade, Copying, Done, Holding, HoldingStage, Measured, MoveLimits, MoveRecord,
-    MoveState, Position, Syncing, Undoing, Undone,
+    MoveState, Position, Priority, Syncing, Undoing, Undone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ struct StoredLimits {
     freeze_budget_ms: u64,
     #[serde(default)]
     long_requests: StoredLongRequests,
+    #[serde(default)]
+    freeze_windows: Vec<String>,
     planned_ms: u64,
     preparing_ms: u64,
     copy_stall_ms: u64,
@@ -28,6 +30,33 @@ struct StoredLimits {
     bake_ms: u64,
     retention_ms: u64,
     drop_ms: u64,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum StoredPriority {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+impl StoredPriority {
+    fn of(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+
+    fn into_value(self) -> Priority {
+        match self {
+            Self::Low => Priority::Low,
+            Self::Normal => Priority::Normal,
+            Self::High => Priority::High,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +73,10 @@ struct StoredMove {
     driver: StoredDriver,
     cause: String,
     limits: StoredLimits,
+    #[serde(default)]
+    priority: StoredPriority,
+    #[serde(default)]
+    freeze_now_ms: Option<u64>,
     attempt: u32,
     not_before_ms: u64,
     created_ms: u64,
@@ -270,11 +303,12 @@ impl StoredList {
 
 /// Copies the fields of one struct of limits into another of the same field names.
 macro_rules! copy_limits {
-    ($from:expr, $to:ident) => {{
+    ($from:expr, $to:ident, $windows:expr) => {{
         let from = $from;
         $to {
             freeze_budget_ms: from.freeze_budget_ms,
             long_requests: from.long_requests.into(),
+            freeze_windows: $windows,
             planned_ms: from.planned_ms,
             preparing_ms: from.preparing_ms,
             copy_stall_ms: from.copy_stall_ms,
@@ -307,7 +341,9 @@ impl Shape for StoredMove {
             source_gates: value.source_gates.iter().map(ToString::to_string).collect(),
             driver: StoredDriver::of(value.driver),
             cause: value.cause.clone(),
-            limits: copy_limits!(value.limits.clone(), StoredLimits),
+            limits: copy_limits!(&value.limits, StoredLimits, value.limits.freeze_windows.texts()),
+            priority: StoredPriority::of(value.priority),
+            freeze_now_ms: value.freeze_now_ms,
             attempt: value.attempt,
             not_before_ms: value.not_before_ms,
             created_ms: value.created_ms,
@@ -322,6 +358,7 @@ impl Shape for StoredMove {
     }
 
     fn into_value(self) -> Result<MoveRecord, String> {
+        let freeze_windows = stored_windows(&self.limits.freeze_windows)?;
         Ok(MoveRecord {
             id: id(&self.id)?,
             tenant: id(&self.tenant)?,
@@ -334,7 +371,9 @@ impl Shape for StoredMove {
             source_gates: ids(&self.source_gates)?,
             driver: self.driver.into_value(),
             cause: self.cause,
-            limits: copy_limits!(self.limits, MoveLimits),
+            limits: copy_limits!(self.limits, MoveLimits, freeze_windows),
+            priority: self.priority.into_value(),
+            freeze_now_ms: self.freeze_now_ms,
             attempt: self.attempt,
             not_before_ms: self.not_before_ms,
             created_ms: self.created_ms,

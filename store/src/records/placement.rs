@@ -2,6 +2,7 @@
 
 use super::{Shape, id, record};
 use cellway_core::cell::CellRef;
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::ids::Epoch;
 use cellway_core::tenant::{AfterWait, LongRequests, Placement, PlacementRecord, Tenant};
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,10 @@ impl From<StoredLongRequests> for LongRequests {
     }
 }
 
+pub(super) fn stored_windows(texts: &[String]) -> Result<FreezeWindows, String> {
+    FreezeWindows::parse(texts).map_err(|error| error.to_string())
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredTenant {
     id: String,
@@ -101,6 +106,8 @@ struct StoredTenant {
     freeze_budget_ms: u64,
     #[serde(default)]
     long_requests: StoredLongRequests,
+    #[serde(default)]
+    freeze_windows: Vec<String>,
     created_ms: u64,
 }
 
@@ -115,14 +122,21 @@ impl Shape for StoredTenant {
             weight: value.weight,
             freeze_budget_ms: value.freeze_budget_ms,
             long_requests: value.long_requests.into(),
+            freeze_windows: value.freeze_windows.texts(),
             created_ms: value.created_ms,
         }
     }
 
     fn into_value(self) -> Result<Tenant, String> {
-        let Self { tier, weight, freeze_budget_ms, created_ms, .. } = self;
-        let long_requests = self.long_requests.into();
-        Ok(Tenant { id: id(&self.id)?, tier, weight, freeze_budget_ms, long_requests, created_ms })
+        Ok(Tenant {
+            id: id(&self.id)?,
+            tier: self.tier,
+            weight: self.weight,
+            freeze_budget_ms: self.freeze_budget_ms,
+            long_requests: self.long_requests.into(),
+            freeze_windows: stored_windows(&self.freeze_windows)?,
+            created_ms: self.created_ms,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use cellway_core::cell::{CellRef, ListedGates, MoverDriver};
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::ids::{Epoch, Revision};
 use cellway_core::limit::{Mode, Rate, TenantLimits};
 use cellway_core::tenant::{AfterWait, LongRequests, Placement, PlacementRecord};
@@ -26,8 +27,11 @@ fn record(state: MoveState) -> MoveRecord {
         cause: "asked".into(),
         limits: MoveLimits {
             long_requests: LongRequests { wait_ms: 8, then: AfterWait::Cut },
+            freeze_windows: FreezeWindows::parse(&["mon-fri 22:00-04:00"]).expect("legal"),
             ..MoveLimits::default()
         },
+        priority: Priority::High,
+        freeze_now_ms: Some(9),
         attempt: 2,
         not_before_ms: 5,
         created_ms: 1,
@@ -123,11 +127,20 @@ fn stored_limits_read_back_and_those_out_of_range_are_refused() {
 #[test]
 fn a_move_written_before_there_was_a_choice_has_what_was_in_force_then() {
     let mut stored: serde_json::Value = serde_json::from_slice(&record(MoveState::Planned).encode()).expect("JSON");
-    for name in ["copied", "cut_requests"] {
+    for name in ["copied", "cut_requests", "priority", "freeze_now_ms"] {
         stored.as_object_mut().and_then(|object| object.remove(name)).expect("it is written now");
     }
-    stored["limits"].as_object_mut().and_then(|limits| limits.remove("long_requests")).expect("it is written now");
+    for name in ["long_requests", "freeze_windows"] {
+        stored["limits"].as_object_mut().and_then(|limits| limits.remove(name)).expect("it is written now");
+    }
     let old = MoveRecord::decode(&serde_json::to_vec(&stored).expect("JSON")).expect("readable");
-    let now = MoveRecord { limits: MoveLimits::default(), copied: None, cut_requests: 0, ..record(MoveState::Planned) };
+    let now = MoveRecord {
+        limits: MoveLimits::default(),
+        copied: None,
+        cut_requests: 0,
+        priority: Priority::Normal,
+        freeze_now_ms: None,
+        ..record(MoveState::Planned)
+    };
     assert_eq!(old, now);
 }

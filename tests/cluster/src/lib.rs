@@ -212,7 +212,7 @@ pub async fn create_tenant(client: &Client, id: &str, cell: &str) {
 
 /// Asks for a move.
 pub async fn create_move(client: &Client, tenant: &str, to: &str) -> MoveView {
-    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), cause: None };
+    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), ..CreateMove::default() };
     client.create_move(&wanted).await.expect("planned")
 }
 

@@ -10,3 +10,4 @@ mod limits;
 mod long_requests;
 mod moves;
 mod plans;
+mod windows;

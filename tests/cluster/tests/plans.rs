@@ -8,7 +8,7 @@ use cellway_cluster_tests::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn wanted(tenant: &str, to: &str) -> CreateMove {
-    CreateMove { tenant: tenant.into(), to: to.into(), cause: None }
+    CreateMove { tenant: tenant.into(), to: to.into(), ..CreateMove::default() }
 }
 
 async fn plan(client: &Client, tenant: &str, to: &str) -> MovePlanView {

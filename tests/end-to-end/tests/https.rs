@@ -60,7 +60,7 @@ async fn with_tls_on_every_hop_a_tenant_moves_and_nobody_acts_as_another() {
     let (browser, url) = (browser(&dev, host), format!("https://{host}:{}/", dev.ports.at(1)));
     assert!(browser.get(&url).send().await.unwrap().status().is_success());
 
-    let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), ..CreateMove::default() };
     let started = operator.create_move(&wanted).await.unwrap();
     eventually("the tenant has moved", async || {
         let view = operator.a_move(&started.id).await.ok()?;
@@ -93,7 +93,7 @@ async fn a_plan_asks_the_source_what_runs_and_nobody_else_may_ask() {
     let operator = api(&dev, "operator");
     let tenant = operator.tenants().await.unwrap().items.remove(0);
     let to = if tenant.cell == "cell-a" { "cell-b" } else { "cell-a" };
-    let wanted = CreateMove { tenant: "acme".into(), to: to.into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: to.into(), ..CreateMove::default() };
     let plan = operator.plan_move(&wanted).await.unwrap();
     assert_eq!((plan.gates, plan.gates_heard, plan.refused), (1, 1, None));
     assert!(plan.now.and_then(|now| now.data_bytes).is_some(), "{:?}", plan.now);
@@ -123,7 +123,7 @@ async fn a_home_is_handed_to_the_target_of_its_move_and_to_no_other_cell() {
     let operator = api(&dev, "operator");
     let from = operator.tenants().await.unwrap().items.remove(0).cell;
     let others: Vec<&str> = ["cell-a", "cell-b", "cell-c"].into_iter().filter(|name| *name != from).collect();
-    let wanted = CreateMove { tenant: "acme".into(), to: others[0].into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: others[0].into(), ..CreateMove::default() };
     let id = operator.create_move(&wanted).await.unwrap().id;
     let homes = dev.state_dir().join(&from).join("agent/homes/acme");
     let home = std::fs::read_dir(homes).unwrap().find_map(|entry| {

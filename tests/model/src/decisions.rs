@@ -8,8 +8,8 @@ use cellway_core::cell::MoverDriver;
 use cellway_core::ids::{InstanceId, MoveId};
 use cellway_core::tenant::Placement;
 use cellway_core::tenant_move::{
-    ATTEMPTS_MAX, Fact, HoldingStage, MoveLimits, MoveRecord, MoveState, Task, Undoing, Undone, deadline, next,
-    orders_for, placement_of,
+    ATTEMPTS_MAX, Fact, HoldingStage, MoveLimits, MoveRecord, MoveState, Priority, Task, Undoing, Undone, deadline,
+    next, orders_for, placement_of,
 };
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -132,6 +132,8 @@ impl World {
             cause: String::new(),
             limits: MoveLimits::default(),
             // The last attempt, or the last but one.
+            priority: Priority::Normal,
+            freeze_now_ms: None,
             attempt: ATTEMPTS_MAX - u32::from(self.config.retries),
             not_before_ms: 0,
             created_ms: 0,

@@ -9,7 +9,7 @@ use cellway_core::cell::{GateInstance, GateList, ListedGates, MoverDriver};
 use cellway_core::ids::{CellName, InstanceId, MoveId, Revision};
 use cellway_core::tenant::{AfterWait, LongRequests, PlacementRecord};
 use cellway_core::tenant_move::{
-    Fact, MoveLimits, MoveRecord, MoveState, Order, Refused, Task, deadline, next, orders_for, placement_of,
+    Fact, MoveLimits, MoveRecord, MoveState, Order, Priority, Refused, Task, deadline, next, orders_for, placement_of,
 };
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -310,6 +310,8 @@ impl World {
             driver: MoverDriver::Sqlite,
             cause: "asked".to_owned(),
             limits: MoveLimits { long_requests: self.long_requests(), ..Self::limits() },
+            priority: Priority::Normal,
+            freeze_now_ms: None,
             attempt: 1,
             not_before_ms: self.now_ms,
             created_ms: self.now_ms,
