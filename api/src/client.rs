@@ -4,6 +4,7 @@ use crate::agent::{FactsHeard, FactsUp, LoadUp, Register, Registered, STREAM_LIN
 use crate::certificates::{CertificateView, SealedAgain, SetCertificate};
 use crate::fleet::*;
 use crate::limits::{LimitsView, SetLimits};
+use crate::plan::MovePlanView;
 use crate::problem::Problem;
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
@@ -136,6 +137,11 @@ impl Client {
         self.post("/v1/tenants", tenant).await
     }
 
+    /// Changes how a tenant is moved.
+    pub async fn change_tenant(&self, id: &str, change: &ChangeTenant) -> Result<TenantView, ApiError> {
+        self.post(&format!("/v1/tenants/{}", segment(id)), change).await
+    }
+
     /// What a tenant may use.
     pub async fn limits(&self, tenant: &str) -> Result<LimitsView, ApiError> {
         self.get(&format!("/v1/tenants/{}/limits", segment(tenant))).await
@@ -210,9 +216,19 @@ impl Client {
         self.post("/v1/moves", wanted).await
     }
 
+    /// What a move would be. Nothing is changed.
+    pub async fn plan_move(&self, wanted: &CreateMove) -> Result<MovePlanView, ApiError> {
+        self.post("/v1/moves/plan", wanted).await
+    }
+
     /// Undoes a move; past its commit: starts the move back, which is the answer.
     pub async fn undo_move(&self, id: &str, undo: &UndoMove) -> Result<MoveView, ApiError> {
         self.post(&format!("/v1/moves/{}/undo", segment(id)), undo).await
+    }
+
+    /// Puts a move's freeze windows aside.
+    pub async fn freeze_now(&self, id: &str, wanted: &FreezeNow) -> Result<MoveView, ApiError> {
+        self.post(&format!("/v1/moves/{}/freeze-now", segment(id)), wanted).await
     }
 
     /// What a tenant resolves to.

@@ -1,11 +1,12 @@
-//! Tenants, cells, moves, look-ups and findings, as the API shows and takes them.
+//! Cells, hosts, moves, look-ups and findings, as the API shows and takes them.
 
-use crate::limits::LimitsView;
 use cellway_core::cell::{Cell, CellKind};
 use cellway_core::load::CellLoad;
-use cellway_core::tenant_move::{HoldingStage, MoveRecord, MoveState};
+use cellway_core::tenant_move::{HoldingStage, MoveRecord, MoveState, Priority};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+pub use crate::tenants::*;
 
 /// A list with the store's revision that it was read at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,53 +15,6 @@ pub struct Listing<T> {
     pub items: Vec<T>,
     /// The revision.
     pub revision: u64,
-}
-
-/// A tenant and where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantView {
-    /// Its id.
-    pub id: String,
-    /// The operator's word for its class.
-    pub tier: String,
-    /// Its share of a cell.
-    pub weight: u32,
-    /// How long its requests may be held while it is moved.
-    pub freeze_budget_ms: u64,
-    /// The cell that owns it.
-    pub cell: String,
-    /// At which epoch.
-    pub epoch: u64,
-    /// The move that it is in, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moving: Option<String>,
-    /// Its traffic is held.
-    pub held: bool,
-    /// What it may use.
-    #[serde(default)]
-    pub limits: LimitsView,
-    /// When it was created.
-    pub created_ms: u64,
-}
-
-/// Create a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CreateTenant {
-    /// Its id: the label of its subdomain.
-    pub id: String,
-    /// Where; without it the planner chooses.
-    #[serde(default)]
-    pub cell: Option<String>,
-    /// The operator's word for its class.
-    #[serde(default)]
-    pub tier: Option<String>,
-    /// Its share of a cell.
-    #[serde(default)]
-    pub weight: Option<u32>,
-    /// How long its requests may be held while it is moved.
-    #[serde(default)]
-    pub freeze_budget_ms: Option<u64>,
 }
 
 /// Claim a host for a tenant.
@@ -203,13 +157,61 @@ impl CellView {
 }
 
 /// Start a move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMove {
     /// Who.
     pub tenant: String,
     /// The target cell.
     pub to: String,
+    /// Why, for the record.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// How soon it starts, among those that wait.
+    #[serde(default)]
+    pub priority: PriorityView,
+    /// Its tenant may be frozen at once, whatever the freeze windows are.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// How soon a move starts, among those that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriorityView {
+    /// It can wait.
+    Low,
+    /// An ordinary move.
+    #[default]
+    Normal,
+    /// It is urgent.
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+impl From<PriorityView> for Priority {
+    fn from(view: PriorityView) -> Self {
+        match view {
+            PriorityView::Low => Self::Low,
+            PriorityView::Normal => Self::Normal,
+            PriorityView::High => Self::High,
+        }
+    }
+}
+
+/// Let a move's tenant be frozen at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeNow {
     /// Why, for the record.
     #[serde(default)]
     pub cause: Option<String>,
@@ -254,6 +256,12 @@ pub struct MoveView {
     /// Bytes to copy, while copying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
+    /// Requests that run at the source, as last reported: what a hold waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_requests: Option<u32>,
+    /// Uploads and downloads that were cut, so that it could go on.
+    #[serde(default)]
+    pub cut_requests: u32,
     /// Long-lived streams that the hold will cut, as last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_streams: Option<u32>,
@@ -283,9 +291,18 @@ pub struct MoveView {
     /// Which attempt it is, from 1.
     #[serde(default)]
     pub attempt: u32,
-    /// Why a planned move has not started.
+    /// Why a planned move has not started, or one that follows changes does not freeze its tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// When the freeze window opens, before which the tenant is not frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_from_ms: Option<u64>,
+    /// An operator has put the freeze windows aside.
+    #[serde(default)]
+    pub freeze_now: bool,
+    /// How soon it starts, among those that wait.
+    #[serde(default)]
+    pub priority: PriorityView,
     /// When it was asked for.
     pub created_ms: u64,
     /// When it came into its state.
@@ -308,10 +325,12 @@ impl MoveView {
             driver: record.driver.as_str().to_owned(),
             copied_bytes: None,
             total_bytes: None,
+            running_requests: None,
+            cut_requests: record.cut_requests,
             open_streams: None,
             predicted_freeze_ms: record.predicted_freeze_ms,
             longest_part: None,
-            freeze_ms: record.held_ms.zip(record.released_ms).map(|(held, released)| released.saturating_sub(held)),
+            freeze_ms: record.freeze_ms(),
             cause: record.cause.clone(),
             undo_reason: None,
             reversed_by: None,
@@ -319,6 +338,9 @@ impl MoveView {
             retried_by: None,
             attempt: record.attempt,
             waits_for: None,
+            freeze_from_ms: None,
+            freeze_now: record.freeze_now_ms.is_some(),
+            priority: record.priority.into(),
             created_ms: record.created_ms,
             entered_ms: record.entered_ms,
         };
@@ -328,7 +350,9 @@ impl MoveView {
                 view.total_bytes = Some(copying.total_bytes);
             }
             MoveState::Syncing(syncing) => {
-                view.open_streams = syncing.admitted().map(|admitted| admitted.open_streams);
+                let admitted = syncing.admitted();
+                view.open_streams = admitted.map(|admitted| admitted.open_streams);
+                view.running_requests = admitted.map(|admitted| admitted.requests);
                 view.longest_part = syncing.longest_part().map(|part| part.to_string());
             }
             MoveState::Holding(holding) => {
@@ -338,6 +362,7 @@ impl MoveView {
                     HoldingStage::Last => "last",
                 };
                 view.stage = Some(stage.to_owned());
+                view.running_requests = Some(holding.running.values().sum());
             }
             MoveState::Undoing(undoing) => view.undo_reason = Some(undoing.reason.clone()),
             MoveState::Undone(undone) => {

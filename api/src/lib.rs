@@ -14,9 +14,11 @@ pub mod http;
 pub mod identity;
 pub mod limits;
 mod orders;
+pub mod plan;
 pub mod problem;
 #[cfg(feature = "tls")]
 pub mod sealing;
+mod tenants;
 
 #[cfg(feature = "client")]
 pub use client::{ApiError, Client, LineStream};

@@ -36,18 +36,56 @@ pub struct SourceDown {
 #[serde(tag = "is", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each field is documented at Task")]
 pub enum TaskDown {
-    Prepare { home: String },
-    Offer { home: String, to: String },
-    Copy { home: String, from: String },
-    Follow { home: String, from: String },
-    Watch { epoch: u64 },
-    CloseStreams { epoch: u64 },
-    Fence { epoch: u64 },
-    FenceData { home: String, epoch: u64, list: u64 },
-    Reach { home: String, from: String, epoch: u64, list: u64, position: String },
-    Open { home: String, epoch: u64 },
-    Reverse { home: String, from: String, epoch: u64 },
-    Drop { home: String },
+    Prepare {
+        home: String,
+    },
+    Offer {
+        home: String,
+        to: String,
+    },
+    Copy {
+        home: String,
+        from: String,
+    },
+    Follow {
+        home: String,
+        from: String,
+    },
+    Watch {
+        epoch: u64,
+    },
+    CloseStreams {
+        epoch: u64,
+    },
+    Fence {
+        epoch: u64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cut: bool,
+    },
+    FenceData {
+        home: String,
+        epoch: u64,
+        list: u64,
+    },
+    Reach {
+        home: String,
+        from: String,
+        epoch: u64,
+        list: u64,
+        position: String,
+    },
+    Open {
+        home: String,
+        epoch: u64,
+    },
+    Reverse {
+        home: String,
+        from: String,
+        epoch: u64,
+    },
+    Drop {
+        home: String,
+    },
 }
 
 impl OrderDown {
@@ -81,7 +119,7 @@ impl From<&Task> for TaskDown {
             Task::Follow { home, from } => Self::Follow { home: home.to_string(), from: from.to_string() },
             Task::Watch { epoch } => Self::Watch { epoch: epoch.0 },
             Task::CloseStreams { epoch } => Self::CloseStreams { epoch: epoch.0 },
-            Task::Fence { epoch } => Self::Fence { epoch: epoch.0 },
+            Task::Fence { epoch, cut } => Self::Fence { epoch: epoch.0, cut: *cut },
             Task::FenceData { home, epoch, list } => {
                 Self::FenceData { home: home.to_string(), epoch: epoch.0, list: list.0 }
             }
@@ -112,7 +150,7 @@ impl TryFrom<TaskDown> for Task {
             TaskDown::Follow { home, from } => Self::Follow { home: home.parse()?, from: from.parse()? },
             TaskDown::Watch { epoch } => Self::Watch { epoch: Epoch(epoch) },
             TaskDown::CloseStreams { epoch } => Self::CloseStreams { epoch: Epoch(epoch) },
-            TaskDown::Fence { epoch } => Self::Fence { epoch: Epoch(epoch) },
+            TaskDown::Fence { epoch, cut } => Self::Fence { epoch: Epoch(epoch), cut },
             TaskDown::FenceData { home, epoch, list } => {
                 Self::FenceData { home: home.parse()?, epoch: Epoch(epoch), list: Revision(list) }
             }
@@ -163,11 +201,15 @@ pub enum FactUp {
     Watched {
         move_id: String,
         oldest_request_ms: u64,
+        #[serde(default)]
+        running_requests: u32,
         open_streams: u32,
     },
     Fenced {
         move_id: String,
         epoch: u64,
+        #[serde(default)]
+        cut_requests: u32,
     },
     Positioned {
         move_id: String,
@@ -224,10 +266,13 @@ impl FactUp {
                 let longest = longest.map(|part| FreezePart::new(&part.what, part.ms));
                 Fact::Followed(FollowReport { by, transfer_ms, longest })
             }
-            Self::Watched { oldest_request_ms, open_streams, .. } => {
-                Fact::Watched(WatchReport { by, admitted: Admitted { oldest_request_ms, open_streams } })
+            Self::Watched { oldest_request_ms, running_requests, open_streams, .. } => {
+                let admitted = Admitted { oldest_request_ms, requests: running_requests, open_streams };
+                Fact::Watched(WatchReport { by, admitted })
             }
-            Self::Fenced { epoch, .. } => Fact::Fenced(FenceReport { by, epoch: Epoch(epoch) }),
+            Self::Fenced { epoch, cut_requests, .. } => {
+                Fact::Fenced(FenceReport { by, epoch: Epoch(epoch), cut_requests })
+            }
             Self::Positioned { epoch, list, position, .. } => Fact::Positioned(PositionReport {
                 by,
                 epoch: Epoch(epoch),

@@ -13,9 +13,10 @@ use crate::health::Health;
 use crate::metrics::{self, GateMetrics};
 use crate::orders::{Means, Orders, Orphans};
 use crate::transfer::TransferClient;
-use crate::{admin, listener, load, transfer};
+use crate::{admin, listener, load, survey, transfer};
 use anyhow::Context;
 use cellway_api::identity::{Callers, LiveIdentity};
+use cellway_api::plan::SURVEY_PATH;
 use cellway_core::hostname::Hostname;
 use cellway_proxy::serve::CONNECTIONS_PER_THREAD_MAX;
 use cellway_proxy::serve::DRAIN_MS;
@@ -97,9 +98,10 @@ impl Agent {
         let mut chores = JoinSet::new();
         let pages = admin::pages(registry.clone(), Arc::clone(&parts.health));
         let routers = config.identity.as_ref().map(for_routers);
-        let cells = config.identity.as_ref().map(|identity| Arc::new(identity.server_config(Callers::Cells)).into());
+        let callers = Callers::CellsAndControlPlane;
+        let peers = config.identity.as_ref().map(|identity| Arc::new(identity.server_config(callers)).into());
         spawn_listener(&mut chores, admin, None, pages);
-        spawn_listener(&mut chores, transfer, cells, parts.transfers());
+        spawn_listener(&mut chores, transfer, peers, parts.peers());
         if let Some(identity) = config.identity.clone() {
             let fresh = metrics::watch_identity(&registry, identity)?;
             chores.spawn(async move {
@@ -175,11 +177,17 @@ impl Parts {
         Ok(Self { disk, identity, driver, table, health, facts, control_plane, means, gate })
     }
 
-    fn transfers(&self) -> listener::Answer {
-        let driver = self.driver.clone();
+    /// What other agents and the control plane are answered.
+    fn peers(&self) -> listener::Answer {
+        let (driver, table) = (self.driver.clone(), Arc::clone(&self.table));
         Arc::new(move |peer, request| {
-            let driver = driver.clone();
-            Box::pin(async move { transfer::answer(&driver, peer.as_ref(), request).await })
+            let (driver, table) = (driver.clone(), Arc::clone(&table));
+            Box::pin(async move {
+                match request.uri().path() {
+                    SURVEY_PATH => survey::answer(&driver, &table, peer.as_ref(), request).await,
+                    _ => transfer::answer(&driver, peer.as_ref(), request).await,
+                }
+            })
         })
     }
 

@@ -223,6 +223,16 @@ impl Driver {
         }
     }
 
+    /// How much data a home has; `None` where only the user's program could tell.
+    pub(crate) async fn size_bytes(&self, tenant: &TenantId, home: &HomeId) -> Result<Option<u64>, DriverError> {
+        match self {
+            Self::None => Ok(Some(0)),
+            Self::Command(_) => Ok(None),
+            Self::Sqlite(driver) => driver.size_bytes(tenant, home).await.map(Some),
+            Self::Postgres(driver) => driver.size_bytes(tenant).await.map(Some),
+        }
+    }
+
     /// Whether a home of the tenant is kept fenced by a lock.
     pub(crate) fn holds_lock(&self, tenant: &TenantId) -> bool {
         match self {

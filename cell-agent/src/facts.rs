@@ -140,11 +140,11 @@ mod tests {
     use super::*;
 
     fn watched(oldest_request_ms: u64) -> FactUp {
-        FactUp::Watched { move_id: "m1".into(), oldest_request_ms, open_streams: 0 }
+        FactUp::Watched { move_id: "m1".into(), oldest_request_ms, running_requests: 0, open_streams: 0 }
     }
 
     fn fenced(move_id: &str) -> FactUp {
-        FactUp::Fenced { move_id: move_id.into(), epoch: 1 }
+        FactUp::Fenced { move_id: move_id.into(), epoch: 1, cut_requests: 0 }
     }
 
     #[test]

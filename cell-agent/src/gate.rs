@@ -3,6 +3,7 @@
 //! Read [`serve`] for the life of a request, [`table`] for what is open and what runs, [`opening`] for how it opens.
 
 mod answer;
+mod cut;
 mod lease;
 pub(crate) mod opening;
 pub(crate) mod serve;

@@ -19,6 +19,7 @@ mod listener;
 mod load;
 mod metrics;
 mod orders;
+mod survey;
 mod transfer;
 mod words;
 

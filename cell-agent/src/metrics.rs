@@ -76,6 +76,7 @@ struct Gauges {
     open_tenants: IntGauge,
     following: IntGauge,
     pending_facts: IntGauge,
+    cut_requests: IntCounter,
 }
 
 impl Gauges {
@@ -85,7 +86,11 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let what = "Uploads and downloads cut, so that their tenant could move.";
+        let cut_requests = IntCounter::new("cellway_gate_cut_requests_total", what)?;
+        registry.register(Box::new(cut_requests.clone()))?;
         Ok(Self {
+            cut_requests,
             running: gauge("cellway_gate_running_requests", "Ordinary requests admitted and not ended.")?,
             streams: gauge("cellway_gate_open_streams", "Long-lived streams admitted and not ended.")?,
             open_tenants: gauge("cellway_gate_open_tenants", "Tenants whose gate is open here.")?,
@@ -105,14 +110,16 @@ pub(crate) fn watch(
     let gauges = Gauges::new(registry)?;
     Ok(async move {
         loop {
-            let (mut running, mut streams, mut open) = (0, 0, 0);
+            let (mut running, mut streams, mut open, mut cut) = (0, 0, 0, 0);
             for gate in table.all() {
                 let now = gate.running();
                 running += now.requests;
                 streams += now.streams;
                 open += usize::from(gate.open_at().is_some());
+                cut += u64::from(gate.cut_requests());
             }
             let set = |gauge: &IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauges.cut_requests.inc_by(cut.saturating_sub(gauges.cut_requests.get()));
             set(&gauges.running, running);
             set(&gauges.streams, streams);
             set(&gauges.open_tenants, open);

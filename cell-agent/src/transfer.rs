@@ -9,7 +9,7 @@ mod client;
 mod server;
 
 pub(crate) use client::{RemotePass, TransferClient};
-pub(crate) use server::answer;
+pub(crate) use server::{answer, read_json};
 
 use crate::driver::chunks::CHUNK_BYTES;
 use serde::{Deserialize, Serialize};

@@ -173,9 +173,21 @@ pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
 
 /// How long ago `at_ms` (since 1970) was, roughly.
 pub(crate) fn ago(at_ms: u64) -> String {
+    roughly(now_ms().saturating_sub(at_ms))
+}
+
+/// How long it is until `at_ms` (since 1970), roughly.
+pub(crate) fn until(at_ms: u64) -> String {
+    roughly(at_ms.saturating_sub(now_ms()))
+}
+
+fn now_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    match now_ms.saturating_sub(at_ms) / 1_000 {
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn roughly(ms: u64) -> String {
+    match ms / 1_000 {
         s @ 0..=119 => format!("{s} s"),
         s @ 120..=7_199 => format!("{} min", s / 60),
         s @ 7_200..=172_799 => format!("{} h", s / 3_600),

@@ -128,8 +128,8 @@ impl Mover<'_> {
             MoveState::Done(_) => self.metrics.moves_done.inc(),
             MoveState::Undone(_) => self.metrics.moves_undone.inc(),
             MoveState::Settling => {
-                if let (Some(held), Some(released)) = (after.held_ms, after.released_ms) {
-                    self.metrics.freeze_seconds.observe(released.saturating_sub(held) as f64 / 1_000.0);
+                if let Some(freeze_ms) = after.freeze_ms() {
+                    self.metrics.freeze_seconds.observe(freeze_ms as f64 / 1_000.0);
                 }
             }
             _ => {}

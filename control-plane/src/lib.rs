@@ -18,6 +18,8 @@ pub use config::ControlPlaneConfig;
 
 use crate::advance::Mover;
 use anyhow::Context;
+use cellway_api::identity::Servers;
+use cellway_api::plan::Surveyor;
 use cellway_store::Store;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub(crate) struct Replica {
     pub(crate) heard: heard::Heard,
     pub(crate) leading: loops::leader::Leading,
     pub(crate) metrics: metrics::Metrics,
+    /// Asks agents what runs in their cells.
+    pub(crate) surveyor: Surveyor,
     pub(crate) id: String,
 }
 
@@ -83,6 +87,7 @@ impl ControlPlane {
             heard: heard::Heard::default(),
             leading: loops::leader::Leading::default(),
             metrics: metrics::Metrics::new(&registry)?,
+            surveyor: surveyor(&self.config)?,
             id: clock::token(),
             config: self.config,
             store,
@@ -106,4 +111,9 @@ impl ControlPlane {
         while tasks.join_next().await.is_some() {}
         served
     }
+}
+
+fn surveyor(config: &ControlPlaneConfig) -> anyhow::Result<Surveyor> {
+    let tls = config.identity.as_ref().map(|identity| identity.client_config(Servers::Cells));
+    Surveyor::new(tls).context("no HTTP client towards the agents can be made")
 }

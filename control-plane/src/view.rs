@@ -7,7 +7,7 @@ use crate::clock;
 use crate::operate::KeptCertificate;
 use cellway_core::cell::{Cell, CellRef, GateList};
 use cellway_core::certificate::CertificateName;
-use cellway_core::fleet::{Fleet, FleetCell};
+use cellway_core::fleet::{Fleet, FleetCell, InFlight};
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
@@ -217,13 +217,11 @@ impl View {
             _ => true,
         };
         let running = self.running.iter().filter_map(|id| self.moves.get(id));
+        let now_ms = clock::now_ms();
         Fleet {
             revision: self.revision,
             cells: self.cells.iter().map(cell).collect(),
-            moves_in_flight: running
-                .filter(flies)
-                .map(|at| (at.value.source.clone(), at.value.target.clone()))
-                .collect(),
+            moves_in_flight: running.filter(flies).map(|at| InFlight::of(&at.value, now_ms)).collect(),
         }
     }
 }

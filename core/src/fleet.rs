@@ -2,6 +2,7 @@
 
 use crate::cell::{Cell, CellRef};
 use crate::ids::{CellName, Revision};
+use crate::tenant_move::{MoveRecord, MoveState};
 use std::collections::BTreeMap;
 
 /// A cell with what is counted for it.
@@ -22,9 +23,35 @@ pub struct Fleet {
     pub revision: Revision,
     /// By name.
     pub cells: BTreeMap<CellName, FleetCell>,
-    /// Source and target of each move between its start and the target's first open gate, or its end. One that waits for
-    /// that gate beyond its deadline is not counted.
-    pub moves_in_flight: Vec<(CellRef, CellRef)>,
+    /// Each move between its start and the target's first open gate, or its end. One that waits for that gate beyond its
+    /// deadline is not counted.
+    pub moves_in_flight: Vec<InFlight>,
+}
+
+/// A move that has a place among the budgets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// From where.
+    pub source: CellRef,
+    /// To where.
+    pub target: CellRef,
+    /// Its tenant may not be frozen yet: it will follow changes until a freeze window opens.
+    pub waits_for_window: bool,
+}
+
+impl InFlight {
+    /// What a move is counted as at `now_ms`.
+    pub fn of(record: &MoveRecord, now_ms: u64) -> Self {
+        let is_before_freeze = matches!(
+            record.state,
+            MoveState::Planned | MoveState::Preparing | MoveState::Copying(_) | MoveState::Syncing(_)
+        );
+        Self {
+            source: record.source.clone(),
+            target: record.target.clone(),
+            waits_for_window: is_before_freeze && record.freeze_from_ms(now_ms) > now_ms,
+        }
+    }
 }
 
 /// How many moves may be in flight.

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod cell;
 pub mod certificate;
 pub mod fleet;
+pub mod freeze_window;
 pub mod hostname;
 pub mod ids;
 pub mod limit;

@@ -1,7 +1,8 @@
 //! The planner: which cell a tenant should be in, and whether a move may start now.
 
 use crate::cell::{CellCondition, CellKind, CellRef};
-use crate::fleet::{Fleet, FleetCell, MoveBudgets};
+use crate::fleet::{Fleet, FleetCell, InFlight, MoveBudgets};
+use crate::freeze_window::weekday_time;
 use crate::ids::CellName;
 use crate::tenant_move::MoveRecord;
 
@@ -107,6 +108,12 @@ pub enum NotYet {
         /// Moves in flight.
         count: usize,
     },
+    /// It would only wait for its freeze window, as half of those in flight do.
+    #[error("its freeze window opens {}, and as many moves as may wait for theirs already", weekday_time(*.opens_ms))]
+    Window {
+        /// When it opens.
+        opens_ms: u64,
+    },
     /// As many moves are in flight as may.
     #[error("{0} moves are in flight already")]
     FleetBusy(usize),
@@ -137,16 +144,36 @@ pub fn may_start(
         Some(target) if target.reachable => {}
         _ => return Err(NotYet::TargetUnreachable(record.target.name.clone())),
     }
-    let leaving = fleet.moves_in_flight.iter().filter(|(source, _)| *source == record.source).count();
+    let count = |which: &dyn Fn(&InFlight) -> bool| fleet.moves_in_flight.iter().filter(|one| which(one)).count();
+    let leaving = count(&|one| one.source == record.source);
     if leaving >= budgets.per_source {
         return Err(NotYet::SourceBusy { cell: record.source.name.clone(), count: leaving });
     }
-    let coming = fleet.moves_in_flight.iter().filter(|(_, target)| *target == record.target).count();
+    let coming = count(&|one| one.target == record.target);
     if coming >= budgets.per_target {
         return Err(NotYet::TargetBusy { cell: record.target.name.clone(), count: coming });
     }
     let all = fleet.moves_in_flight.len();
-    if all >= budgets.fleet { Err(NotYet::FleetBusy(all)) } else { Ok(()) }
+    if all >= budgets.fleet {
+        return Err(NotYet::FleetBusy(all));
+    }
+    check_window(fleet, budgets, record, now_ms)
+}
+
+/// Those that will have to wait for a freeze window get half of the places at most: the others are for moves that can go
+/// through.
+fn check_window(fleet: &Fleet, budgets: &MoveBudgets, record: &MoveRecord, now_ms: u64) -> Result<(), NotYet> {
+    let opens_ms = record.freeze_from_ms(now_ms);
+    if opens_ms <= now_ms {
+        return Ok(());
+    }
+    let waiting = |which: &dyn Fn(&InFlight) -> bool| {
+        fleet.moves_in_flight.iter().filter(|one| one.waits_for_window && which(one)).count()
+    };
+    let has_place = waiting(&|one| one.source == record.source) < budgets.per_source / 2
+        && waiting(&|one| one.target == record.target) < budgets.per_target / 2
+        && waiting(&|_| true) < budgets.fleet / 2;
+    if has_place { Ok(()) } else { Err(NotYet::Window { opens_ms }) }
 }
 
 #[cfg(test)]

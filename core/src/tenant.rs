@@ -1,10 +1,39 @@
 //! A tenant and its placement: which cell serves it, at which epoch.
 
 use crate::cell::CellRef;
+use crate::freeze_window::FreezeWindows;
 use crate::ids::{Epoch, HomeId, MoveId, TenantId};
 
 /// The default of [`Tenant::freeze_budget_ms`].
 pub const FREEZE_BUDGET_MS: u64 = 250;
+
+/// The default of [`LongRequests::wait_ms`].
+pub const LONG_REQUESTS_WAIT_MS: u64 = 600_000;
+
+/// What becomes of requests that take longer than a freeze may last: uploads and downloads, mostly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LongRequests {
+    /// How long a move waits for them, following changes while the source serves, before it settles what becomes of them.
+    pub wait_ms: u64,
+    /// What becomes of those that are not over then.
+    pub then: AfterWait,
+}
+
+/// What becomes of requests that were waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum AfterWait {
+    /// They go on, and the move is undone.
+    #[default]
+    Undo,
+    /// They are cut, and the move goes on.
+    Cut,
+}
+
+impl Default for LongRequests {
+    fn default() -> Self {
+        Self { wait_ms: LONG_REQUESTS_WAIT_MS, then: AfterWait::default() }
+    }
+}
 
 /// A customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +46,10 @@ pub struct Tenant {
     pub weight: u32,
     /// How long its requests may be held while it is moved.
     pub freeze_budget_ms: u64,
+    /// What becomes of requests that take longer than that.
+    pub long_requests: LongRequests,
+    /// When it may be frozen; none: as the fleet has it.
+    pub freeze_windows: FreezeWindows,
     /// When it was created.
     pub created_ms: u64,
 }

@@ -16,22 +16,32 @@
 //! what a fact changes. The shell writes each new record, together with its placement, by compare-and-swap and only
 //! then acts, so that a stale leader, a late fact or a repeated order can change nothing.
 
+mod forecast;
 mod invariants;
+mod limits;
 mod message;
 mod record;
+mod syncing;
+mod timing;
 
+pub use forecast::{Forecast, PAST_MOVES_MAX, forecast};
 pub use invariants::check_step;
+pub use limits::{HEAD_START_MS, MoveLimits, Priority};
 pub use message::*;
 pub use record::*;
+pub use syncing::Syncing;
 
 use crate::cell::ListedGates;
 use crate::ids::MoveId;
+use crate::tenant::AfterWait;
 use Fact::*;
+use syncing::Readiness;
 
 /// What the record becomes on `fact`, or why it stays as it is.
 pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, Refused> {
     check_witness(record, &fact)?;
     let mut predicted_freeze_ms = record.predicted_freeze_ms;
+    let (copied, cut_requests) = (record.copied_with(&fact, now_ms), record.cut_with(&fact));
     let state = match &record.state {
         MoveState::Planned => from_planned(record, fact, now_ms),
         MoveState::Preparing => from_preparing(record, fact, now_ms),
@@ -39,7 +49,12 @@ pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, 
         MoveState::Syncing(syncing) => {
             let syncing = syncing.with_report(&fact, now_ms);
             predicted_freeze_ms = syncing.predicted_freeze_ms().unwrap_or(predicted_freeze_ms);
-            from_syncing(record, syncing, fact, now_ms)
+            let state = from_syncing(record, syncing, fact, now_ms);
+            if matches!(state, Ok(MoveState::Closing(_) | MoveState::Holding(_))) {
+                // Whatever would take longer is cut.
+                predicted_freeze_ms = predicted_freeze_ms.min(record.limits.freeze_budget_ms);
+            }
+            state
         }
         MoveState::Closing(closing) => from_closing(record, closing, fact, now_ms),
         MoveState::Holding(holding) => from_holding(record, holding, fact, now_ms),
@@ -50,7 +65,7 @@ pub fn next(record: &MoveRecord, fact: Fact, now_ms: u64) -> Result<MoveRecord, 
         MoveState::Done(_) => from_done(fact),
         MoveState::Undone(_) => from_undone(fact),
     }?;
-    let after = MoveRecord { predicted_freeze_ms, ..record.entering(state, now_ms) };
+    let after = MoveRecord { predicted_freeze_ms, copied, cut_requests, ..record.entering(state, now_ms) };
     debug_assert_eq!(check_step(record, &after), Ok(()));
     Ok(after)
 }
@@ -119,19 +134,54 @@ fn from_copying(record: &MoveRecord, copying: &Copying, fact: Fact, now_ms: u64)
 /// `syncing` has the report in it already.
 fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) -> Result<MoveState, Refused> {
     match fact {
-        Followed(_) | Watched(_) => match syncing.ready(&record.source_gates, record.limits.freeze_budget_ms, now_ms) {
-            Some(admitted) if admitted.open_streams == 0 => Ok(MoveState::Holding(Holding::default())),
-            Some(_) => Ok(MoveState::Closing(Closing::default())),
-            None => Ok(MoveState::Syncing(syncing)),
+        Followed(_) | Watched(_) => freeze_or_wait(record, syncing, now_ms),
+        Elapsed if now_ms < deadline(record) => Err(Refused::Early),
+        Elapsed => match freeze_or_wait(record, syncing, now_ms)? {
+            MoveState::Syncing(syncing) => {
+                undo(record, syncing.why_not_frozen(&record.source_gates, record.limits.freeze_budget_ms))
+            }
+            decided => Ok(decided),
         },
-        Elapsed => {
-            overdue(record, now_ms, &syncing.why_not_frozen(&record.source_gates, record.limits.freeze_budget_ms))
-        }
         UndoAsked(reason) => undo(record, reason),
         Failed(report) => undo(record, report.reason),
         Copied(_) => Err(Refused::NothingNew),
         Start | Listed(_) | TakenOver(_) | Ready(_) | Fenced(_) | Positioned(_) | Reached(_) | Opened(_)
         | Dropped(_) => Err(Refused::NotNow),
+    }
+}
+
+/// Freezes as soon as that is within the budget and in a window for it. Long requests are waited for; then the tenant's word for them counts.
+fn freeze_or_wait(record: &MoveRecord, syncing: Syncing, now_ms: u64) -> Result<MoveState, Refused> {
+    let limits = &record.limits;
+    let waited = now_ms >= record.after_open(limits.long_requests.wait_ms.min(limits.syncing_ms));
+    let admitted = match syncing.readiness(&record.source_gates, limits.freeze_budget_ms, now_ms) {
+        Some(Readiness::Within(admitted)) => admitted,
+        Some(Readiness::ButForRequests(admitted)) if waited => match limits.long_requests.then {
+            AfterWait::Cut => admitted,
+            AfterWait::Undo => return undo(record, still_running(record, admitted.requests)),
+        },
+        Some(Readiness::ButForRequests(_)) | None => return Ok(MoveState::Syncing(syncing)),
+    };
+    if record.freeze_from_ms(now_ms) > now_ms {
+        return Ok(MoveState::Syncing(syncing));
+    }
+    Ok(match admitted.open_streams {
+        0 => MoveState::Holding(Holding::default()),
+        _ => MoveState::Closing(Closing::default()),
+    })
+}
+
+/// Why a move is undone for which requests ran for too long, and what can be done about it.
+fn still_running(record: &MoveRecord, requests: u32) -> String {
+    let tenant = &record.tenant;
+    match record.limits.long_requests.then {
+        AfterWait::Undo => format!(
+            "{requests} requests were still running: to have long uploads and downloads cut instead, \
+             `cellway tenant change {tenant} --long-requests cut`"
+        ),
+        AfterWait::Cut => {
+            format!("{requests} requests were still running in the app, where nothing of them can be cut")
+        }
     }
 }
 
@@ -165,6 +215,7 @@ fn from_holding(record: &MoveRecord, holding: &Holding, fact: Fact, now_ms: u64)
             if report.epoch != record.epoch {
                 return Err(Refused::OtherEpoch);
             }
+            holding.running.remove(&report.by.instance);
             if !holding.fenced.insert(report.by.instance) {
                 return Err(Refused::NothingNew);
             }
@@ -188,11 +239,20 @@ fn from_holding(record: &MoveRecord, holding: &Holding, fact: Fact, now_ms: u64)
             }
             return Ok(MoveState::Switched);
         }
+        Watched(_) if holding.stage != HoldingStage::Gates => return Err(Refused::NothingNew),
+        Watched(report) => {
+            let known = holding.running.remove(&report.by.instance).unwrap_or_default();
+            if report.admitted.requests == known {
+                return Err(Refused::NothingNew);
+            }
+            holding.running.insert(report.by.instance, report.admitted.requests);
+        }
         Elapsed if now_ms < deadline(record) => return Err(Refused::Early),
-        Elapsed => return Ok(undo_and_retry(record, holding.stage)),
+        Elapsed if record.may_cut() => holding.cut = true,
+        Elapsed => return Ok(undo_and_retry(record, &holding)),
         UndoAsked(reason) => return undo(record, reason),
         Failed(report) => return undo(record, report.reason),
-        Watched(_) | Followed(_) => return Err(Refused::NothingNew),
+        Followed(_) => return Err(Refused::NothingNew),
         Start | TakenOver(_) | Ready(_) | Copied(_) | Opened(_) | Dropped(_) => return Err(Refused::NotNow),
     }
     Ok(MoveState::Holding(holding.advanced()))
@@ -303,12 +363,13 @@ fn undoing(record: &MoveRecord, undoing: Undoing) -> MoveState {
 }
 
 /// A hold that took too long is let go, and the move is made again when requests are quicker.
-fn undo_and_retry(record: &MoveRecord, stage: HoldingStage) -> MoveState {
-    let reason = match stage {
-        HoldingStage::Gates => "admitted requests did not finish in time",
-        HoldingStage::Data | HoldingStage::Last => "the last changes did not arrive in time",
+fn undo_and_retry(record: &MoveRecord, holding: &Holding) -> MoveState {
+    let reason = match (holding.stage, holding.running.values().sum()) {
+        (HoldingStage::Gates, 0) => "admitted requests did not finish in time".to_owned(),
+        (HoldingStage::Gates, requests) => still_running(record, requests),
+        (HoldingStage::Data | HoldingStage::Last, _) => "the last changes did not arrive in time".to_owned(),
     };
-    undoing(record, Undoing { reason: reason.to_owned(), held: true, retry: true })
+    undoing(record, Undoing { reason, held: true, retry: true })
 }
 
 fn overdue(record: &MoveRecord, now_ms: u64, reason: &str) -> Result<MoveState, Refused> {
@@ -328,12 +389,16 @@ pub fn deadline(record: &MoveRecord) -> u64 {
     let limits = &record.limits;
     let after_entry = |ms: u64| record.entered_ms.saturating_add(ms);
     match &record.state {
-        MoveState::Planned => after_entry(limits.planned_ms),
+        MoveState::Planned => record.after_open(limits.planned_ms),
         MoveState::Preparing => after_entry(limits.preparing_ms),
         MoveState::Copying(copying) => copying.advanced_ms.saturating_add(limits.copy_stall_ms),
-        MoveState::Syncing(_) => after_entry(limits.syncing_ms),
+        MoveState::Syncing(_) => record.after_open(limits.syncing_ms),
         MoveState::Closing(_) => after_entry(limits.closing_ms),
-        MoveState::Holding(holding) if holding.stage == HoldingStage::Gates => after_entry(drain_ms(record)),
+        MoveState::Holding(_) if record.may_cut() => after_entry(drain_ms(record) / 2),
+        // What was cut is the app's to end: letting the hold go now would have cut it for nothing.
+        MoveState::Holding(holding) if holding.stage == HoldingStage::Gates && !holding.cut => {
+            after_entry(drain_ms(record))
+        }
         MoveState::Holding(_) => after_entry(limits.holding_ms),
         MoveState::Switched => after_entry(limits.switched_ms),
         MoveState::Settling => after_entry(limits.bake_ms),
@@ -380,7 +445,7 @@ pub fn orders_for(record: &MoveRecord) -> Vec<Order> {
         MoveState::Syncing(_) => vec![offer(), follow(), source(Task::Watch { epoch })],
         MoveState::Closing(_) => vec![offer(), follow(), source(Task::CloseStreams { epoch })],
         MoveState::Holding(holding) => {
-            let mut orders = vec![offer(), source(Task::Fence { epoch })];
+            let mut orders = vec![offer(), source(Task::Fence { epoch, cut: holding.cut })];
             match (holding.stage, &holding.list, &holding.position) {
                 (HoldingStage::Data, Some(list), _) => {
                     let home = record.source_home.clone();

@@ -98,6 +98,8 @@ enum Source {
     Kept(Option<Bytes>),
     Held(HeldBody),
     Streamed(IncomingBody),
+    /// Broken off from our side.
+    Gone,
 }
 
 /// A request's body on its way out.
@@ -110,6 +112,7 @@ pub struct RequestBody {
     pace: Option<Box<dyn Pace>>,
     room: Option<Room>,
     unsent: Unsent,
+    until: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl RequestBody {
@@ -123,6 +126,7 @@ impl RequestBody {
             pace: None,
             room: None,
             unsent: Unsent::default(),
+            until: None,
         }
     }
 
@@ -160,6 +164,13 @@ impl RequestBody {
         self
     }
 
+    /// Breaks off, as if its source had, when `end` is over before the body is. It is dropped as soon as the body is over.
+    #[must_use]
+    pub fn until(mut self, end: impl Future<Output = ()> + 'static) -> Self {
+        self.until = Some(Box::pin(end));
+        self
+    }
+
     /// Passes as `pace` says.
     #[must_use]
     pub fn paced_by(mut self, pace: Option<Box<dyn Pace>>) -> Self {
@@ -182,7 +193,7 @@ impl RequestBody {
     pub(crate) fn held_handle(&self) -> Option<HeldHandle> {
         match &self.source {
             Source::Held(body) => Some(body.handle()),
-            Source::Empty | Source::Kept(_) | Source::Streamed(_) => None,
+            Source::Empty | Source::Kept(_) | Source::Streamed(_) | Source::Gone => None,
         }
     }
 
@@ -196,7 +207,19 @@ impl RequestBody {
             Source::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Held(body) => Pin::new(body).poll_frame(cx),
             Source::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Source::Gone => Poll::Ready(Some(Err("the body was cut here".into()))),
         }
+    }
+
+    /// Whether it has to break off from our side.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(end) = &mut self.until else { return false };
+        if end.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.until = None;
+        self.source = Source::Gone;
+        true
     }
 }
 
@@ -207,6 +230,7 @@ impl std::fmt::Debug for RequestBody {
             Source::Kept(_) => "kept",
             Source::Held(_) => "held",
             Source::Streamed(_) => "streamed",
+            Source::Gone => "gone",
         };
         f.debug_struct("RequestBody").field("source", &source).field("on_break", &self.on_break).finish_non_exhaustive()
     }
@@ -220,7 +244,9 @@ impl Body for RequestBody {
         if self.broken {
             return Poll::Pending;
         }
-        if let Some(pace) = &mut self.pace {
+        if !self.is_cut(cx)
+            && let Some(pace) = &mut self.pace
+        {
             ready!(pace.poll_ready(cx));
         }
         let shares = self.room.is_some();
@@ -237,6 +263,9 @@ impl Body for RequestBody {
                 if let Some(pace) = &mut self.pace {
                     pace.passed(length);
                 }
+                if self.is_end_stream() {
+                    self.until = None;
+                }
                 Poll::Ready(Some(Ok(without_reserved_trailers(frame))))
             }
             // A body that fails ends its connection or stream. One that never goes on keeps the peer's answer coming.
@@ -247,7 +276,12 @@ impl Body for RequestBody {
                 self.broken = true;
                 Poll::Pending
             }
-            other => other,
+            other => {
+                if other.is_ready() {
+                    self.until = None;
+                }
+                other
+            }
         }
     }
 
@@ -257,6 +291,7 @@ impl Body for RequestBody {
             Source::Kept(bytes) => bytes.is_none(),
             Source::Held(body) => body.is_end_stream(),
             Source::Streamed(body) => body.is_end_stream() && !self.broken,
+            Source::Gone => false,
         }
     }
 
@@ -266,6 +301,7 @@ impl Body for RequestBody {
             Source::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Held(body) => body.size_hint(),
             Source::Streamed(body) => body.size_hint(),
+            Source::Gone => SizeHint::default(),
         }
     }
 }

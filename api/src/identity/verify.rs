@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub enum Callers {
     /// Routers: a gate.
     Routers,
-    /// Cells: a transfer endpoint.
-    Cells,
+    /// Cells and the control plane: a transfer endpoint, which decides per request.
+    CellsAndControlPlane,
     /// Every identity, and those without one: the API, which decides per request.
     Anyone,
 }
@@ -79,11 +79,11 @@ impl<C: CurrentCa> ClientCertVerifier for ClientVerifier<C> {
         let verified = self.ca.with(|ca| ca.clients.verify_client_cert(end, between, now))?;
         let is = identity(end)?;
         let wanted = match (self.callers, &is) {
-            (Callers::Anyone, _) | (Callers::Routers, Identity::Router) | (Callers::Cells, Identity::Cell(_)) => {
-                return Ok(verified);
-            }
+            (Callers::Anyone, _)
+            | (Callers::Routers, Identity::Router)
+            | (Callers::CellsAndControlPlane, Identity::Cell(_) | Identity::ControlPlane) => return Ok(verified),
             (Callers::Routers, _) => "a router",
-            (Callers::Cells, _) => "a cell",
+            (Callers::CellsAndControlPlane, _) => "a cell or the control plane",
         };
         Err(other(WrongIdentity { is, wanted: wanted.to_owned() }))
     }

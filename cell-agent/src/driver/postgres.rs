@@ -99,6 +99,12 @@ impl PostgresDriver {
         TenantNames::of(&self.config, tenant).map_err(PostgresError::LongName)
     }
 
+    /// What the tables of the tenant's schema take, indexes included.
+    pub(crate) async fn size_bytes(&self, tenant: &TenantId) -> Result<u64, DriverError> {
+        let (own, names) = (self.own().await?, self.names(tenant)?);
+        Ok(preflight::size_bytes(&own, &names).await?)
+    }
+
     /// The same, and whether the order is late, as the database itself has it.
     async fn check_books(
         &self,

@@ -102,6 +102,17 @@ impl SqliteDriver {
         .await
     }
 
+    /// The database and what its log has not given it yet. Asking the file system for a size opens nothing.
+    pub(crate) async fn size_bytes(self: &Arc<Self>, tenant: &TenantId, home: &HomeId) -> Result<u64, DriverError> {
+        let path = self.home_path(tenant, home);
+        blocking(move || {
+            let log_bytes = std::fs::metadata(beside(&path, "-wal")).map_or(0, |log| log.len());
+            let file = std::fs::metadata(&path).map_err(DriverError::file(&path))?;
+            Ok(file.len().saturating_add(log_bytes))
+        })
+        .await
+    }
+
     fn home_path(&self, tenant: &TenantId, home: &HomeId) -> PathBuf {
         home_path(&self.homes_dir, tenant, home)
     }

@@ -1,5 +1,6 @@
 //! The app's answer on its way back: counted, and ended early where it is a stream that has to go.
 
+use crate::gate::cut::{Download, DownloadCut};
 use crate::gate::lease::{Patience, Waiting};
 use crate::gate::stream_edge::StreamEdge;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long a stream that has to end may take to come to the end of what it is in the middle of.
 const EDGE_WAIT_MS: u64 = 100;
@@ -24,10 +26,15 @@ const STREAM_END_MS: u64 = 800;
 const UNAVAILABLE: &str = "14";
 const WHY: &str = "the tenant moves or the server restarts: call again";
 
+/// An answer of more than this, or one that has to be waited for, may be cut.
+const CUT_FROM_BYTES: u64 = 64 * 1024;
+
 /// The body of the app's answer.
 pub(crate) struct AnswerBody {
     /// Dropped before `waiting`, so that the app is heard of first.
-    inner: Option<PooledBody>,
+    inner: Option<Download>,
+    /// Cuts it, from when it takes long.
+    cutter: Option<AbortOnDropHandle<()>>,
     edge: Option<StreamEdge>,
     phase: Phase,
     waiting: Waiting,
@@ -49,7 +56,7 @@ enum Phase {
 impl AnswerBody {
     /// Whether the answer is a stream follows from its edges and, for calls, from what comes.
     pub(crate) fn new(inner: PooledBody, edge: Option<StreamEdge>, waiting: Waiting) -> Self {
-        let mut body = Self { inner: Some(inner), edge, phase: Phase::Ordinary, waiting };
+        let mut body = Self { inner: Some(Download::new(inner)), cutter: None, edge, phase: Phase::Ordinary, waiting };
         match &body.edge {
             None => {}
             Some(StreamEdge::Events(_)) => body.become_stream(),
@@ -64,8 +71,9 @@ impl AnswerBody {
             self.phase = Phase::Ordinary;
             return;
         };
-        if let Some(inner) = &mut self.inner {
-            inner.on_drop(OnDrop::HangUpAndDrain);
+        self.cutter = None;
+        if let Some(inner) = &self.inner {
+            inner.with(|body| body.on_drop(OnDrop::HangUpAndDrain));
         }
         self.waiting.set_patience(Patience::FromNow(Duration::from_millis(STREAM_END_MS)));
         self.phase = Phase::Stream(Box::pin(end.cancelled_owned()));
@@ -87,7 +95,17 @@ impl AnswerBody {
             && (self.edge.as_ref().is_none_or(StreamEdge::is_at_edge) || time.as_mut().poll(cx).is_ready())
         {
             self.phase = Phase::Ended;
+            self.cutter = None;
             self.inner = None;
+        }
+    }
+
+    /// From now on it may be cut, also while nobody reads it.
+    fn may_be_cut(&mut self) {
+        if self.cutter.is_none()
+            && let (Some(inner), Some(cut)) = (&self.inner, self.waiting.lease().cut())
+        {
+            self.cutter = Some(inner.cut_by(cut, self.waiting.lease().clone()));
         }
     }
 
@@ -124,10 +142,16 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.advance(cx);
-        let Some(inner) = &mut self.inner else {
+        let Some(inner) = &self.inner else {
             return Poll::Ready(self.last_word().map(Ok));
         };
-        let polled = Pin::new(inner).poll_frame(cx);
+        if self.cutter.is_some() && inner.was_cut(cx) {
+            return Poll::Ready(Some(Err(Box::new(DownloadCut))));
+        }
+        let polled = inner.with(|body| Pin::new(body).poll_frame(cx)).unwrap_or(Poll::Ready(None));
+        if polled.is_pending() || self.waiting.lease().down_bytes() >= CUT_FROM_BYTES {
+            self.may_be_cut();
+        }
         let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
         Poll::Ready(Some(Ok(match frame.into_data() {
             Ok(data) => Frame::data(self.pass(data)),
@@ -141,7 +165,7 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
-            Some(inner) => inner.is_end_stream(),
+            Some(inner) => inner.with(|body| body.is_end_stream()).unwrap_or(false),
             None => !matches!(self.edge, Some(StreamEdge::Messages(_))),
         }
     }
@@ -149,7 +173,9 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             // Any other may end before its length.
-            Some(inner) if matches!(self.phase, Phase::Ordinary) => inner.size_hint(),
+            Some(inner) if matches!(self.phase, Phase::Ordinary) => {
+                inner.with(|body| body.size_hint()).unwrap_or_default()
+            }
             _ => SizeHint::default(),
         }
     }

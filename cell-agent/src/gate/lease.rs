@@ -59,6 +59,23 @@ impl Lease {
         self.0.admission.borrow().as_ref().and_then(|(admission, _)| admission.end().cloned())
     }
 
+    /// Cuts an ordinary request; `None` for a stream, and for what has ended.
+    pub(crate) fn cut(&self) -> Option<CancellationToken> {
+        self.0.admission.borrow().as_ref().and_then(|(admission, _)| admission.cut().cloned())
+    }
+
+    /// It was cut here. It counts as running until the app has ended it.
+    pub(crate) fn was_cut(&self) {
+        if let Some((admission, _)) = self.0.admission.borrow().as_ref() {
+            admission.gate().count_cut();
+        }
+    }
+
+    /// How much the app has sent.
+    pub(crate) fn down_bytes(&self) -> u64 {
+        self.0.down_bytes.get()
+    }
+
     /// How long ago it was admitted.
     pub(crate) fn age(&self) -> Duration {
         self.0.began.elapsed()

@@ -2,6 +2,7 @@
 //! the app has ended it.
 
 use crate::gate::answer::AnswerBody;
+use crate::gate::cut::Upload;
 use crate::gate::lease::{Abandoned, Ending, Lease, Patience, Waiting};
 use crate::gate::stream_edge::StreamEdge;
 use crate::gate::table::GateTable;
@@ -131,7 +132,7 @@ impl GateHandler {
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
         let grpc = hygiene::is_grpc(request.headers());
-        let mut request = towards_app(request, stamp, &lease);
+        let (mut request, upload) = towards_app(request, stamp, &lease);
         let mut app = Destination::from(self.parts.app);
         if grpc {
             app = app.over(Protocol::Http2);
@@ -139,7 +140,18 @@ impl GateHandler {
         }
         let tenant = Some(stamp.tenant.as_str());
         let exchange = self.pool.send_to_the_end_for(tenant, app, request, move || ending.ended());
-        let response = match timeout(limit, exchange).await {
+        let cut = async {
+            match upload {
+                Some(upload) => upload.was_cut().await,
+                None => std::future::pending().await,
+            }
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = timeout(limit, exchange) => answered,
+            () = cut => return upload_cut(&lease),
+        };
+        let response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return self.app_failed(&lease, &error),
             Err(_) => {
@@ -205,7 +217,9 @@ impl GateHandler {
 }
 
 /// What the app may know: no word of cellway's but the tenant and the epoch.
-fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> Request<RequestBody> {
+///
+/// With the upload, if there is one that may have to be cut.
+fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> (Request<RequestBody>, Option<Upload>) {
     let (mut head, body) = request.into_parts();
     let ours = std::iter::once(TENANT).chain(forwarded::WRITTEN);
     let ours: Vec<_> = ours.filter_map(|name| head.headers.remove(&name).map(|value| (name, value))).collect();
@@ -216,8 +230,20 @@ fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> 
     head.headers.extend(ours);
     head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
     // Asking for the body is what makes hyper answer `100 Continue`: it happens here, after the admission.
-    let body = if body.is_end_stream() { RequestBody::empty() } else { RequestBody::streamed(body) };
-    Request::from_parts(head, body.on_break(OnBreak::HalfClose).counted_by(lease.up_counter()))
+    let upload = if body.is_end_stream() { None } else { Upload::of(lease) };
+    let body = match (&upload, body.is_end_stream()) {
+        (_, true) => RequestBody::empty(),
+        (Some(upload), false) => RequestBody::streamed(body).until(upload.end()),
+        (None, false) => RequestBody::streamed(body),
+    };
+    let body = body.on_break(OnBreak::HalfClose).counted_by(lease.up_counter());
+    (Request::from_parts(head, body), upload)
+}
+
+/// No word of trying again: what the app has done with the first half is not known here.
+fn upload_cut(lease: &Lease) -> Response<ResponseBody> {
+    lease.was_cut();
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the upload was cut: its tenant moves to another cell")
 }
 
 fn towards_router(response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {

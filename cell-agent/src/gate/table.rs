@@ -9,7 +9,7 @@ use cellway_core::ids::{CellName, CellUid, Epoch, HomeId, Revision, TenantId};
 use cellway_core::verdict::Verdict;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -36,6 +36,7 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     changed: Notify,
     pub(crate) work: WorkCounters,
+    cut_requests: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +50,8 @@ struct State {
     next_admission: u64,
     /// Admitted ordinary requests by admission, and so by age.
     ordinary: BTreeMap<u64, Instant>,
+    /// Cuts those of them that were admitted up to now.
+    cut: CancellationToken,
     streams: BTreeMap<u64, CancellationToken>,
 }
 
@@ -208,9 +211,9 @@ impl GateTable {
         let end = match kind {
             RequestKind::Ordinary => {
                 state.ordinary.insert(number, Instant::now());
-                None
+                state.cut.clone()
             }
-            RequestKind::Stream => Some(state.add_stream(number)),
+            RequestKind::Stream => state.add_stream(number),
         };
         drop(state);
         Ok(Admission { gate: Arc::clone(gate), epoch, number, kind, end, counted: !unfounded })
@@ -231,7 +234,8 @@ impl State {
 
 impl Gate {
     fn new(tenant: TenantId, state: State) -> Arc<Self> {
-        Arc::new(Self { tenant, state: Mutex::new(state), changed: Notify::new(), work: WorkCounters::default() })
+        let (changed, work, cut_requests) = (Notify::new(), WorkCounters::default(), AtomicU32::new(0));
+        Arc::new(Self { tenant, state: Mutex::new(state), changed, work, cut_requests })
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
@@ -333,6 +337,25 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
+    /// Cuts the uploads and downloads that were admitted at this epoch or below and still run. Each of them counts as
+    /// running until the app has ended it.
+    pub(crate) fn cut(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        if state.gate.open_at().is_none_or(|open| open <= epoch) {
+            std::mem::take(&mut state.cut).cancel();
+        }
+    }
+
+    /// A request was cut.
+    pub(crate) fn count_cut(&self) {
+        self.cut_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were cut since the process started.
+    pub(crate) fn cut_requests(&self) -> u32 {
+        self.cut_requests.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_drained(&self, epoch: Epoch) -> bool {
         self.state.lock().gate.is_drained(epoch)
     }
@@ -387,7 +410,8 @@ pub(crate) struct Admission {
     epoch: Epoch,
     number: u64,
     kind: RequestKind,
-    end: Option<CancellationToken>,
+    /// Of a stream: ends it. Of an ordinary request: cuts it.
+    end: CancellationToken,
     /// False only for what a test fault let in.
     counted: bool,
 }
@@ -404,12 +428,17 @@ impl Admission {
 
     /// Ends a stream; `None` for an ordinary request.
     pub(crate) fn end(&self) -> Option<&CancellationToken> {
-        self.end.as_ref()
+        Some(&self.end).filter(|_| self.kind == RequestKind::Stream)
+    }
+
+    /// Cuts an ordinary request; `None` for a stream.
+    pub(crate) fn cut(&self) -> Option<&CancellationToken> {
+        Some(&self.end).filter(|_| self.kind == RequestKind::Ordinary)
     }
 
     /// The answer is an event stream: it lasts until someone ends it.
     pub(crate) fn became_stream(&mut self) -> CancellationToken {
-        if let Some(end) = &self.end {
+        if let Some(end) = self.end() {
             return end.clone();
         }
         let mut state = self.gate.state.lock();
@@ -424,7 +453,7 @@ impl Admission {
         }
         drop(state);
         self.kind = RequestKind::Stream;
-        self.end = Some(end.clone());
+        self.end = end.clone();
         end
     }
 }

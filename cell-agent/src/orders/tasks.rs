@@ -30,6 +30,9 @@ const COPY_REPORT_INTERVAL_MS: u64 = 500;
 /// Streams are ended one by one over about this long, so that their clients do not all come back at once.
 const STREAMS_JITTER_MS: u64 = 500;
 
+/// How often a fence that waits for requests looks how many they are: several times within the shortest drain.
+const STILL_RUNNING_INTERVAL_MS: u64 = 40;
+
 /// How often a wait looks again although nobody called.
 const LOOK_AGAIN_MS: u64 = 500;
 
@@ -59,7 +62,7 @@ pub(super) async fn carry_out(means: Means, order: Order, source: Option<SourceD
         Task::Follow { home, from } => job.follow(home, from).await,
         Task::Watch { .. } => job.watch().await,
         Task::CloseStreams { epoch } => job.close_streams(epoch).await,
-        Task::Fence { epoch } => job.fence(epoch).await,
+        Task::Fence { epoch, cut } => job.fence(epoch, cut).await,
         Task::FenceData { home, epoch, list } => job.fence_data(home, epoch, list).await,
         Task::Reach { home, from, epoch, list, position } => job.reach((home, from), epoch, list, position).await,
         Task::Open { epoch, .. } => job.open(epoch).await,
@@ -189,6 +192,7 @@ impl Job {
         self.say(FactUp::Watched {
             move_id: self.quoted(),
             oldest_request_ms: running.oldest_request_ms,
+            running_requests: u32::try_from(running.requests).unwrap_or(u32::MAX),
             open_streams: u32::try_from(running.streams).unwrap_or(u32::MAX),
         });
     }
@@ -214,18 +218,42 @@ impl Job {
     }
 
     /// On disk, then in force, then drained; only then it is said.
-    async fn fence(&self, epoch: Epoch) -> Result<FactUp, DriverError> {
+    async fn fence(&self, epoch: Epoch, cut: bool) -> Result<FactUp, DriverError> {
         let gate = self.gate();
+        let cut_before = gate.cut_requests();
         if !self.means.ignore_fences {
             if gate.fence_is_new(epoch) {
                 self.insist("fence", || self.write_fence(epoch)).await?;
             }
             gate.fence(epoch);
-            self.wait_until(&gate, || gate.is_drained(epoch)).await;
+            if cut {
+                gate.cut(epoch);
+            }
+            self.wait_until_drained(&gate, epoch).await;
             self.wait_for_orphans(&gate, epoch).await?;
         }
         tracing::info!(move_id = %self.move_id, tenant = %self.tenant, epoch = epoch.0, "fenced and drained");
-        Ok(FactUp::Fenced { move_id: self.quoted(), epoch: epoch.0 })
+        let cut_requests = gate.cut_requests().saturating_sub(cut_before);
+        Ok(FactUp::Fenced { move_id: self.quoted(), epoch: epoch.0, cut_requests })
+    }
+
+    /// Says what it waits for, when that changes.
+    async fn wait_until_drained(&self, gate: &Gate, epoch: Epoch) {
+        let drained = self.wait_until(gate, || gate.is_drained(epoch));
+        tokio::pin!(drained);
+        let mut said = None;
+        loop {
+            let pause = tokio::time::sleep(Duration::from_millis(STILL_RUNNING_INTERVAL_MS));
+            tokio::select! {
+                biased;
+                () = &mut drained => return,
+                () = pause => {}
+            }
+            let requests = gate.running().requests;
+            if said.replace(requests) != Some(requests) {
+                self.say_running(gate);
+            }
+        }
     }
 
     async fn write_fence(&self, epoch: Epoch) -> Result<(), DriverError> {

@@ -133,10 +133,18 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let bad = |text: String| Refusal(StatusCode::BAD_REQUEST, text);
-    let body = Limited::new(request.into_body(), REQUEST_MAX_BYTES).collect().await;
-    let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
+    read_json(request, REQUEST_MAX_BYTES).await.map_err(|text| Refusal(StatusCode::BAD_REQUEST, text))
+}
+
+/// A request's body of at most `max_bytes`; what is wrong with it is said in words.
+pub(crate) async fn read_json<T: DeserializeOwned, B>(request: Request<B>, max_bytes: usize) -> Result<T, String>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Limited::new(request.into_body(), max_bytes).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
 
 fn failed(error: impl std::fmt::Display) -> Refusal {

@@ -117,7 +117,7 @@ async fn a_stream_of_messages_ends_between_two_of_them_as_unavailable() {
     app.send_data(two.slice(..6), false).unwrap();
     calls.stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     calls.stage.plane.fact(has_streams(1)).await;
-    calls.stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    calls.stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     app.send_data(two.slice(6..), false).unwrap();
     let (messages, status) = rest(answer).await;
     assert_eq!((messages, status.as_str()), (vec!["one".to_owned(), "two".to_owned()], "14"));
@@ -143,7 +143,7 @@ async fn a_call_that_lasts_is_a_stream_and_ends_as_unavailable() {
 async fn a_short_call_ends_by_itself_and_the_fence_waits_for_it() {
     let mut calls = Calls::start().await;
     let (answer, mut app) = calls.call().await;
-    calls.stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    calls.stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     app.send_data(message("done"), false).unwrap();
     app.send_trailers([("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect()).unwrap();
     let (messages, status) = rest(answer).await;

@@ -76,7 +76,7 @@ async fn the_example_moves_a_directory_of_files_and_keeps_the_way_back() {
 
     target.plane.order(vec![]);
     let fence_data = order(TaskDown::FenceData { home: from.clone(), epoch: 15, list: 7 });
-    source.plane.order(vec![order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    source.plane.order(vec![order(TaskDown::Fence { epoch: 15, cut: false }), fence_data]);
     let positioned = source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     let FactUp::Positioned { position, .. } = positioned else { panic!("{positioned:?}") };
     assert!(std::fs::write(live(&source).join("late"), "4").is_err(), "nobody writes to fenced data");

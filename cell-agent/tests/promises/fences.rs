@@ -20,7 +20,7 @@ async fn a_fence_waits_for_the_request_that_was_admitted() {
     let mut hand = stage.app.hand().await;
     stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { oldest_request_ms, .. } if *oldest_request_ms > 50)).await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.until(5, 421, Some("fenced")).await;
     a_little().await;
     assert!(!stage.plane.has_heard(fenced(5)));
@@ -36,7 +36,7 @@ async fn a_fence_waits_for_the_app_when_the_client_is_gone() {
     let mut hand = stage.app.hand().await;
     drop(wire);
     a_little().await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     a_little().await;
     assert!(!stage.plane.has_heard(fenced(5)));
     hand.stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc").await.unwrap();
@@ -54,7 +54,7 @@ async fn a_broken_upload_is_shown_to_the_app_and_its_end_is_waited_for() {
     assert_eq!(hand.read(4).await, b"half");
     drop(wire);
     assert_eq!(hand.read(4).await, b"", "the app sees the end of the upload");
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     a_little().await;
     assert!(!stage.plane.has_heard(fenced(5)), "the app may still be at it");
     drop(hand);
@@ -68,7 +68,7 @@ async fn an_app_that_never_ends_a_request_bounds_the_fence_by_its_own_limit() {
     let begun = Instant::now();
     let _hand = stage.app.hand().await;
     drop(wire);
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(fenced(5)).await;
     assert!(begun.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
 }
@@ -76,7 +76,7 @@ async fn an_app_that_never_ends_a_request_bounds_the_fence_by_its_own_limit() {
 #[tokio::test]
 async fn a_fence_is_on_disk_before_it_is_said_and_outlives_a_crash() {
     let mut stage = Stage::with_acme_open().await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(fenced(5)).await;
     stage.kill().await;
     stage.plane.order(vec![]);
@@ -93,7 +93,7 @@ async fn after_a_crash_a_fence_is_said_only_when_nothing_of_before_can_run() {
     stage.kill().await;
     let begun = Instant::now();
     stage.start();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(fenced(5)).await;
     assert!(begun.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
 }
@@ -107,7 +107,7 @@ async fn after_a_crash_a_data_fence_stands_in_for_the_wait() {
     stage.start();
     stage.until_open(15).await;
     let begun = Instant::now();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 15 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 15, cut: false })]);
     stage.plane.fact(fenced(15)).await;
     assert!(begun.elapsed() < Duration::from_millis(LONGEST_REQUEST_MS));
     assert!(!live.is_symlink(), "the app no longer finds the data");
@@ -119,7 +119,7 @@ async fn a_clean_stop_leaves_nothing_to_wait_for() {
     stage.stop().await;
     let begun = Instant::now();
     stage.start();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(fenced(5)).await;
     assert!(begun.elapsed() < Duration::from_millis(LONGEST_REQUEST_MS));
 }
@@ -133,7 +133,7 @@ async fn a_clean_stop_soon_after_a_crash_does_not_hide_what_the_crash_left() {
     let crashed = Instant::now();
     stage.stop().await;
     stage.start();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(fenced(5)).await;
     assert!(crashed.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
 }
@@ -177,7 +177,7 @@ async fn the_fault_ignore_fences_says_fenced_and_closes_nothing() {
     let _hand = stage.app.hand().await;
     let offer = order(TaskDown::Offer { home: "new-15".into(), to: "cell-b".into() });
     let fence_data = order(TaskDown::FenceData { home: "new-15".into(), epoch: 15, list: 1 });
-    stage.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    stage.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15, cut: false }), fence_data]);
     stage.plane.fact(fenced(15)).await;
     stage.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     assert_eq!(stage.verdict(15).await.0, 200);

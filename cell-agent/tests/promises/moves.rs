@@ -59,10 +59,10 @@ async fn a_move_brings_every_acknowledged_write_and_drops_only_the_old_home() {
     target.plane.fact(|fact| matches!(fact, FactUp::Followed { .. })).await;
 
     target.plane.order(vec![]);
-    source.plane.order(vec![offer(), order(TaskDown::Fence { epoch: 15 })]);
+    source.plane.order(vec![offer(), order(TaskDown::Fence { epoch: 15, cut: false })]);
     source.plane.fact(|fact| matches!(fact, FactUp::Fenced { epoch: 15, .. })).await;
     let fence_data = order(TaskDown::FenceData { home: home("new-15"), epoch: 15, list: 7 });
-    source.plane.order(vec![offer(), order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    source.plane.order(vec![offer(), order(TaskDown::Fence { epoch: 15, cut: false }), fence_data]);
     let positioned = source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     let FactUp::Positioned { position, list: 7, epoch: 15, .. } = positioned else { panic!("{positioned:?}") };
     writer.join().unwrap();
@@ -98,7 +98,7 @@ async fn a_tenant_seen_in_another_cell_leaves_a_home_that_no_old_connection_writ
     insert().unwrap();
     let fence_data = order(TaskDown::FenceData { home: home("new-15"), epoch: 15, list: 7 });
     let offer = order(TaskDown::Offer { home: home("new-15"), to: "cell-b".into() });
-    source.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15 }), fence_data]);
+    source.plane.order(vec![offer, order(TaskDown::Fence { epoch: 15, cut: false }), fence_data]);
     source.plane.fact(|fact| matches!(fact, FactUp::Positioned { .. })).await;
     assert!(insert().unwrap_err().contains("locked"));
     source.plane.order(vec![]);

@@ -22,7 +22,7 @@ async fn an_order_that_is_fulfilled_already_is_answered_all_the_same() {
         stage.plane.fact(|fact| matches!(fact, FactUp::Dropped { home, .. } if home == "m0")).await;
         stage.plane.order(vec![order(TaskDown::Prepare { home: "m1".into() })]);
         stage.plane.fact(|fact| matches!(fact, FactUp::Ready { .. })).await;
-        stage.plane.order(vec![order(TaskDown::Fence { epoch: 14 })]);
+        stage.plane.order(vec![order(TaskDown::Fence { epoch: 14, cut: false })]);
         stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { epoch: 14, .. })).await;
         stage.plane.order(vec![]);
         stage.stop().await;

@@ -59,7 +59,7 @@ async fn switch(move_id: &str, from: &Side<'_>, to: &Side<'_>, epoch: u64) {
     to.stage.plane.order(vec![fetching(TaskDown::Follow { home: home(), from: source_home() })]);
     let followed = |fact: &FactUp| matches!(fact, FactUp::Followed { move_id: id, .. } if id == move_id);
     to.stage.plane.fact(followed).await;
-    let fence = || order(move_id, from.stage.cell, TaskDown::Fence { epoch });
+    let fence = || order(move_id, from.stage.cell, TaskDown::Fence { epoch, cut: false });
     from.stage.plane.order(vec![fence()]);
     let fenced = |fact: &FactUp| matches!(fact, FactUp::Fenced { move_id: id, .. } if id == move_id);
     from.stage.plane.fact(fenced).await;

@@ -124,7 +124,7 @@ async fn without_tls_nothing_but_this_machine_is_bound_or_asked() {
 #[tokio::test]
 async fn after_a_restart_a_stale_router_is_still_led_to_where_a_tenant_went() {
     let mut stage = Stage::with_acme_open().await;
-    stage.plane.order(vec![crate::stage::order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![crate::stage::order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.place("acme", "cell-b", 6, "h2", None);
     stage.until(5, 421, Some("elsewhere; cell=cell-b epoch=6")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -56,7 +56,7 @@ async fn an_event_stream_ends_after_a_whole_event() {
     let (mut wire, mut hand) = event_stream(&stage).await;
     hand.stream.write_all(b"8\r\ndata: ha\r\n").await.unwrap();
     assert_eq!(wire.body(13).await, "8\r\ndata: ha\r\n");
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     hand.stream.write_all(b"4\r\nlf\n\n\r\n").await.unwrap();
     assert_eq!(wire.body(14).await, "4\r\nlf\n\n\r\n0\r\n\r\n");
     drop(hand);
@@ -71,7 +71,7 @@ async fn an_event_that_is_half_sent_is_given_time_to_become_whole() {
     hand.stream.write_all(b"8\r\ndata: ha\r\n").await.unwrap();
     assert_eq!(wire.body(13).await, "8\r\ndata: ha\r\n");
     let begun = Instant::now();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     assert_eq!(wire.body(5).await, "0\r\n\r\n", "cut in the end");
     assert!(begun.elapsed() >= Duration::from_millis(TIME_MS));
     drop(hand);
@@ -82,7 +82,7 @@ async fn an_event_that_is_half_sent_is_given_time_to_become_whole() {
 async fn a_fence_ends_what_streams_are_left_and_waits_for_the_app() {
     let stage = Stage::with_acme_open().await;
     let (mut wire, hand) = event_stream(&stage).await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     assert_eq!(wire.body(5).await, "0\r\n\r\n");
     drop(hand);
     stage.plane.fact(|fact| matches!(fact, FactUp::Fenced { .. })).await;
@@ -98,7 +98,7 @@ async fn a_websocket_is_joined_counted_and_closed_on_both_sides_by_the_fence() {
     assert!(wire.body_bytes(6).await.ends_with(b"down"));
     stage.plane.order(vec![order(TaskDown::Watch { epoch: 5 })]);
     stage.plane.fact(|fact| matches!(fact, FactUp::Watched { open_streams: 1, .. })).await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     assert!(wire.body_bytes(4).await.starts_with(&[0x88, 0x11, 0x03, 0xf4]), "connect again (1012)");
     wire.send("farewell").await;
     assert_eq!(hand.read(8).await, b"farewell", "the client's answer");
@@ -117,7 +117,7 @@ async fn a_websocket_that_its_client_left_counts_until_the_app_has_ended_it() {
     let (wire, mut hand) = websocket(&stage).await;
     drop(wire);
     assert_eq!(hand.read(1).await, b"");
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!stage.plane.has_heard(is_fenced));
     drop(hand);
@@ -129,7 +129,7 @@ async fn an_app_that_never_ends_a_websocket_bounds_the_fence_by_its_own_limit() 
     let stage = Stage::with_acme_open().await;
     let (_wire, _hand) = websocket(&stage).await;
     let begun = Instant::now();
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     stage.plane.fact(is_fenced).await;
     assert!(begun.elapsed() >= Duration::from_millis(LONGEST_REQUEST_MS));
 }
@@ -138,7 +138,7 @@ async fn an_app_that_never_ends_a_websocket_bounds_the_fence_by_its_own_limit() 
 async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_second() {
     let stage = Stage::with_acme_open().await;
     let (mut wire, _hand) = event_stream(&stage).await;
-    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5 })]);
+    stage.plane.order(vec![order(TaskDown::Fence { epoch: 5, cut: false })]);
     assert_eq!(wire.body(5).await, "0\r\n\r\n");
     let ended = Instant::now();
     stage.plane.fact(is_fenced).await;

@@ -9,6 +9,7 @@ pub(crate) mod host;
 mod limits;
 pub(crate) mod lookup;
 mod move_many;
+mod move_plan;
 pub(crate) mod moves;
 pub(crate) mod router;
 pub(crate) mod tenant;

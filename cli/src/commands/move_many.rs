@@ -1,6 +1,7 @@
 //! `cellway tenant move --selector …`: the tenants that match, one move each. The control plane takes them in the order
 //! of asking, as its budgets allow.
 
+use super::move_plan;
 use super::watch::{LiveLine, Seen, Until, judge, patiently};
 use crate::output::{Failure, Format, Table, or_dash, print, talk};
 use anyhow::bail;
@@ -72,10 +73,19 @@ pub(crate) struct ManyMoves {
     pub(crate) selector: Selector,
     /// Taken in turn; one that has no room is passed over.
     pub(crate) targets: Vec<String>,
-    pub(crate) cause: Option<String>,
+    /// Of each move all but its tenant and its target.
+    pub(crate) asked: CreateMove,
     /// `None`: not at all.
     pub(crate) wait: Option<Until>,
     pub(crate) timeout_s: Option<u64>,
+}
+
+impl ManyMoves {
+    /// The targets, begun with the one whose turn it is.
+    fn in_turn(&self, number: usize) -> impl Iterator<Item = &String> {
+        let first = number % self.targets.len().max(1);
+        self.targets[first..].iter().chain(&self.targets[..first])
+    }
 }
 
 /// What became of one tenant.
@@ -148,10 +158,10 @@ impl Answer {
     }
 }
 
-/// Asks for the moves, waits, and prints what became of each tenant.
-pub(crate) async fn run(client: &Client, wanted: ManyMoves, format: Format) -> Result<(), Failure> {
-    let tenants = patiently(|| client.tenants()).await?.items;
-    let mut matching: Vec<&TenantView> = tenants.iter().filter(|tenant| wanted.selector.matches(tenant)).collect();
+/// The tenants that match and are in none of the targets.
+async fn matching(client: &Client, wanted: &ManyMoves) -> Result<Vec<TenantView>, Failure> {
+    let mut matching = patiently(|| client.tenants()).await?.items;
+    matching.retain(|tenant| wanted.selector.matches(tenant));
     let all = matching.len();
     matching.retain(|tenant| !wanted.targets.contains(&tenant.cell));
     match (all, matching.len()) {
@@ -160,6 +170,35 @@ pub(crate) async fn run(client: &Client, wanted: ManyMoves, format: Format) -> R
         (all, left) if all > left => talk(&format!("{} of {all} tenants are there already", all - left)),
         _ => {}
     }
+    Ok(matching)
+}
+
+/// Prints what each move would be: to the first target in turn that would not refuse it.
+pub(crate) async fn plan(client: &Client, wanted: ManyMoves, format: Format) -> Result<(), Failure> {
+    let matching = matching(client, &wanted).await?;
+    let mut rows = Vec::with_capacity(matching.len());
+    let mut line = LiveLine::new();
+    for (number, tenant) in matching.iter().enumerate() {
+        let mut planned = None;
+        for to in wanted.in_turn(number) {
+            let create = CreateMove { tenant: tenant.id.clone(), to: to.clone(), ..wanted.asked.clone() };
+            let row = move_plan::row(&tenant.id, patiently(|| client.plan_move(&create)).await)?;
+            let refused = row.refused().is_some();
+            planned = Some(row);
+            if !refused {
+                break;
+            }
+        }
+        rows.extend(planned);
+        line.say("asking", &format!("looked at {} of {} tenants", number + 1, matching.len()));
+    }
+    drop(line);
+    move_plan::many(rows, format)
+}
+
+/// Asks for the moves, waits, and prints what became of each tenant.
+pub(crate) async fn run(client: &Client, wanted: ManyMoves, format: Format) -> Result<(), Failure> {
+    let matching = matching(client, &wanted).await?;
     let mut answer = Answer { items: Vec::with_capacity(matching.len()) };
     let mut line = LiveLine::new();
     for (number, tenant) in matching.iter().enumerate() {
@@ -181,10 +220,9 @@ pub(crate) async fn run(client: &Client, wanted: ManyMoves, format: Format) -> R
 /// may be run again.
 async fn ask(client: &Client, wanted: &ManyMoves, tenant: &str, number: usize) -> anyhow::Result<Row> {
     let row = |outcome, the_move, reason| Row { tenant: tenant.to_owned(), outcome, the_move, reason };
-    let first = number % wanted.targets.len().max(1);
     let mut reason = "no target is named".to_owned();
-    for to in wanted.targets[first..].iter().chain(&wanted.targets[..first]) {
-        let create = CreateMove { tenant: tenant.to_owned(), to: to.clone(), cause: wanted.cause.clone() };
+    for to in wanted.in_turn(number) {
+        let create = CreateMove { tenant: tenant.to_owned(), to: to.clone(), ..wanted.asked.clone() };
         match patiently(|| client.create_move(&create)).await {
             Ok(the_move) => return Ok(row(Outcome::Asked, Some(the_move), None)),
             Err(ApiError::Refused(problem)) => reason = problem.title,

@@ -1,9 +1,10 @@
 //! `cellway move`: list, show and undo moves.
 
 use super::watch::copied;
-use crate::output::{Failure, Table, ago, facts, or_dash, print, talk};
+use crate::output::{Failure, Table, ago, facts, or_dash, print, talk, until};
 use crate::reach::{Reach, move_id, tenant_id};
-use cellway_api::fleet::{Listing, MoveView, UndoMove};
+use cellway_api::fleet::{FreezeNow, Listing, MoveView, PriorityView, UndoMove};
+use cellway_core::freeze_window::weekday_time;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 Examples:
   cellway move list --running
   cellway move list --tenant acme -o json
+  cellway move now m-7f3a --cause 'agreed by phone'   freezes outside of the freeze windows
   cellway move undo m-7f3a --cause 'wrong cell'   before the commit: undone; after it: a move back begins
 
 Moves are started with `cellway tenant move`.")]
@@ -38,6 +40,15 @@ enum MoveCommand {
         #[arg(value_parser = move_id)]
         id: String,
     },
+    /// Freeze a move's tenant as soon as its budget allows, whatever its freeze windows. It is recorded.
+    Now {
+        /// The move.
+        #[arg(value_parser = move_id)]
+        id: String,
+        /// Why, for the record.
+        #[arg(long)]
+        cause: Option<String>,
+    },
     /// Undo a move; past its commit: start the move back.
     Undo {
         /// The move.
@@ -60,6 +71,9 @@ pub(crate) async fn run(args: MoveArgs) -> Result<(), Failure> {
             print(format, &moves, list_table)?;
         }
         MoveCommand::Show { id } => print(format, &client.a_move(&id).await?, move_facts)?,
+        MoveCommand::Now { id, cause } => {
+            print(format, &client.freeze_now(&id, &FreezeNow { cause }).await?, move_facts)?;
+        }
         MoveCommand::Undo { id, cause } => {
             let answer = client.undo_move(&id, &UndoMove { cause }).await?;
             if answer.id != id {
@@ -119,8 +133,13 @@ pub(crate) fn move_facts(one: &MoveView) -> String {
     ];
     let mut more = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     more("copied", copied(one));
+    more("requests running", one.running_requests.map(|requests| requests.to_string()));
+    more("requests cut", Some(one.cut_requests).filter(|cut| *cut > 0).map(|cut| cut.to_string()));
     more("streams to be cut", one.open_streams.map(|streams| streams.to_string()));
     more("waits for", one.waits_for.clone());
+    more("freeze window", one.freeze_from_ms.map(|at| format!("opens {}, in {}", weekday_time(at), until(at))));
+    more("freeze windows", one.freeze_now.then(|| "put aside by an operator".to_owned()));
+    more("priority", (one.priority != PriorityView::Normal).then(|| format!("{:?}", one.priority).to_lowercase()));
     more("undone, because", one.undo_reason.clone());
     facts(&lines)
 }

@@ -2,12 +2,14 @@
 
 use super::limits::{self, LimitArgs, PauseArgs, ReadOnlyArgs, ResumeArgs};
 use super::move_many::{self, ManyMoves, Selector};
+use super::move_plan;
 use super::moves::move_facts;
 use super::watch::{self, Until};
 use crate::output::{Failure, Table, facts, or_dash, print};
 use crate::reach::{Reach, cell_name, tenant_id};
 use cellway_api::Client;
-use cellway_api::fleet::{CreateMove, CreateTenant, Listing, TenantView};
+use cellway_api::fleet::{ChangeTenant, CreateMove, CreateTenant, Listing, LongRequestsView, PriorityView, TenantView};
+use cellway_core::freeze_window::FreezeWindow;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -38,6 +40,8 @@ enum TenantCommand {
         #[arg(value_parser = tenant_id)]
         id: String,
     },
+    /// Change how a tenant is moved; what is not named stays.
+    Change(ChangeArgs),
     /// Move a tenant to another cell while its users keep working.
     Move(MoveToArgs),
     /// Limit what a tenant may use: requests, concurrency, bandwidth.
@@ -64,9 +68,87 @@ struct CreateArgs {
     /// Its share of a cell.
     #[arg(long)]
     weight: Option<u32>,
+    #[command(flatten)]
+    moved: MovedArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+A move that is under way keeps what it began with.
+
+Examples:
+  cellway tenant change acme --freeze-budget-ms 500
+  cellway tenant change acme --long-requests cut --long-requests-wait-ms 60000
+                             uploads and downloads get a minute to finish, then they are cut
+  cellway tenant change acme --freeze-window 'mon-fri 22:00-04:00' --freeze-window 'sun 00:00-24:00'
+  cellway tenant change acme --no-freeze-windows        as moves.freeze_windows of the control plane says
+  cellway tenant change acme --long-requests undo       they go on, and the move is undone")]
+struct ChangeArgs {
+    /// The tenant.
+    #[arg(value_parser = tenant_id)]
+    id: String,
+    #[command(flatten)]
+    moved: MovedArgs,
+    /// No freeze windows of its own any more: as the fleet has it.
+    #[arg(long, conflicts_with = "freeze_windows")]
+    no_freeze_windows: bool,
+}
+
+/// How a tenant is moved.
+#[derive(Debug, Args)]
+struct MovedArgs {
     /// How long its requests may be held while it is moved.
     #[arg(long, value_name = "MS")]
     freeze_budget_ms: Option<u64>,
+    /// What becomes of uploads and downloads that take longer, once they were waited for.
+    #[arg(long, value_name = "WHAT")]
+    long_requests: Option<LongRequests>,
+    /// How long a move waits for them first, while the source serves. Default: 10 minutes.
+    #[arg(long, value_name = "MS")]
+    long_requests_wait_ms: Option<u64>,
+    /// When it may begin to be frozen, in UTC, as in "mon-fri 22:00-04:00"; may be given several times.
+    #[arg(long = "freeze-window", value_name = "WINDOW")]
+    freeze_windows: Vec<FreezeWindow>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Priority {
+    Low,
+    Normal,
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LongRequests {
+    /// They go on, and the move is undone.
+    Undo,
+    /// They are cut, and the move goes on.
+    Cut,
+}
+
+impl MovedArgs {
+    fn change(self) -> ChangeTenant {
+        ChangeTenant {
+            freeze_budget_ms: self.freeze_budget_ms,
+            long_requests: self.long_requests.map(|what| match what {
+                LongRequests::Undo => LongRequestsView::Undo,
+                LongRequests::Cut => LongRequestsView::Cut,
+            }),
+            long_requests_wait_ms: self.long_requests_wait_ms,
+            freeze_windows: (!self.freeze_windows.is_empty())
+                .then(|| self.freeze_windows.iter().map(ToString::to_string).collect()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -79,16 +161,24 @@ Examples:
   cellway tenant move acme --to cell-b                  wait until the target has answered
   cellway tenant move acme --to cell-b --wait=done      wait until the old copy is dropped, too
   cellway tenant move acme --to cell-b --no-wait        only ask for it
+  cellway tenant move acme --to cell-b --dry-run        what it would be: nothing is changed
   cellway tenant move acme --to cell-b --cause 'makes room for zeta'
   cellway tenant move --selector tier=free --to cell-c  all tenants of a tier
   cellway tenant move --selector cell=cell-a,tier=free --to cell-b --to cell-c
 
 With a selector, each tenant that matches and is in none of the named cells gets a move of its own;
-the cells are taken in turn. They start in the order of asking, as the budgets of moves allow, and
+the cells are taken in turn. They start by priority and in the order of asking, as budgets allow, and
 go on if the command or the control plane is interrupted: run again, it follows those that are on
 their way.
 
-Exits with 1 and the reason if a move was refused or undone.")]
+With --dry-run the gates of the source are asked what runs there now and how much data there is; how
+long the copy and the freeze would be is taken from the last moves of the same driver, and unknown
+where there was none. With a selector each tenant is looked at for itself.
+
+A tenant with freeze windows is copied at any time, and frozen in a window only; `cellway move list` says
+which window a move waits for. With --now it is frozen as soon as its budget allows.
+
+Exits with 1 and the reason if a move was, or would be, refused or undone.")]
 struct MoveToArgs {
     /// The tenant.
     #[arg(value_parser = tenant_id, required_unless_present = "selector", conflicts_with = "selector")]
@@ -102,6 +192,15 @@ struct MoveToArgs {
     /// Why, for the record.
     #[arg(long)]
     cause: Option<String>,
+    /// How soon it starts, among those that wait: each step counts as ten minutes of waiting.
+    #[arg(long, value_enum, default_value = "normal", value_name = "PRIORITY")]
+    priority: Priority,
+    /// Freeze the tenant as soon as the budget allows, whatever its freeze windows. It is recorded.
+    #[arg(long)]
+    now: bool,
+    /// Show what the move would be: what runs, how long it would take, what is in its way. Changes nothing.
+    #[arg(long, conflicts_with_all = ["wait", "no_wait", "timeout"])]
+    dry_run: bool,
     /// Until the target has answered (switched), or until nothing is left to do (done).
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, value_name = "UNTIL",
           default_value = "switched", default_missing_value = "switched")]
@@ -121,16 +220,30 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
     match args.command {
         TenantCommand::List => print(format, &client.tenants().await?, list_table)?,
         TenantCommand::Create(create) => {
+            let moved = create.moved.change();
             let wanted = CreateTenant {
                 id: create.id,
                 cell: create.cell,
                 tier: create.tier,
                 weight: create.weight,
-                freeze_budget_ms: create.freeze_budget_ms,
+                freeze_budget_ms: moved.freeze_budget_ms,
+                long_requests: moved.long_requests,
+                long_requests_wait_ms: moved.long_requests_wait_ms,
+                freeze_windows: moved.freeze_windows,
             };
             print(format, &client.create_tenant(&wanted).await?, tenant_facts)?;
         }
         TenantCommand::Show { id } => print(format, &client.tenant(&id).await?, tenant_facts)?,
+        TenantCommand::Change(ChangeArgs { id, moved, no_freeze_windows }) => {
+            let mut change = moved.change();
+            if no_freeze_windows {
+                change.freeze_windows = Some(Vec::new());
+            }
+            if change == ChangeTenant::default() {
+                return Err(anyhow::anyhow!("nothing is to be changed: see `cellway tenant change --help`").into());
+            }
+            print(format, &client.change_tenant(&id, &change).await?, tenant_facts)?;
+        }
         TenantCommand::Move(wanted) => move_tenants(&client, wanted, &args.reach).await?,
         TenantCommand::Limit(wanted) => limits::limit(wanted, &client, &args.reach).await?,
         TenantCommand::Pause(wanted) => limits::pause(wanted, &client, &args.reach).await?,
@@ -143,13 +256,22 @@ pub(crate) async fn run(args: TenantArgs) -> Result<(), Failure> {
 async fn move_tenants(client: &Client, args: MoveToArgs, reach: &Reach) -> Result<(), Failure> {
     let wait = (!args.no_wait).then_some(args.wait);
     if let Some(selector) = args.selector {
-        let wanted = ManyMoves { selector, targets: args.to, cause: args.cause, wait, timeout_s: args.timeout };
-        return move_many::run(client, wanted, reach.output).await;
+        let asked =
+            CreateMove { cause: args.cause, priority: args.priority.into(), now: args.now, ..CreateMove::default() };
+        let wanted = ManyMoves { selector, targets: args.to, asked, wait, timeout_s: args.timeout };
+        return match args.dry_run {
+            true => move_many::plan(client, wanted, reach.output).await,
+            false => move_many::run(client, wanted, reach.output).await,
+        };
     }
     let (Some(tenant), [to]) = (args.id, &args.to[..]) else {
         return Err(anyhow::anyhow!("one tenant goes to one cell: give --to once").into());
     };
-    let wanted = CreateMove { tenant, to: to.clone(), cause: args.cause };
+    let wanted =
+        CreateMove { tenant, to: to.clone(), cause: args.cause, priority: args.priority.into(), now: args.now };
+    if args.dry_run {
+        return move_plan::one(client, &wanted, reach.output).await;
+    }
     let mut the_move = client.create_move(&wanted).await?;
     if let Some(until) = wait {
         the_move = watch::follow(client, the_move, until, args.timeout).await?;
@@ -174,6 +296,15 @@ fn list_table(tenants: &Listing<TenantView>) -> String {
 }
 
 fn tenant_facts(tenant: &TenantView) -> String {
+    let freeze_windows = match &tenant.freeze_windows[..] {
+        [] => "as the fleet has it".to_owned(),
+        own => format!("{} (UTC)", own.join("; ")),
+    };
+    let waited = tenant.long_requests_wait_ms / 1_000;
+    let long_requests = match tenant.long_requests {
+        LongRequestsView::Undo => format!("the move is undone after waiting {waited} s"),
+        LongRequestsView::Cut => format!("cut after waiting {waited} s"),
+    };
     facts(&[
         ("tenant", tenant.id.clone()),
         ("cell", tenant.cell.clone()),
@@ -181,6 +312,8 @@ fn tenant_facts(tenant: &TenantView) -> String {
         ("tier", tenant.tier.clone()),
         ("weight", tenant.weight.to_string()),
         ("freeze budget", format!("{} ms", tenant.freeze_budget_ms)),
+        ("long requests", long_requests),
+        ("freeze windows", freeze_windows),
         ("move", or_dash(tenant.moving.as_ref())),
         ("traffic", if tenant.held { "held" } else { "flows" }.to_owned()),
         ("mode", tenant.limits.mode.mode().to_string()),
@@ -215,6 +348,7 @@ mod tests {
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done"), Some((Until::Done, false)));
         assert_eq!(wait_of("tenant move acme --to cell-b --no-wait"), Some((Until::Switched, true)));
         assert_eq!(wait_of("tenant move acme --to cell-b --wait=done --no-wait"), None);
+        assert_eq!(wait_of("tenant move acme --to cell-b --dry-run --no-wait"), None);
         assert_eq!(wait_of("tenant move Acme! --to cell-b"), None);
     }
 

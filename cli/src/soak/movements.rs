@@ -174,7 +174,12 @@ impl Driver<'_> {
             let Ok(view) = self.client.tenant(&self.run.tenants[tenant].id).await else { return false };
             let targets: Vec<&String> = open.iter().filter(|name| **name != view.cell).collect();
             let Some(place) = (choice as usize).checked_rem(targets.len()) else { continue };
-            let wanted = CreateMove { tenant: view.id, to: targets[place].clone(), cause: Some(CAUSE.to_owned()) };
+            let wanted = CreateMove {
+                tenant: view.id,
+                to: targets[place].clone(),
+                cause: Some(CAUSE.to_owned()),
+                ..CreateMove::default()
+            };
             match self.client.create_move(&wanted).await {
                 Ok(view) => {
                     self.track(tenant, view);

@@ -90,8 +90,7 @@ async fn create_missing(
     let missing = (count as usize).saturating_sub(tenants.len());
     let ids = (1_u32..).map(|number| format!("soak-{number}")).filter(|id| !all.contains(id));
     for (id, cell) in ids.zip(open.iter().cycle()).take(missing) {
-        let wanted =
-            CreateTenant { id, cell: Some(cell.name.clone()), tier: None, weight: None, freeze_budget_ms: None };
+        let wanted = CreateTenant { id, cell: Some(cell.name.clone()), ..CreateTenant::default() };
         tenants.push(client.create_tenant(&wanted).await.context("a tenant cannot be created")?);
     }
     Ok(())

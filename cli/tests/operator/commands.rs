@@ -20,7 +20,7 @@ async fn lists_are_tables_for_people_and_json_for_programs() {
     assert_eq!((code, cells["items"][0]["load"]["busy_percent"].as_f64()), (0, Some(41.0)));
     for (line, shown) in [
         ("tenant list", "t1"),
-        ("tenant show t1", "freeze budget  250 ms"),
+        ("tenant show t1", "freeze budget   250 ms"),
         ("finding list", "cellway tenant move t1 --to cell-b"),
         ("lookup t1", "cell-a"),
         ("explain t1.cells.localhost", "1. t1 is the label"),

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cellway_api::fleet::*;
+use cellway_api::plan::MovePlanView;
 use cellway_core::ids::{CellName, MoveId, TenantId};
 use serde::Deserialize;
 
@@ -19,13 +20,15 @@ type Created<T> = Result<(StatusCode, Json<T>), Failure>;
 pub(super) fn routes() -> Router<Ctx> {
     Router::new()
         .route("/v1/tenants", get(tenants).post(create_tenant))
-        .route("/v1/tenants/{tenant}", get(tenant))
+        .route("/v1/tenants/{tenant}", get(tenant).post(change_tenant))
         .route("/v1/hosts", get(hosts).post(claim_host))
         .route("/v1/cells", get(cells).post(create_cell))
         .route("/v1/cells/{cell}", get(cell).post(change_cell))
         .route("/v1/moves", get(moves).post(create_move))
+        .route("/v1/moves/plan", post(plan_move))
         .route("/v1/moves/{move}", get(a_move))
         .route("/v1/moves/{move}/undo", post(undo_move))
+        .route("/v1/moves/{move}/freeze-now", post(freeze_now))
         .route("/v1/lookup", get(lookup))
         .route("/v1/findings", get(findings))
         .route("/v1/alerts", post(alerts))
@@ -61,6 +64,14 @@ async fn tenant(State(ctx): State<Ctx>, Path(tenant): Path<String>) -> Answer<Te
 
 async fn create_tenant(State(ctx): State<Ctx>, Body(wanted): Body<CreateTenant>) -> Created<TenantView> {
     Ok((StatusCode::CREATED, Json(ctx.replica.create_tenant(wanted).await?)))
+}
+
+async fn change_tenant(
+    State(ctx): State<Ctx>,
+    Path(tenant): Path<String>,
+    Body(change): Body<ChangeTenant>,
+) -> Answer<TenantView> {
+    Ok(Json(ctx.replica.change_tenant(&id(&tenant)?, change).await?))
 }
 
 async fn hosts(State(ctx): State<Ctx>) -> Answer<Listing<HostView>> {
@@ -118,6 +129,10 @@ async fn create_move(State(ctx): State<Ctx>, Body(wanted): Body<CreateMove>) -> 
     Ok((StatusCode::CREATED, Json(ctx.replica.create_move(wanted).await?)))
 }
 
+async fn plan_move(State(ctx): State<Ctx>, Body(wanted): Body<CreateMove>) -> Answer<MovePlanView> {
+    Ok(Json(ctx.replica.plan_move(wanted).await?))
+}
+
 async fn a_move(State(ctx): State<Ctx>, Path(wanted): Path<String>) -> Answer<MoveView> {
     let wanted: MoveId = id(&wanted)?;
     let view = synced(&ctx)?;
@@ -127,6 +142,14 @@ async fn a_move(State(ctx): State<Ctx>, Path(wanted): Path<String>) -> Answer<Mo
 
 async fn undo_move(State(ctx): State<Ctx>, Path(wanted): Path<String>, Body(undo): Body<UndoMove>) -> Answer<MoveView> {
     Ok(Json(ctx.replica.undo_move(&wanted, undo.cause).await?))
+}
+
+async fn freeze_now(
+    State(ctx): State<Ctx>,
+    Path(wanted): Path<String>,
+    Body(now): Body<FreezeNow>,
+) -> Answer<MoveView> {
+    Ok(Json(ctx.replica.freeze_now(&wanted, now.cause).await?))
 }
 
 #[derive(Deserialize)]

@@ -9,6 +9,7 @@ use crate::operate::stuck_switch_id;
 use crate::view::View;
 use crate::{Replica, clock};
 use cellway_core::cell::ListedGates;
+use cellway_core::fleet::InFlight;
 use cellway_core::ids::MoveId;
 use cellway_core::placement::may_start;
 use cellway_core::tenant_move::{Fact, MoveRecord, MoveState, Refused, deadline};
@@ -86,15 +87,15 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
     let now_ms = clock::now_ms();
     let mut fleet = None;
     let mut due = Vec::new();
-    // Who has waited longest gets the next place.
+    // Whose turn it is gets the next place.
     let mut running: Vec<&MoveRecord> =
         view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value).collect();
-    running.sort_by_key(|record| record.created_ms);
+    running.sort_by(|one, other| one.turn().cmp(&other.turn()));
     for record in running {
         if record.state == MoveState::Planned && now_ms < deadline(record) {
             let fleet = fleet.get_or_insert_with(|| view.fleet(|cell, id| replica.heard.is_reachable(cell, id)));
             if may_start(fleet, &replica.config.move_budgets, view.brake.is_some(), record, now_ms).is_ok() {
-                fleet.moves_in_flight.push((record.source.clone(), record.target.clone()));
+                fleet.moves_in_flight.push(InFlight::of(record, now_ms));
                 due.push((record.id.clone(), Fact::Start));
             }
         } else if let Some(list) = new_list(view, record) {

@@ -8,6 +8,7 @@ mod findings;
 mod limits;
 mod lookup;
 mod moves;
+mod plan;
 mod tenants;
 
 pub(crate) use brake::brake_view;

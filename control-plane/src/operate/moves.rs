@@ -6,33 +6,50 @@ use crate::view::View;
 use crate::{Replica, clock};
 use cellway_api::fleet::{CreateMove, MoveView};
 use cellway_core::cell::{CellKind, CellRef, MoverDriver};
+use cellway_core::fleet::InFlight;
+use cellway_core::freeze_window::weekday_time;
 use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId};
-use cellway_core::placement::{check_room, may_start};
+use cellway_core::placement::{NotYet, check_room, may_start};
 use cellway_core::tenant::Tenant;
-use cellway_core::tenant_move::{Fact, MoveLimits, MoveRecord, MoveState, next};
+use cellway_core::tenant_move::{Fact, MoveLimits, MoveRecord, MoveState, Priority, Refused, next};
 use cellway_store::records::Record;
 use cellway_store::{Txn, keys};
 use std::collections::BTreeSet;
 
+/// A move that is asked for, with the id that it will have.
+pub(super) struct WantedMove {
+    id: MoveId,
+    pub(super) tenant: TenantId,
+    pub(super) target: CellName,
+    cause: String,
+    priority: Priority,
+    now: bool,
+}
+
+impl WantedMove {
+    pub(super) fn of(wanted: CreateMove) -> Result<Self, NotDone> {
+        Ok(Self {
+            id: MoveId::new(&clock::token())?,
+            tenant: TenantId::new(&wanted.tenant)?,
+            target: CellName::new(&wanted.to)?,
+            cause: wanted.cause.unwrap_or_else(|| "asked for by an operator".to_owned()),
+            priority: wanted.priority.into(),
+            now: wanted.now,
+        })
+    }
+}
+
 impl Replica {
     /// Plans a move: its record and the tenant's lock, together.
     pub(crate) async fn create_move(&self, wanted: CreateMove) -> Result<MoveView, NotDone> {
-        let tenant = TenantId::new(&wanted.tenant)?;
-        let target = CellName::new(&wanted.to)?;
-        let id = MoveId::new(&clock::token())?;
-        let cause = wanted.cause.unwrap_or_else(|| "asked for by an operator".to_owned());
-        let (record, _) = self.act(|view| self.attempt_move(view, &id, &tenant, &target, &cause)).await?;
+        let wanted = WantedMove::of(wanted)?;
+        let (record, _) = self.act(|view| self.attempt_move(view, &wanted)).await?;
         Ok(self.move_view(&self.view.read(), &record))
     }
 
-    fn attempt_move(
-        &self,
-        view: &View,
-        id: &MoveId,
-        tenant: &TenantId,
-        target: &CellName,
-        cause: &str,
-    ) -> Result<Attempt<MoveRecord>, NotDone> {
+    /// What would be committed to plan a move, or why nothing would.
+    pub(super) fn attempt_move(&self, view: &View, wanted: &WantedMove) -> Result<Attempt<MoveRecord>, NotDone> {
+        let WantedMove { id, tenant, target, cause, priority, now } = wanted;
         let no_tenant = || NotDone::NotFound(format!("there is no tenant {tenant}"));
         let known = &view.tenants.get(tenant).ok_or_else(no_tenant)?.value;
         let (placement, placed_at) = view.placed(tenant).ok_or_else(no_tenant)?;
@@ -54,14 +71,18 @@ impl Replica {
             keeps_target_home: false,
             source_gates: gates_of(view, &placement.cell.name),
             driver,
-            cause: cause.to_owned(),
+            cause: cause.clone(),
             limits: self.limits_of(known),
+            priority: *priority,
+            freeze_now_ms: now.then_some(now_ms),
             attempt: 1,
             not_before_ms: now_ms,
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
         };
@@ -78,11 +99,19 @@ impl Replica {
                 self.hand_over(view, txn, &running, moving.revision, id)?
             }
         };
-        Ok(Attempt { txn: audited(txn, "api", "move tenant", tenant.as_str(), cause), answer: record })
+        let action = if *now { "move tenant, whatever its freeze windows" } else { "move tenant" };
+        Ok(Attempt { txn: audited(txn, "api", action, tenant.as_str(), cause), answer: record })
     }
 
-    fn limits_of(&self, tenant: &Tenant) -> MoveLimits {
-        MoveLimits { freeze_budget_ms: tenant.freeze_budget_ms, ..self.config.move_limits.clone() }
+    pub(super) fn limits_of(&self, tenant: &Tenant) -> MoveLimits {
+        let fleet = &self.config.move_limits;
+        let windows = Some(&tenant.freeze_windows).filter(|own| !own.is_none()).unwrap_or(&fleet.freeze_windows);
+        MoveLimits {
+            freeze_budget_ms: tenant.freeze_budget_ms,
+            long_requests: tenant.long_requests,
+            freeze_windows: windows.clone(),
+            ..fleet.clone()
+        }
     }
 
     /// From `cleaning` an ordinary move may begin: the old one ends and gives it the lock. Any other running move is
@@ -113,6 +142,28 @@ impl Replica {
             .put(keys::a_move(running), ended.encode())
             .put(moving, lock(to));
         Ok(with_leftover(txn, &ended))
+    }
+
+    /// Puts a move's freeze windows aside: its tenant may be frozen as soon as that is within its budget.
+    pub(crate) async fn freeze_now(&self, id: &str, cause: Option<String>) -> Result<MoveView, NotDone> {
+        let id = MoveId::new(id)?;
+        let cause = cause.unwrap_or_else(|| "asked for by an operator".to_owned());
+        let (record, _) = self
+            .act(|view| {
+                let at = view.moves.get(&id).ok_or_else(|| NotDone::NotFound(format!("there is no move {id}")))?;
+                let in_vain = |refused: Refused| match refused {
+                    Refused::NothingNew => NotDone::Conflict(format!("move {id} heeds no freeze windows already")),
+                    _ => {
+                        NotDone::Conflict(format!("move {id} is {}: no window is in its way", at.value.state.as_str()))
+                    }
+                };
+                let record = at.value.freeing_the_freeze(clock::now_ms()).map_err(in_vain)?;
+                let key = keys::a_move(&id);
+                let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, record.encode());
+                Ok(Attempt { txn: audited(txn, "api", "freeze now", id.as_str(), &cause), answer: record })
+            })
+            .await?;
+        Ok(self.move_view(&self.view.read(), &record))
     }
 
     /// Undoes a move; where its target owns the tenant already, starts the move back instead and answers with that.
@@ -165,14 +216,31 @@ impl Replica {
 
     /// A move as the API shows it, with what a planned one waits for.
     pub(crate) fn move_view(&self, view: &View, record: &MoveRecord) -> MoveView {
-        let mut shown = MoveView::of(record);
-        if record.state == MoveState::Planned {
-            let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
-            let waits = may_start(&fleet, &self.config.move_budgets, view.brake.is_some(), record, clock::now_ms());
-            shown.waits_for = waits.err().map(|reason| reason.to_string());
-        }
-        shown
+        let (waits_for, freeze_from_ms) = (self.waits_for(view, record), freeze_from_ms(record));
+        MoveView { waits_for, freeze_from_ms, ..MoveView::of(record) }
     }
+
+    /// What a planned move waits for, or one that follows changes, if it does.
+    pub(super) fn waits_for(&self, view: &View, record: &MoveRecord) -> Option<String> {
+        match record.state {
+            MoveState::Planned => {}
+            MoveState::Syncing(_) if view.brake.is_some() => return Some(NotYet::Brake.to_string()),
+            MoveState::Syncing(_) => {
+                let opens_ms = freeze_from_ms(record)?;
+                return Some(format!("its freeze window: it opens {}", weekday_time(opens_ms)));
+            }
+            _ => return None,
+        }
+        let fleet = view.fleet(|cell, instance| self.heard.is_reachable(cell, instance));
+        let waits = may_start(&fleet, &self.config.move_budgets, view.brake.is_some(), record, clock::now_ms());
+        waits.err().map(|reason| reason.to_string())
+    }
+}
+
+/// When the freeze window opens that keeps a move's tenant from being frozen now.
+pub(super) fn freeze_from_ms(record: &MoveRecord) -> Option<u64> {
+    let now_ms = clock::now_ms();
+    InFlight::of(record, now_ms).waits_for_window.then(|| record.freeze_from_ms(now_ms))
 }
 
 /// The registered gates of a cell.

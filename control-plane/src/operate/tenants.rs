@@ -3,18 +3,23 @@
 use super::{Attempt, NotDone, audited, limits_view};
 use crate::view::View;
 use crate::{Replica, clock};
-use cellway_api::fleet::{ClaimHost, CreateTenant, HostView, TenantView};
+use cellway_api::fleet::{ChangeTenant, ClaimHost, CreateTenant, HostView, TenantView};
 use cellway_core::cell::CellKind;
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, Epoch, HomeId, TenantId};
 use cellway_core::placement::{check_room, choose_cell};
 use cellway_core::route::HostMeaning;
-use cellway_core::tenant::{FREEZE_BUDGET_MS, Placement, PlacementRecord, Tenant};
+use cellway_core::tenant::{FREEZE_BUDGET_MS, LongRequests, Placement, PlacementRecord, Tenant};
 use cellway_store::records::{HostClaim, Record};
 use cellway_store::{Txn, keys};
+use std::ops::RangeInclusive;
 
 /// The range of a tenant's freeze budget.
-const FREEZE_BUDGET_RANGE_MS: std::ops::RangeInclusive<u64> = 10..=10_000;
+const FREEZE_BUDGET_RANGE_MS: RangeInclusive<u64> = 10..=10_000;
+
+/// The range of how long a move may wait for long requests.
+const LONG_REQUESTS_WAIT_RANGE_MS: RangeInclusive<u64> = 0..=86_400_000;
 
 impl Replica {
     /// Creates a tenant, in the cell that was named or the one that the planner chooses.
@@ -27,25 +32,38 @@ impl Replica {
                 reserved.join(", ")
             )));
         }
-        let budget = wanted.freeze_budget_ms.unwrap_or(FREEZE_BUDGET_MS);
-        if !FREEZE_BUDGET_RANGE_MS.contains(&budget) {
-            return Err(NotDone::Invalid(format!(
-                "freeze_budget_ms is {budget}, allowed are {} to {}",
-                FREEZE_BUDGET_RANGE_MS.start(),
-                FREEZE_BUDGET_RANGE_MS.end()
-            )));
-        }
         let named = wanted.cell.as_deref().map(CellName::new).transpose()?;
         let tenant = Tenant {
             id: id.clone(),
             tier: wanted.tier.clone().unwrap_or_else(|| "standard".to_owned()),
             weight: wanted.weight.unwrap_or(1),
-            freeze_budget_ms: budget,
+            freeze_budget_ms: FREEZE_BUDGET_MS,
+            long_requests: LongRequests::default(),
+            freeze_windows: FreezeWindows::default(),
             created_ms: clock::now_ms(),
         };
+        let tenant = changed(&tenant, &wanted.how_moved())?;
         self.act(|view| self.attempt_create(view, &tenant, named.as_ref())).await?;
         let view = self.view.read();
         tenant_view(&view, &id).ok_or(NotDone::Unavailable(None))
+    }
+
+    /// Changes how a tenant is moved.
+    pub(crate) async fn change_tenant(&self, id: &TenantId, change: ChangeTenant) -> Result<TenantView, NotDone> {
+        self.act(|view| {
+            let no_tenant = || NotDone::NotFound(format!("there is no tenant {id}"));
+            let at = view.tenants.get(id).ok_or_else(no_tenant)?;
+            let tenant = changed(&at.value, &change)?;
+            let txn = Txn::new().require_revision(keys::tenant(id), at.revision).put(keys::tenant(id), tenant.encode());
+            let Tenant { freeze_budget_ms, long_requests, freeze_windows, .. } = &tenant;
+            let what = format!(
+                "freeze budget {freeze_budget_ms} ms, {long_requests:?}, freeze windows: {}",
+                freeze_windows.texts().join("; ")
+            );
+            Ok(Attempt { txn: audited(txn, "api", "change tenant", id.as_str(), &what), answer: () })
+        })
+        .await?;
+        tenant_view(&self.view.read(), id).ok_or(NotDone::Unavailable(None))
     }
 
     fn attempt_create(&self, view: &View, tenant: &Tenant, named: Option<&CellName>) -> Result<Attempt<()>, NotDone> {
@@ -134,6 +152,34 @@ impl Replica {
     }
 }
 
+/// The tenant with what is to be changed, if that is within bounds.
+fn changed(tenant: &Tenant, change: &ChangeTenant) -> Result<Tenant, NotDone> {
+    let checked = |name: &str, value: Option<u64>, range: RangeInclusive<u64>, before: u64| match value {
+        Some(value) if !range.contains(&value) => {
+            let (least, most) = (range.start(), range.end());
+            Err(NotDone::Invalid(format!("{name} is {value}, allowed are {least} to {most}")))
+        }
+        value => Ok(value.unwrap_or(before)),
+    };
+    let LongRequests { wait_ms, then } = tenant.long_requests;
+    let wait_ms = checked("long_requests_wait_ms", change.long_requests_wait_ms, LONG_REQUESTS_WAIT_RANGE_MS, wait_ms)?;
+    let freeze_windows = match &change.freeze_windows {
+        Some(texts) => FreezeWindows::parse(texts).map_err(|error| NotDone::Invalid(error.to_string()))?,
+        None => tenant.freeze_windows.clone(),
+    };
+    Ok(Tenant {
+        freeze_budget_ms: checked(
+            "freeze_budget_ms",
+            change.freeze_budget_ms,
+            FREEZE_BUDGET_RANGE_MS,
+            tenant.freeze_budget_ms,
+        )?,
+        freeze_windows,
+        long_requests: LongRequests { wait_ms, then: change.long_requests.map_or(then, Into::into) },
+        ..tenant.clone()
+    })
+}
+
 /// A tenant as the API shows it; `None` if there is none.
 pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
     let tenant = &view.tenants.get(id)?.value;
@@ -143,6 +189,9 @@ pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
         tier: tenant.tier.clone(),
         weight: tenant.weight,
         freeze_budget_ms: tenant.freeze_budget_ms,
+        long_requests: tenant.long_requests.then.into(),
+        long_requests_wait_ms: tenant.long_requests.wait_ms,
+        freeze_windows: tenant.freeze_windows.texts(),
         cell: placement.cell.name.to_string(),
         epoch: placement.epoch.0,
         moving: view.moving.get(id).map(|moving| moving.value.id.to_string()),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cell::{Cell, MoverDriver};
 use crate::ids::{CellUid, Epoch};
-use crate::tenant_move::{MoveLimits, MoveState};
+use crate::tenant_move::{MoveLimits, MoveState, Priority};
 use std::collections::BTreeMap;
 
 fn fleet(cells: &[(&str, u32, u32, CellCondition)]) -> Fleet {
@@ -57,6 +57,8 @@ fn planned(fleet: &Fleet) -> MoveRecord {
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
+        priority: Priority::Normal,
+        freeze_now_ms: None,
         attempt: 1,
         not_before_ms: 0,
         created_ms: 0,
@@ -64,6 +66,8 @@ fn planned(fleet: &Fleet) -> MoveRecord {
         predicted_freeze_ms: 0,
         held_ms: None,
         released_ms: None,
+        copied: None,
+        cut_requests: 0,
         state: MoveState::Planned,
     }
 }
@@ -82,7 +86,11 @@ fn a_planned_move_that_does_not_start_says_what_it_waits_for() {
     let cell = |name: &'static str, change: fn(&mut FleetCell)| {
         move |fleet: &mut Fleet| fleet.cells.get_mut(name).into_iter().for_each(change)
     };
-    let flies = |moves: Vec<(CellRef, CellRef)>| move |fleet: &mut Fleet| fleet.moves_in_flight.clone_from(&moves);
+    let flies = |moves: Vec<(CellRef, CellRef)>| {
+        let moves = moves.into_iter().map(|(source, target)| InFlight { source, target, waits_for_window: false });
+        let moves: Vec<InFlight> = moves.collect();
+        move |fleet: &mut Fleet| fleet.moves_in_flight.clone_from(&moves)
+    };
     let other = |name: &str| CellRef { name: name.parse().expect("legal"), uid: "v".parse().expect("legal") };
     let says = |waits: Option<String>, words: &str| assert!(waits.is_some_and(|said| said.contains(words)), "{words}");
     assert_eq!(waits(&|_| {}, false, 5), None);

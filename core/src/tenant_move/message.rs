@@ -134,6 +134,8 @@ pub struct FenceReport {
     pub by: Witness,
     /// The epoch fenced.
     pub epoch: Epoch,
+    /// How many requests were cut for it.
+    pub cut_requests: u32,
 }
 
 /// See [`Fact::Positioned`].
@@ -281,6 +283,8 @@ pub enum Task {
     Fence {
         /// Everything up to this epoch.
         epoch: Epoch,
+        /// Uploads and downloads that still run are cut; they count as running until the app has ended them.
+        cut: bool,
     },
     /// Source: let nothing write, and report the last position.
     FenceData {

@@ -1,11 +1,14 @@
 //! The record of a move: everything that is known of it, and the placement that follows.
 
 use crate::cell::{CellRef, ListedGates, MoverDriver};
+use crate::freeze_window::FreezeWindows;
 use crate::ids::{Epoch, HomeId, InstanceId, MoveId, Revision, TenantId};
-use crate::tenant::{FREEZE_BUDGET_MS, Placement};
+use crate::tenant::{AfterWait, Placement};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::{Fact, FreezePart};
+use super::limits::{MoveLimits, Priority};
+use super::message::Fact;
+use super::syncing::Syncing;
 
 /// How old a report may be to be counted in the decision to hold.
 pub const REPORT_FRESH_MS: u64 = 1_000;
@@ -15,54 +18,6 @@ pub const ATTEMPTS_MAX: u32 = 5;
 
 /// The pause before the second attempt; it doubles with each further one.
 pub const RETRY_FIRST_MS: u64 = 1_000;
-
-/// The deadlines and budgets of a move, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MoveLimits {
-    /// How long the tenant's requests may be held.
-    pub freeze_budget_ms: u64,
-    /// Longest wait for a place among the moves in flight.
-    pub planned_ms: u64,
-    /// Longest making of an empty home.
-    pub preparing_ms: u64,
-    /// Longest time without a byte copied.
-    pub copy_stall_ms: u64,
-    /// Longest wait for a predicted freeze within the budget.
-    pub syncing_ms: u64,
-    /// How long streams are given to end before the fence cuts them.
-    pub closing_ms: u64,
-    /// Longest drain of admitted requests beyond the prediction.
-    pub drain_ms: u64,
-    /// Longest hold.
-    pub holding_ms: u64,
-    /// After this long without an open gate at the target an operator is told.
-    pub switched_ms: u64,
-    /// How long the target is watched before the move counts as good.
-    pub bake_ms: u64,
-    /// How long the source's home is kept.
-    pub retention_ms: u64,
-    /// Longest wait for a cell to drop a home.
-    pub drop_ms: u64,
-}
-
-impl Default for MoveLimits {
-    fn default() -> Self {
-        Self {
-            freeze_budget_ms: FREEZE_BUDGET_MS,
-            planned_ms: 3_600_000,
-            preparing_ms: 30_000,
-            copy_stall_ms: 60_000,
-            syncing_ms: 600_000,
-            closing_ms: 2_000,
-            drain_ms: 200,
-            holding_ms: 2_000,
-            switched_ms: 10_000,
-            bake_ms: 600_000,
-            retention_ms: 86_400_000,
-            drop_ms: 30_000,
-        }
-    }
-}
 
 /// Everything that is known of a move. What is ordered, and what the placement is, follow from it alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +46,10 @@ pub struct MoveRecord {
     pub cause: String,
     /// Its deadlines and budgets.
     pub limits: MoveLimits,
+    /// How soon it starts, among those that wait.
+    pub priority: Priority,
+    /// Since when its freeze windows are in its way no more, by an operator's word.
+    pub freeze_now_ms: Option<u64>,
     /// Which attempt it is, from 1: a move whose hold took too long is undone and made again.
     pub attempt: u32,
     /// Not to be started before this.
@@ -101,8 +60,12 @@ pub struct MoveRecord {
     pub entered_ms: u64,
     /// The freeze that was predicted when `syncing` was left.
     pub predicted_freeze_ms: u64,
+    /// What the copy came to, once it was complete.
+    pub copied: Option<CopyMade>,
     /// When traffic was held.
     pub held_ms: Option<u64>,
+    /// How many requests were cut, so that it could go on.
+    pub cut_requests: u32,
     /// When requests could go again: a gate of the target was known to be open or, after an undo, the source's to open.
     pub released_ms: Option<u64>,
     /// How far it is.
@@ -149,6 +112,15 @@ pub struct Copying {
     pub advanced_ms: u64,
 }
 
+/// A copy that was completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CopyMade {
+    /// How much it was.
+    pub bytes: u64,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
 /// A reported value with the time it was heard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Measured<T> {
@@ -163,19 +135,10 @@ pub struct Measured<T> {
 pub struct Admitted {
     /// The age of the oldest request that is not a long-lived stream; also taken as the time it still needs.
     pub oldest_request_ms: u64,
+    /// How many such requests there are.
+    pub requests: u32,
     /// WebSockets, event streams and the like.
     pub open_streams: u32,
-}
-
-/// What the predicted freeze is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
-pub struct Syncing {
-    /// How long the target's last pass says that the data would be frozen.
-    pub followed: Option<Measured<u64>>,
-    /// The part of it that takes longest.
-    pub longest: Option<FreezePart>,
-    /// What each of the source's gates has admitted.
-    pub watched: BTreeMap<InstanceId, Measured<Admitted>>,
 }
 
 /// The end of long-lived streams.
@@ -183,73 +146,6 @@ pub struct Syncing {
 pub struct Closing {
     /// Gates of the source that have none left.
     pub ended: BTreeSet<InstanceId>,
-}
-
-impl Syncing {
-    /// With what `fact` reports in it.
-    pub(super) fn with_report(&self, fact: &Fact, now_ms: u64) -> Self {
-        let mut syncing = self.clone();
-        match fact {
-            Fact::Followed(report) => {
-                syncing.followed = Some(Measured { value: report.transfer_ms, at_ms: now_ms });
-                syncing.longest.clone_from(&report.longest);
-            }
-            Fact::Watched(report) => {
-                let measured = Measured { value: report.admitted, at_ms: now_ms };
-                syncing.watched.insert(report.by.instance.clone(), measured);
-            }
-            _ => {}
-        }
-        syncing
-    }
-
-    /// What all gates that were heard have admitted: the oldest request, and the sum of the streams.
-    pub fn admitted(&self) -> Option<Admitted> {
-        let values = self.watched.values().map(|measured| measured.value);
-        values.reduce(|all, one| Admitted {
-            oldest_request_ms: all.oldest_request_ms.max(one.oldest_request_ms),
-            open_streams: all.open_streams + one.open_streams,
-        })
-    }
-
-    /// The freeze to expect if traffic were held now, as far as both sides have reported.
-    pub fn predicted_freeze_ms(&self) -> Option<u64> {
-        Some(self.followed.as_ref()?.value + self.admitted()?.oldest_request_ms)
-    }
-
-    /// The part of the predicted freeze that takes longest.
-    pub fn longest_part(&self) -> Option<FreezePart> {
-        let oldest_ms = self.admitted()?.oldest_request_ms;
-        let requests = FreezePart::new("for the oldest request that runs at the source", oldest_ms);
-        let transfer = || Some(FreezePart::new("for the data", self.followed.as_ref()?.value));
-        [self.longest.clone().or_else(transfer)?, requests].into_iter().max_by_key(|part| part.ms)
-    }
-
-    /// Why the tenant was not frozen in all the time that there was.
-    pub(super) fn why_not_frozen(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64) -> String {
-        if self.followed.is_none() {
-            return "the target did not say how long a freeze would take".to_owned();
-        }
-        if !gates.iter().all(|gate| self.watched.contains_key(gate)) {
-            return "not every gate of the source said what it has admitted".to_owned();
-        }
-        match self.predicted_freeze_ms().zip(self.longest_part()) {
-            Some((freeze_ms, longest)) if freeze_ms > budget_ms => format!(
-                "a freeze would take {freeze_ms} ms, of which {longest}; the tenant's freeze budget is {budget_ms} ms"
-            ),
-            _ => "the target or a gate of the source fell silent before the tenant was frozen".to_owned(),
-        }
-    }
-
-    /// What the source has admitted, if fresh reports of the target and of every gate of the source predict a freeze
-    /// within the budget.
-    pub(super) fn ready(&self, gates: &BTreeSet<InstanceId>, budget_ms: u64, now_ms: u64) -> Option<Admitted> {
-        let fresh = |at_ms: u64| at_ms.saturating_add(REPORT_FRESH_MS) >= now_ms;
-        let heard = |gate: &InstanceId| self.watched.get(gate).is_some_and(|measured| fresh(measured.at_ms));
-        let within = self.predicted_freeze_ms()? <= budget_ms;
-        let all_heard = fresh(self.followed.as_ref()?.at_ms) && gates.iter().all(heard);
-        self.admitted().filter(|_| within && all_heard)
-    }
 }
 
 /// The stages of `holding`.
@@ -275,6 +171,11 @@ pub struct Holding {
     pub fenced: BTreeSet<InstanceId>,
     /// The data's last position, good only for the list it was taken under.
     pub position: Option<Position>,
+    /// What ran when the wait for it was over is cut.
+    pub cut: bool,
+    /// How many requests each gate still had running when it last said so, where there were any. For people: nothing is
+    /// decided by it.
+    pub running: BTreeMap<InstanceId, u32>,
 }
 
 impl Holding {
@@ -354,6 +255,35 @@ impl MoveRecord {
         after
     }
 
+    /// What the copy came to, with `fact` heard.
+    pub(super) fn copied_with(&self, fact: &Fact, now_ms: u64) -> Option<CopyMade> {
+        match (&self.state, fact) {
+            (MoveState::Copying(_), Fact::Copied(report)) if report.complete => {
+                Some(CopyMade { bytes: report.total_bytes, took_ms: now_ms.saturating_sub(self.entered_ms) })
+            }
+            _ => self.copied,
+        }
+    }
+
+    /// How many requests were cut, with `fact` heard.
+    pub(super) fn cut_with(&self, fact: &Fact) -> u32 {
+        match fact {
+            Fact::Fenced(report) => self.cut_requests.saturating_add(report.cut_requests),
+            _ => self.cut_requests,
+        }
+    }
+
+    /// Whether requests that run at the source are to be cut when the wait for them is over, and are not yet.
+    pub(super) fn may_cut(&self) -> bool {
+        let MoveState::Holding(holding) = &self.state else { return false };
+        holding.stage == HoldingStage::Gates && !holding.cut && self.limits.long_requests.then == AfterWait::Cut
+    }
+
+    /// How long traffic was held, if it was and is no more.
+    pub fn freeze_ms(&self) -> Option<u64> {
+        self.held_ms.zip(self.released_ms).map(|(held, released)| released.saturating_sub(held))
+    }
+
     /// What the next attempt is called, if one may be made: the first one's id and a number.
     pub(super) fn retry_id(&self) -> Option<MoveId> {
         let first = self.id.as_str().split('-').next()?;
@@ -385,7 +315,9 @@ impl MoveRecord {
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
             ..self.clone()
@@ -411,13 +343,18 @@ impl MoveRecord {
             source_gates,
             driver: self.driver,
             cause,
-            limits: self.limits.clone(),
+            // To go back is never held up.
+            limits: MoveLimits { freeze_windows: FreezeWindows::default(), ..self.limits.clone() },
+            priority: Priority::High,
+            freeze_now_ms: None,
             attempt: 1,
             not_before_ms: now_ms,
             created_ms: now_ms,
             entered_ms: now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Syncing(Syncing::default()),
         })

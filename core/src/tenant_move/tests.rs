@@ -6,7 +6,10 @@ use crate::cell::{CellRef, MoverDriver};
 use crate::ids::{Epoch, HomeId, InstanceId, Revision};
 use proptest::prelude::*;
 
-const NOW_MS: u64 = 1_000_000;
+mod long_requests;
+mod windows;
+
+pub(super) const NOW_MS: u64 = 1_000_000;
 
 fn cell(name: &str) -> CellRef {
     CellRef { name: name.parse().expect("legal"), uid: format!("uid-{name}").parse().expect("legal") }
@@ -28,7 +31,7 @@ fn list(revision: u64, names: &[&str]) -> ListedGates {
     ListedGates { revision: Revision(revision), instances: names.iter().map(|name| instance(name)).collect() }
 }
 
-fn record(state: MoveState) -> MoveRecord {
+pub(super) fn record(state: MoveState) -> MoveRecord {
     MoveRecord {
         id: move_id("m1"),
         tenant: "acme".parse().expect("legal"),
@@ -42,12 +45,16 @@ fn record(state: MoveState) -> MoveRecord {
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
         limits: MoveLimits::default(),
+        priority: Priority::Normal,
+        freeze_now_ms: None,
         attempt: 1,
         not_before_ms: NOW_MS,
         created_ms: NOW_MS,
         entered_ms: NOW_MS,
         predicted_freeze_ms: 0,
+        copied: None,
         held_ms: None,
+        cut_requests: 0,
         released_ms: None,
         state,
     }
@@ -66,7 +73,10 @@ fn target() -> Witness {
 }
 
 fn watched(oldest_request_ms: u64, open_streams: u32) -> Fact {
-    Watched(WatchReport { by: source(), admitted: Admitted { oldest_request_ms, open_streams } })
+    Watched(WatchReport {
+        by: source(),
+        admitted: Admitted { oldest_request_ms, requests: u32::from(oldest_request_ms > 0), open_streams },
+    })
 }
 
 fn followed(transfer_ms: u64) -> Fact {
@@ -74,7 +84,7 @@ fn followed(transfer_ms: u64) -> Fact {
 }
 
 fn fenced(who: &str, epoch: u64) -> Fact {
-    Fenced(FenceReport { by: by("m1", "a", who), epoch: Epoch(epoch) })
+    Fenced(FenceReport { by: by("m1", "a", who), epoch: Epoch(epoch), cut_requests: 0 })
 }
 
 fn positioned(list: u64, position: &str) -> Fact {
@@ -105,6 +115,7 @@ fn holding(stage: HoldingStage) -> MoveState {
         list: at_least(HoldingStage::Data).then(|| list(50, &["a1"])),
         fenced: if at_least(HoldingStage::Data) { [instance("a1")].into() } else { Default::default() },
         position: at_least(HoldingStage::Last).then(|| Position("p".into())),
+        ..Holding::default()
     })
 }
 
@@ -261,7 +272,7 @@ fn a_gate_that_joins_while_holding_is_fenced_too_and_the_position_is_taken_again
 #[test]
 fn a_late_order_or_fact_changes_nothing() {
     let data = at(holding_record(), vec![Listed(list(50, &["a1"]))]).expect("holding");
-    let other_move = Fenced(FenceReport { by: by("m0", "a", "a1"), epoch: Epoch(7) });
+    let other_move = Fenced(FenceReport { by: by("m0", "a", "a1"), epoch: Epoch(7), cut_requests: 0 });
     assert_eq!(next(&data, other_move, NOW_MS), Err(Refused::OtherMove));
     assert_eq!(next(&data, fenced("a1", 6), NOW_MS), Err(Refused::OtherEpoch));
     let other_home = dropped(target(), "m0");
@@ -276,7 +287,7 @@ fn a_cell_cannot_take_a_tenant_by_its_word() {
     assert_eq!(next(&last, by_source, NOW_MS), Err(Refused::OtherCell));
     let by_third = Reached(ReachReport { by: by("m1", "c", "c1"), list: Revision(50), position: Position("p".into()) });
     assert_eq!(next(&last, by_third, NOW_MS), Err(Refused::OtherCell));
-    let fenced_by_target = Fenced(FenceReport { by: target(), epoch: Epoch(7) });
+    let fenced_by_target = Fenced(FenceReport { by: target(), epoch: Epoch(7), cut_requests: 0 });
     assert_eq!(next(&holding_record(), fenced_by_target, NOW_MS), Err(Refused::OtherCell));
 }
 
@@ -302,7 +313,7 @@ fn streams_are_given_a_window_and_then_the_hold_comes() {
 #[test]
 fn every_gate_of_the_source_is_heard_before_the_hold() {
     let by_gate = |who: &str, oldest_request_ms, open_streams| {
-        let admitted = Admitted { oldest_request_ms, open_streams };
+        let admitted = Admitted { oldest_request_ms, requests: u32::from(oldest_request_ms > 0), open_streams };
         Watched(WatchReport { by: by("m1", "a", who), admitted })
     };
     let two = |state| MoveRecord { source_gates: [instance("a1"), instance("a2")].into(), ..record(state) };

@@ -32,6 +32,9 @@ pub enum OnDrop {
     /// As [`OnDrop::Drain`], after the peer was told, by shutting the write side, that nobody listens any more: for
     /// answers that would never end by themselves.
     HangUpAndDrain,
+    /// As [`OnDrop::HangUpAndDrain`], for as long as [`OnDrop::Drain`]: for who must know when the peer has ended the
+    /// request, although it would have had more to say.
+    HangUpAndWait,
 }
 
 /// The peer fell silent within its answer.
@@ -308,6 +311,10 @@ impl Drop for PooledBody {
             (OnDrop::HangUpAndDrain, Carrier::Http1(connection)) => {
                 connection.socket.half_close();
                 limits.hung_up_ms
+            }
+            (OnDrop::HangUpAndWait, Carrier::Http1(connection)) => {
+                connection.socket.half_close();
+                limits.abandoned_ms
             }
             (OnDrop::HangUpAndDrain, Carrier::Http2 { .. }) => limits.hung_up_ms,
             _ => limits.abandoned_ms,

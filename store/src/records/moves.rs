@@ -1,13 +1,13 @@
 //! Moves as stored.
 
 use super::cell::StoredDriver;
-use super::placement::StoredCellRef;
+use super::placement::{StoredCellRef, StoredLongRequests, stored_windows};
 use super::{Shape, id, record};
 use cellway_core::cell::ListedGates;
 use cellway_core::ids::{Epoch, InstanceId, Revision};
 use cellway_core::tenant_move::{
-    Admitted, Cleaning, Closing, Copying, Done, FreezePart, Holding, HoldingStage, Measured, MoveLimits, MoveRecord,
-    MoveState, Position, Syncing, Undoing, Undone,
+    Admitted, Cleaning, Closing, CopyMade, Copying, Done, FreezePart, Holding, HoldingStage, Measured, MoveLimits,
+    MoveRecord, MoveState, Position, Priority, Syncing, Undoing, Undone,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Serialize, Deserialize)]
 struct StoredLimits {
     freeze_budget_ms: u64,
+    #[serde(default)]
+    long_requests: StoredLongRequests,
+    #[serde(default)]
+    freeze_windows: Vec<String>,
     planned_ms: u64,
     preparing_ms: u64,
     copy_stall_ms: u64,
@@ -26,6 +30,33 @@ struct StoredLimits {
     bake_ms: u64,
     retention_ms: u64,
     drop_ms: u64,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum StoredPriority {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+impl StoredPriority {
+    fn of(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+
+    fn into_value(self) -> Priority {
+        match self {
+            Self::Low => Priority::Low,
+            Self::Normal => Priority::Normal,
+            Self::High => Priority::High,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,14 +73,28 @@ struct StoredMove {
     driver: StoredDriver,
     cause: String,
     limits: StoredLimits,
+    #[serde(default)]
+    priority: StoredPriority,
+    #[serde(default)]
+    freeze_now_ms: Option<u64>,
     attempt: u32,
     not_before_ms: u64,
     created_ms: u64,
     entered_ms: u64,
     predicted_freeze_ms: u64,
+    #[serde(default)]
+    copied: Option<StoredCopied>,
     held_ms: Option<u64>,
+    #[serde(default)]
+    cut_requests: u32,
     released_ms: Option<u64>,
     state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCopied {
+    bytes: u64,
+    took_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,16 +116,48 @@ enum StoredStage {
 enum StoredState {
     Planned,
     Preparing,
-    Copying { copied_bytes: u64, total_bytes: u64, advanced_ms: u64 },
-    Syncing { followed: Option<StoredFollowed>, watched: BTreeMap<String, StoredWatched> },
-    Closing { ended: Vec<String> },
-    Holding { stage: StoredStage, list: Option<StoredList>, fenced: Vec<String>, position: Option<String> },
+    Copying {
+        copied_bytes: u64,
+        total_bytes: u64,
+        advanced_ms: u64,
+    },
+    Syncing {
+        followed: Option<StoredFollowed>,
+        watched: BTreeMap<String, StoredWatched>,
+    },
+    Closing {
+        ended: Vec<String>,
+    },
+    Holding {
+        stage: StoredStage,
+        list: Option<StoredList>,
+        fenced: Vec<String>,
+        position: Option<String>,
+        #[serde(default)]
+        cut: bool,
+        #[serde(default)]
+        running: BTreeMap<String, u32>,
+    },
     Switched,
     Settling,
-    Cleaning { due: bool },
-    Done { leftover: Option<String>, reversed_by: Option<String> },
-    Undoing { reason: String, held: bool, retry: bool },
-    Undone { reason: String, held: bool, leftover: Option<String>, retried_by: Option<String> },
+    Cleaning {
+        due: bool,
+    },
+    Done {
+        leftover: Option<String>,
+        reversed_by: Option<String>,
+    },
+    Undoing {
+        reason: String,
+        held: bool,
+        retry: bool,
+    },
+    Undone {
+        reason: String,
+        held: bool,
+        leftover: Option<String>,
+        retried_by: Option<String>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,19 +177,21 @@ struct StoredPart {
 #[derive(Serialize, Deserialize)]
 struct StoredWatched {
     oldest_request_ms: u64,
+    #[serde(default)]
+    requests: u32,
     open_streams: u32,
     at_ms: u64,
 }
 
 impl StoredWatched {
     fn of(measured: &Measured<Admitted>) -> Self {
-        let Admitted { oldest_request_ms, open_streams } = measured.value;
-        Self { oldest_request_ms, open_streams, at_ms: measured.at_ms }
+        let Admitted { oldest_request_ms, requests, open_streams } = measured.value;
+        Self { oldest_request_ms, requests, open_streams, at_ms: measured.at_ms }
     }
 
     fn into_value(self) -> Measured<Admitted> {
-        let Self { oldest_request_ms, open_streams, at_ms } = self;
-        Measured { value: Admitted { oldest_request_ms, open_streams }, at_ms }
+        let Self { oldest_request_ms, requests, open_streams, at_ms } = self;
+        Measured { value: Admitted { oldest_request_ms, requests, open_streams }, at_ms }
     }
 }
 
@@ -175,6 +254,8 @@ impl StoredState {
             }),
             fenced: holding.fenced.iter().map(ToString::to_string).collect(),
             position: holding.position.as_ref().map(|position| position.0.clone()),
+            cut: holding.cut,
+            running: holding.running.iter().map(|(gate, requests)| (gate.to_string(), *requests)).collect(),
         }
     }
 
@@ -195,7 +276,7 @@ impl StoredState {
                     .collect::<Result<_, String>>()?,
             }),
             Self::Closing { ended } => MoveState::Closing(Closing { ended: ids(&ended)? }),
-            Self::Holding { stage, list, fenced, position } => MoveState::Holding(Holding {
+            Self::Holding { stage, list, fenced, position, cut, running } => MoveState::Holding(Holding {
                 stage: match stage {
                     StoredStage::Gates => HoldingStage::Gates,
                     StoredStage::Data => HoldingStage::Data,
@@ -204,6 +285,11 @@ impl StoredState {
                 list: list.map(StoredList::into_value).transpose()?,
                 fenced: ids(&fenced)?,
                 position: position.map(Position),
+                cut,
+                running: running
+                    .into_iter()
+                    .map(|(gate, requests)| Ok((id(&gate)?, requests)))
+                    .collect::<Result<_, String>>()?,
             }),
             Self::Switched => MoveState::Switched,
             Self::Settling => MoveState::Settling,
@@ -231,10 +317,12 @@ impl StoredList {
 
 /// Copies the fields of one struct of limits into another of the same field names.
 macro_rules! copy_limits {
-    ($from:expr, $to:ident) => {{
+    ($from:expr, $to:ident, $windows:expr) => {{
         let from = $from;
         $to {
             freeze_budget_ms: from.freeze_budget_ms,
+            long_requests: from.long_requests.into(),
+            freeze_windows: $windows,
             planned_ms: from.planned_ms,
             preparing_ms: from.preparing_ms,
             copy_stall_ms: from.copy_stall_ms,
@@ -267,19 +355,24 @@ impl Shape for StoredMove {
             source_gates: value.source_gates.iter().map(ToString::to_string).collect(),
             driver: StoredDriver::of(value.driver),
             cause: value.cause.clone(),
-            limits: copy_limits!(&value.limits, StoredLimits),
+            limits: copy_limits!(&value.limits, StoredLimits, value.limits.freeze_windows.texts()),
+            priority: StoredPriority::of(value.priority),
+            freeze_now_ms: value.freeze_now_ms,
             attempt: value.attempt,
             not_before_ms: value.not_before_ms,
             created_ms: value.created_ms,
             entered_ms: value.entered_ms,
             predicted_freeze_ms: value.predicted_freeze_ms,
+            copied: value.copied.map(|CopyMade { bytes, took_ms }| StoredCopied { bytes, took_ms }),
             held_ms: value.held_ms,
+            cut_requests: value.cut_requests,
             released_ms: value.released_ms,
             state: StoredState::of(&value.state),
         }
     }
 
     fn into_value(self) -> Result<MoveRecord, String> {
+        let freeze_windows = stored_windows(&self.limits.freeze_windows)?;
         Ok(MoveRecord {
             id: id(&self.id)?,
             tenant: id(&self.tenant)?,
@@ -292,13 +385,17 @@ impl Shape for StoredMove {
             source_gates: ids(&self.source_gates)?,
             driver: self.driver.into_value(),
             cause: self.cause,
-            limits: copy_limits!(&self.limits, MoveLimits),
+            limits: copy_limits!(self.limits, MoveLimits, freeze_windows),
+            priority: self.priority.into_value(),
+            freeze_now_ms: self.freeze_now_ms,
             attempt: self.attempt,
             not_before_ms: self.not_before_ms,
             created_ms: self.created_ms,
             entered_ms: self.entered_ms,
             predicted_freeze_ms: self.predicted_freeze_ms,
+            copied: self.copied.map(|StoredCopied { bytes, took_ms }| CopyMade { bytes, took_ms }),
             held_ms: self.held_ms,
+            cut_requests: self.cut_requests,
             released_ms: self.released_ms,
             state: self.state.into_value()?,
         })

@@ -2,8 +2,9 @@
 
 use super::{Shape, id, record};
 use cellway_core::cell::CellRef;
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::ids::Epoch;
-use cellway_core::tenant::{Placement, PlacementRecord, Tenant};
+use cellway_core::tenant::{AfterWait, LongRequests, Placement, PlacementRecord, Tenant};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -68,12 +69,45 @@ impl Shape for StoredPlacement {
 
 record!(PlacementRecord, StoredPlacement);
 
+/// What becomes of long requests; absent from records of before there was a choice.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredLongRequests {
+    wait_ms: u64,
+    cut: bool,
+}
+
+impl Default for StoredLongRequests {
+    fn default() -> Self {
+        LongRequests::default().into()
+    }
+}
+
+impl From<LongRequests> for StoredLongRequests {
+    fn from(value: LongRequests) -> Self {
+        Self { wait_ms: value.wait_ms, cut: value.then == AfterWait::Cut }
+    }
+}
+
+impl From<StoredLongRequests> for LongRequests {
+    fn from(stored: StoredLongRequests) -> Self {
+        Self { wait_ms: stored.wait_ms, then: if stored.cut { AfterWait::Cut } else { AfterWait::Undo } }
+    }
+}
+
+pub(super) fn stored_windows(texts: &[String]) -> Result<FreezeWindows, String> {
+    FreezeWindows::parse(texts).map_err(|error| error.to_string())
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredTenant {
     id: String,
     tier: String,
     weight: u32,
     freeze_budget_ms: u64,
+    #[serde(default)]
+    long_requests: StoredLongRequests,
+    #[serde(default)]
+    freeze_windows: Vec<String>,
     created_ms: u64,
 }
 
@@ -87,13 +121,22 @@ impl Shape for StoredTenant {
             tier: value.tier.clone(),
             weight: value.weight,
             freeze_budget_ms: value.freeze_budget_ms,
+            long_requests: value.long_requests.into(),
+            freeze_windows: value.freeze_windows.texts(),
             created_ms: value.created_ms,
         }
     }
 
     fn into_value(self) -> Result<Tenant, String> {
-        let Self { tier, weight, freeze_budget_ms, created_ms, .. } = self;
-        Ok(Tenant { id: id(&self.id)?, tier, weight, freeze_budget_ms, created_ms })
+        Ok(Tenant {
+            id: id(&self.id)?,
+            tier: self.tier,
+            weight: self.weight,
+            freeze_budget_ms: self.freeze_budget_ms,
+            long_requests: self.long_requests.into(),
+            freeze_windows: stored_windows(&self.freeze_windows)?,
+            created_ms: self.created_ms,
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::*;
 use cellway_core::cell::{CellRef, ListedGates, MoverDriver};
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::ids::{Epoch, Revision};
 use cellway_core::limit::{Mode, Rate, TenantLimits};
-use cellway_core::tenant::{Placement, PlacementRecord};
+use cellway_core::tenant::{AfterWait, LongRequests, Placement, PlacementRecord};
 use cellway_core::tenant_move::*;
 
 fn cell(name: &str) -> CellRef {
@@ -24,13 +25,21 @@ fn record(state: MoveState) -> MoveRecord {
         source_gates: ["i1".parse().expect("legal")].into(),
         driver: MoverDriver::Sqlite,
         cause: "asked".into(),
-        limits: MoveLimits::default(),
+        limits: MoveLimits {
+            long_requests: LongRequests { wait_ms: 8, then: AfterWait::Cut },
+            freeze_windows: FreezeWindows::parse(&["mon-fri 22:00-04:00"]).expect("legal"),
+            ..MoveLimits::default()
+        },
+        priority: Priority::High,
+        freeze_now_ms: Some(9),
         attempt: 2,
         not_before_ms: 5,
         created_ms: 1,
         entered_ms: 2,
         predicted_freeze_ms: 3,
+        copied: Some(CopyMade { bytes: 6, took_ms: 7 }),
         held_ms: Some(4),
+        cut_requests: 5,
         released_ms: None,
         state,
     }
@@ -49,7 +58,7 @@ fn a_stored_move_reads_back_in_every_state() {
             longest: Some(FreezePart::new("to compare the copies", 4)),
             watched: [(
                 "i1".parse().expect("legal"),
-                Measured { value: Admitted { oldest_request_ms: 7, open_streams: 8 }, at_ms: 9 },
+                Measured { value: Admitted { oldest_request_ms: 7, requests: 3, open_streams: 8 }, at_ms: 9 },
             )]
             .into(),
         }),
@@ -59,6 +68,8 @@ fn a_stored_move_reads_back_in_every_state() {
             list: Some(list),
             fenced: ["i1".parse().expect("legal")].into(),
             position: Some(Position("p".into())),
+            cut: true,
+            running: [("i1".parse().expect("legal"), 4)].into(),
         }),
         MoveState::Switched,
         MoveState::Settling,
@@ -112,4 +123,25 @@ fn stored_limits_read_back_and_those_out_of_range_are_refused() {
     for garbage in [&text.replace(":10,", ":0,"), &text.replace("read_only", "half_open"), "{\"format\":1}"] {
         assert!(TenantLimits::decode(garbage.as_bytes()).is_err(), "{garbage}");
     }
+}
+
+#[test]
+fn a_move_written_before_there_was_a_choice_has_what_was_in_force_then() {
+    let mut stored: serde_json::Value = serde_json::from_slice(&record(MoveState::Planned).encode()).expect("JSON");
+    for name in ["copied", "cut_requests", "priority", "freeze_now_ms"] {
+        stored.as_object_mut().and_then(|object| object.remove(name)).expect("it is written now");
+    }
+    for name in ["long_requests", "freeze_windows"] {
+        stored["limits"].as_object_mut().and_then(|limits| limits.remove(name)).expect("it is written now");
+    }
+    let old = MoveRecord::decode(&serde_json::to_vec(&stored).expect("JSON")).expect("readable");
+    let now = MoveRecord {
+        limits: MoveLimits::default(),
+        copied: None,
+        cut_requests: 0,
+        priority: Priority::Normal,
+        freeze_now_ms: None,
+        ..record(MoveState::Planned)
+    };
+    assert_eq!(old, now);
 }

@@ -122,17 +122,26 @@ impl Drop for Agent {
 impl Agent {
     /// Registers in `cell` and listens.
     pub async fn start(client: &Client, cell: &str, instance: &str) -> Self {
-        Self::start_again(client, cell, instance, 1).await
+        Self::register(client, cell, instance, 1, "127.0.0.1:10").await
     }
 
     /// The same, for the so many-th time from the same disk.
     pub async fn start_again(client: &Client, cell: &str, instance: &str, run: u64) -> Self {
+        Self::register(client, cell, instance, run, "127.0.0.1:10").await
+    }
+
+    /// [`Agent::start`] with a transfer endpoint, which a test answers at.
+    pub async fn start_at(client: &Client, cell: &str, instance: &str, transfer_endpoint: &str) -> Self {
+        Self::register(client, cell, instance, 1, transfer_endpoint).await
+    }
+
+    async fn register(client: &Client, cell: &str, instance: &str, run: u64, transfer_endpoint: &str) -> Self {
         let register = Register {
             uid: None,
             instance: instance.to_owned(),
             run,
             endpoint: "127.0.0.1:9".to_owned(),
-            transfer_endpoint: "127.0.0.1:10".to_owned(),
+            transfer_endpoint: transfer_endpoint.to_owned(),
             driver: DriverName::None,
         };
         let registered = client.register(cell, &register).await.expect("registered");
@@ -215,13 +224,13 @@ pub async fn create_cell(client: &Client, name: &str) {
 /// Creates a tenant in `cell`.
 pub async fn create_tenant(client: &Client, id: &str, cell: &str) {
     let cell = Some(cell.to_owned());
-    let tenant = CreateTenant { id: id.to_owned(), cell, tier: None, weight: None, freeze_budget_ms: None };
+    let tenant = CreateTenant { id: id.to_owned(), cell, ..CreateTenant::default() };
     client.create_tenant(&tenant).await.expect("created");
 }
 
 /// Asks for a move.
 pub async fn create_move(client: &Client, tenant: &str, to: &str) -> MoveView {
-    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), cause: None };
+    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), ..CreateMove::default() };
     client.create_move(&wanted).await.expect("planned")
 }
 
@@ -271,12 +280,14 @@ impl Pair<'_> {
     pub async fn may_freeze(&self) -> FactHeard {
         let move_id = || self.id.clone();
         self.target.state(FactUp::Followed { move_id: move_id(), transfer_ms: 1, longest: None }).await;
-        self.source.say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, open_streams: 0 }).await
+        self.source
+            .say(FactUp::Watched { move_id: move_id(), oldest_request_ms: 0, running_requests: 0, open_streams: 0 })
+            .await
     }
 
     /// The fence of the source's gate.
     pub async fn fence(&self) {
-        self.source.state(FactUp::Fenced { move_id: self.id.clone(), epoch: self.epoch }).await;
+        self.source.state(FactUp::Fenced { move_id: self.id.clone(), epoch: self.epoch, cut_requests: 0 }).await;
     }
 
     /// Waits for the order to fence the data; answers with the list to quote.

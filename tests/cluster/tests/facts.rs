@@ -24,10 +24,16 @@ async fn a_cell_cannot_take_a_tenant_by_its_word() {
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &agents[0], target: &agents[1] };
     pair.to_holding().await;
     let third = &agents[2];
-    refused(third.say(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch }).await, "cannot know");
+    refused(
+        third.say(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch, cut_requests: 0 }).await,
+        "cannot know",
+    );
     pair.fence().await;
     let list = pair.data_ordered().await;
-    refused(pair.target.say(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch }).await, "cannot know");
+    refused(
+        pair.target.say(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch, cut_requests: 0 }).await,
+        "cannot know",
+    );
     pair.position(list).await;
     let reached = FactUp::Reached { move_id: pair.id.clone(), list, position: "p".into() };
     refused(third.say(reached.clone()).await, "cannot know");
@@ -55,8 +61,14 @@ async fn a_late_order_or_fact_changes_nothing() {
     let second = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: second.id.clone(), epoch: second.epoch, source: &source, target: &target };
     pair.to_holding().await;
-    refused(source.say(FactUp::Fenced { move_id: first.id.clone(), epoch: first.epoch }).await, "ended");
-    refused(source.say(FactUp::Fenced { move_id: second.id.clone(), epoch: first.epoch }).await, "another epoch");
+    refused(
+        source.say(FactUp::Fenced { move_id: first.id.clone(), epoch: first.epoch, cut_requests: 0 }).await,
+        "ended",
+    );
+    refused(
+        source.say(FactUp::Fenced { move_id: second.id.clone(), epoch: first.epoch, cut_requests: 0 }).await,
+        "another epoch",
+    );
     assert_eq!(replica.client.a_move(&second.id).await.unwrap().stage.as_deref(), Some("gates"));
 }
 

@@ -14,7 +14,7 @@ fn problem<T: std::fmt::Debug>(outcome: Result<T, ApiError>) -> (u16, String) {
 
 fn tenant(id: &str, cell: Option<&str>) -> CreateTenant {
     let cell = cell.map(str::to_owned);
-    CreateTenant { id: id.into(), cell, tier: None, weight: None, freeze_budget_ms: None }
+    CreateTenant { id: id.into(), cell, ..CreateTenant::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn what_makes_no_sense_is_refused_with_its_reason() {
     let _agent = Agent::start(client, "cell-a", "a1").await;
     create_tenant(client, "acme", "cell-a").await;
     assert_eq!(problem(client.create_tenant(&tenant("acme", None)).await).0, 409);
-    let to = |to: &str| CreateMove { tenant: "acme".into(), to: to.into(), cause: None };
+    let to = |to: &str| CreateMove { tenant: "acme".into(), to: to.into(), ..CreateMove::default() };
     assert_eq!(problem(client.create_move(&to("cell-a")).await), (409, "tenant acme is in cell cell-a already".into()));
     assert_eq!(problem(client.create_move(&to("cell-z")).await).0, 404);
     assert_eq!(problem(client.a_move("nothing").await).0, 404);
@@ -55,7 +55,7 @@ async fn tenants_of_a_plain_origin_are_routed_not_moved() {
     origin.endpoints = vec!["127.0.0.1:9000".into()];
     client.create_cell(&origin).await.unwrap();
     create_tenant(client, "acme", "legacy").await;
-    let wanted = CreateMove { tenant: "acme".into(), to: "cell-a".into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: "cell-a".into(), ..CreateMove::default() };
     let (status, why) = problem(client.create_move(&wanted).await);
     assert!(status == 409 && why.contains("plain origin without an agent"), "{why}");
 }

@@ -22,9 +22,8 @@ async fn create_patient_tenant(replica: &Replica, id: &str) {
     let budget = CreateTenant {
         id: id.into(),
         cell: Some("cell-a".into()),
-        tier: None,
-        weight: None,
         freeze_budget_ms: Some(PATIENCE_MS),
+        ..CreateTenant::default()
     };
     replica.client.create_tenant(&budget).await.unwrap();
 }
@@ -112,7 +111,7 @@ async fn of_two_moves_asked_for_at_once_a_tenant_makes_one() {
     let _agents = create_cells(&one, &["cell-a", "cell-b", "cell-c"]).await;
     create_patient_tenant(&one, "acme").await;
     for _ in 0..ROUNDS {
-        let to = |cell: &str| CreateMove { tenant: "acme".into(), to: cell.into(), cause: None };
+        let to = |cell: &str| CreateMove { tenant: "acme".into(), to: cell.into(), ..CreateMove::default() };
         eventually("both replicas can plan", async || {
             let free = async |replica: &Replica| {
                 let tenant = replica.client.tenant("acme").await.ok()?;
@@ -188,7 +187,7 @@ async fn a_place_in_a_cell_is_promised_once_and_a_cell_that_is_added_takes_tenan
     for tenant in ["acme", "beta"] {
         create_patient_tenant(&replica, tenant).await;
     }
-    let to = |tenant: &str, cell: &str| CreateMove { tenant: tenant.into(), to: cell.into(), cause: None };
+    let to = |tenant: &str, cell: &str| CreateMove { tenant: tenant.into(), to: cell.into(), ..CreateMove::default() };
     replica.client.create_move(&to("acme", "cell-b")).await.unwrap();
     let full = replica.client.create_move(&to("beta", "cell-b")).await.unwrap_err();
     assert!(full.to_string().contains("cell-b is full"), "{full}");

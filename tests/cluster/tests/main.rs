@@ -8,4 +8,7 @@ mod fleet;
 mod known_failures;
 mod leaders;
 mod limits;
+mod long_requests;
 mod moves;
+mod plans;
+mod windows;

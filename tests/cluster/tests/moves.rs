@@ -106,7 +106,9 @@ async fn a_move_back_takes_over_while_settling() {
     assert_eq!((back.state.as_str(), back.target.as_str()), ("syncing", "cell-a"));
     let ended = reaches(&replica.client, &pair.id, "done").await;
     assert_eq!(ended.reversed_by.as_deref(), Some(back.id.as_str()));
-    target.state(FactUp::Watched { move_id: back.id.clone(), oldest_request_ms: 0, open_streams: 0 }).await;
+    target
+        .state(FactUp::Watched { move_id: back.id.clone(), oldest_request_ms: 0, running_requests: 0, open_streams: 0 })
+        .await;
     source.state(FactUp::Followed { move_id: back.id.clone(), transfer_ms: 1, longest: None }).await;
     let there = Pair { id: back.id.clone(), epoch: back.epoch, source: &target, target: &source };
     there.to_switched().await;
@@ -126,7 +128,7 @@ async fn a_gate_that_joins_while_holding_must_be_fenced_too() {
     let late = Agent::start(&replica.client, "cell-a", "a2").await;
     assert_ne!(pair.reach(list).await, FactHeard::Recorded, "committed past a gate that was never fenced");
     late.order("fence", |order| matches!(order.task, TaskDown::Fence { .. }).then_some(())).await;
-    late.state(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch }).await;
+    late.state(FactUp::Fenced { move_id: pair.id.clone(), epoch: pair.epoch, cut_requests: 0 }).await;
     let list = pair.data_ordered().await;
     pair.position(list).await;
     assert_eq!(pair.reach(list).await, FactHeard::Recorded);
@@ -145,7 +147,9 @@ async fn a_busy_move_does_not_silence_the_streams_of_other_cells() {
     let (heard, begun) = (bystander.beats(), std::time::Instant::now());
     while begun.elapsed() < std::time::Duration::from_millis(1_800) {
         let oldest_request_ms = 10_000 + u64::try_from(begun.elapsed().as_millis()).unwrap();
-        source.state(FactUp::Watched { move_id: move_id(), oldest_request_ms, open_streams: 0 }).await;
+        source
+            .state(FactUp::Watched { move_id: move_id(), oldest_request_ms, running_requests: 0, open_streams: 0 })
+            .await;
     }
     assert!(bystander.beats() >= heard + 2, "{} beats in 1.8 s", bystander.beats() - heard);
 }

@@ -211,6 +211,6 @@ async fn create_cell(client: &Client, name: &str) {
 
 async fn create_tenant(client: &Client, id: &str, cell: &str) {
     let cell = Some(cell.to_owned());
-    let tenant = CreateTenant { id: id.to_owned(), cell, tier: None, weight: None, freeze_budget_ms: None };
+    let tenant = CreateTenant { id: id.to_owned(), cell, ..CreateTenant::default() };
     client.create_tenant(&tenant).await.expect("created");
 }

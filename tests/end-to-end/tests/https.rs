@@ -60,7 +60,7 @@ async fn with_tls_on_every_hop_a_tenant_moves_and_nobody_acts_as_another() {
     let (browser, url) = (browser(&dev, host), format!("https://{host}:{}/", dev.ports.at(1)));
     assert!(browser.get(&url).send().await.unwrap().status().is_success());
 
-    let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), ..CreateMove::default() };
     let started = operator.create_move(&wanted).await.unwrap();
     eventually("the tenant has moved", async || {
         let view = operator.a_move(&started.id).await.ok()?;
@@ -87,6 +87,35 @@ async fn with_tls_on_every_hop_a_tenant_moves_and_nobody_acts_as_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_asks_the_source_what_runs_and_nobody_else_may_ask() {
+    let dev = Dev::spawn(&["--cells", "2", "--tenants", "1", "--mutual-tls"]);
+    dev.ready().await;
+    let operator = api(&dev, "operator");
+    let tenant = operator.tenants().await.unwrap().items.remove(0);
+    let to = if tenant.cell == "cell-a" { "cell-b" } else { "cell-a" };
+    let wanted = CreateMove { tenant: "acme".into(), to: to.into(), ..CreateMove::default() };
+    let plan = operator.plan_move(&wanted).await.unwrap();
+    assert_eq!((plan.gates, plan.gates_heard, plan.refused), (1, 1, None));
+    assert!(plan.now.and_then(|now| now.data_bytes).is_some(), "{:?}", plan.now);
+    assert_eq!(operator.tenant("acme").await.unwrap(), tenant, "nothing was changed");
+    let refused = api(&dev, "cell-a").plan_move(&wanted).await;
+    assert!(matches!(refused, Err(ApiError::Refused(problem)) if problem.status == 403), "a cell plans nothing");
+
+    let source = dev.ports.at(30 + u16::from(tenant.cell.as_bytes()[5] - b'a'));
+    let url = format!("https://127.0.0.1:{source}{}", cellway_api::plan::SURVEY_PATH);
+    let ask = async |name: &str| {
+        let identity = LiveIdentity::load(identity_files(&dev, name), "anybody", |_| true).unwrap();
+        let client = cellway_api::http::client_builder(Some(identity.client_config(Servers::Cells))).build().unwrap();
+        let survey = r#"{"tenant": "acme", "home": "any"}"#;
+        client.post(&url).body(survey).send().await.map(|answer| answer.status().as_u16()).ok()
+    };
+    assert_eq!(ask("control-plane").await, Some(200));
+    assert_eq!(ask(to).await, Some(403), "the other cell");
+    assert_eq!(ask("router").await, None, "no handshake");
+    assert_eq!(ask("operator").await, None, "no handshake");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_home_is_handed_to_the_target_of_its_move_and_to_no_other_cell() {
     let dev = Dev::spawn(&["--cells", "3", "--tenants", "1", "--mutual-tls"]);
     dev.ready().await;
@@ -94,7 +123,7 @@ async fn a_home_is_handed_to_the_target_of_its_move_and_to_no_other_cell() {
     let operator = api(&dev, "operator");
     let from = operator.tenants().await.unwrap().items.remove(0).cell;
     let others: Vec<&str> = ["cell-a", "cell-b", "cell-c"].into_iter().filter(|name| *name != from).collect();
-    let wanted = CreateMove { tenant: "acme".into(), to: others[0].into(), cause: None };
+    let wanted = CreateMove { tenant: "acme".into(), to: others[0].into(), ..CreateMove::default() };
     let id = operator.create_move(&wanted).await.unwrap().id;
     let homes = dev.state_dir().join(&from).join("agent/homes/acme");
     let home = std::fs::read_dir(homes).unwrap().find_map(|entry| {

@@ -8,6 +8,7 @@ mod control_plane_kills;
 mod dev;
 mod https;
 mod limits;
+mod long_requests;
 mod many_moves;
 mod moving;
 mod origins;

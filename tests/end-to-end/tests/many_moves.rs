@@ -49,7 +49,7 @@ fn name(number: usize) -> String {
 async fn create(fleet: &Fleet, count: usize) {
     let create = |number: usize| async move {
         let (cell, tier) = (Some("cell-a".to_owned()), Some("free".to_owned()));
-        let wanted = CreateTenant { id: name(number), cell, tier, weight: None, freeze_budget_ms: None };
+        let wanted = CreateTenant { id: name(number), cell, tier, ..CreateTenant::default() };
         fleet.client.create_tenant(&wanted).await.expect("created");
     };
     futures_util::stream::iter(0..count).map(create).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;

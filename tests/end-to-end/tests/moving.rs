@@ -6,7 +6,7 @@ use cellway_end_to_end::{eventually, within};
 
 /// Asks for a move.
 pub(crate) async fn start_move(client: &Client, tenant: &str, to: &str) -> String {
-    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), cause: None };
+    let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), ..CreateMove::default() };
     client.create_move(&wanted).await.expect("planned").id
 }
 

@@ -37,7 +37,7 @@ async fn a_plain_origin_is_routed_and_the_cli_says_why_it_is_not_moved() {
     };
     dev.client.create_cell(&cell).await.unwrap();
     let cell = Some("legacy".to_owned());
-    let tenant = CreateTenant { id: "old".into(), cell, tier: None, weight: None, freeze_budget_ms: None };
+    let tenant = CreateTenant { id: "old".into(), cell, ..CreateTenant::default() };
     dev.client.create_tenant(&tenant).await.unwrap();
     let url = format!("http://{}/", dev.router());
     let body = eventually("the origin answers", async || {

@@ -19,7 +19,7 @@ impl World {
             let obeys = |at: &usize| state.instances[*at].life == Life::Up && self.uid_of(*at) == order.cell.uid;
             for at in self.of_cell(self.cell(&order.cell)).filter(obeys) {
                 match &order.task {
-                    Task::Fence { epoch } => {
+                    Task::Fence { epoch, cut: _ } => {
                         into.extend(self.fences(state, at, *epoch).map(|after| (Action::Fences(at, *id), after)));
                         let acknowledged = self.acknowledges(state, at, &order, *epoch);
                         into.extend(acknowledged.map(|after| (Action::Acknowledges(at, *id), after)));
@@ -112,7 +112,7 @@ impl World {
             }
             after.data[cell] = self.data.id(data);
         }
-        self.stated(after, state, Fact::Fenced(FenceReport { by: self.witness(order, at), epoch }))
+        self.stated(after, state, Fact::Fenced(FenceReport { by: self.witness(order, at), epoch, cut_requests: 0 }))
     }
 
     fn fences_data(

@@ -8,8 +8,8 @@ use cellway_core::cell::MoverDriver;
 use cellway_core::ids::{InstanceId, MoveId};
 use cellway_core::tenant::Placement;
 use cellway_core::tenant_move::{
-    ATTEMPTS_MAX, Fact, HoldingStage, MoveLimits, MoveRecord, MoveState, Task, Undoing, Undone, deadline, next,
-    orders_for, placement_of,
+    ATTEMPTS_MAX, Fact, HoldingStage, MoveLimits, MoveRecord, MoveState, Priority, Task, Undoing, Undone, deadline,
+    next, orders_for, placement_of,
 };
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -71,7 +71,9 @@ impl World {
             created_ms: 0,
             entered_ms: 0,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state,
             ..record
@@ -130,12 +132,16 @@ impl World {
             cause: String::new(),
             limits: MoveLimits::default(),
             // The last attempt, or the last but one.
+            priority: Priority::Normal,
+            freeze_now_ms: None,
             attempt: ATTEMPTS_MAX - u32::from(self.config.retries),
             not_before_ms: 0,
             created_ms: 0,
             entered_ms: 0,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
         }

@@ -156,7 +156,7 @@ impl World {
         let followed =
             Fact::Followed(FollowReport { by: by(self.up_in(state, target)?), transfer_ms: 0, longest: None });
         let mut before = self.step(view.moves[slot], self.facts.id(followed))?;
-        let admitted = Admitted { oldest_request_ms: 0, open_streams: u32::from(self.config.streams) };
+        let admitted = Admitted { open_streams: u32::from(self.config.streams), ..Admitted::default() };
         let mut last = None;
         for at in self.of_cell(source).filter(|at| record.source_gates.contains(&self.names[*at])) {
             if let Some(fact) = last.replace(self.facts.id(Fact::Watched(WatchReport { by: by(at), admitted }))) {

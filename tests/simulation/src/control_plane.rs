@@ -7,9 +7,9 @@ use crate::store::{Key, Leftover, Txn, Value, View};
 use crate::world::{Event, World, note};
 use cellway_core::cell::{GateInstance, GateList, ListedGates, MoverDriver};
 use cellway_core::ids::{CellName, InstanceId, MoveId, Revision};
-use cellway_core::tenant::PlacementRecord;
+use cellway_core::tenant::{AfterWait, LongRequests, PlacementRecord};
 use cellway_core::tenant_move::{
-    Fact, MoveRecord, MoveState, Order, Refused, Task, deadline, next, orders_for, placement_of,
+    Fact, MoveLimits, MoveRecord, MoveState, Order, Priority, Refused, Task, deadline, next, orders_for, placement_of,
 };
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -285,6 +285,12 @@ impl World {
         self.after_about(1, 6, Event::Commit { txn, then: Then::Act { replica, action, attempt } });
     }
 
+    /// Every second moment has a tenant that would have its long requests cut.
+    fn long_requests(&self) -> LongRequests {
+        let then = if self.now_ms.is_multiple_of(2) { AfterWait::Cut } else { AfterWait::Undo };
+        LongRequests { wait_ms: 400, then }
+    }
+
     fn txn_of_move(&mut self, view: &View, id: &MoveId, target: usize) -> Option<Txn> {
         let (placement, placed_at) = view.placement()?;
         let target = self.cells[target].own.clone();
@@ -303,13 +309,17 @@ impl World {
             source_gates: gates_of(view, &placement.cell.name),
             driver: MoverDriver::Sqlite,
             cause: "asked".to_owned(),
-            limits: Self::limits(),
+            limits: MoveLimits { long_requests: self.long_requests(), ..Self::limits() },
+            priority: Priority::Normal,
+            freeze_now_ms: None,
             attempt: 1,
             not_before_ms: self.now_ms,
             created_ms: self.now_ms,
             entered_ms: self.now_ms,
             predicted_freeze_ms: 0,
+            copied: None,
             held_ms: None,
+            cut_requests: 0,
             released_ms: None,
             state: MoveState::Planned,
         };

@@ -59,7 +59,7 @@ impl World {
                 self.refuse_streams(instance, epoch);
                 self.say_watched(instance, &id);
             }
-            Task::Fence { epoch } => self.take_fence(instance, id, epoch),
+            Task::Fence { epoch, cut: _ } => self.take_fence(instance, id, epoch),
             Task::FenceData { home, epoch, list } => self.fence_data(instance, &id, &home, epoch, list),
             Task::Open { epoch, .. } => {
                 let open = self.instances[instance].process.as_ref().and_then(|process| process.gate.open_at());
@@ -105,6 +105,7 @@ impl World {
             match request.ask.kind {
                 RequestKind::Stream => admitted.open_streams += 1,
                 RequestKind::Ordinary => {
+                    admitted.requests += 1;
                     admitted.oldest_request_ms = admitted.oldest_request_ms.max(now_ms - request.started_ms);
                 }
             }
@@ -142,7 +143,7 @@ impl World {
                 process.unacked.remove(&(id.clone(), epoch));
             }
             note!(self, "{} acknowledges {epoch} for {id}", self.instances[instance].id);
-            self.state(instance, &id, |by| Fact::Fenced(FenceReport { by, epoch }));
+            self.state(instance, &id, |by| Fact::Fenced(FenceReport { by, epoch, cut_requests: 0 }));
         }
     }
 

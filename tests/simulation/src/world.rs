@@ -12,7 +12,9 @@ use crate::random::Random;
 use crate::router::{Client, Router};
 use crate::store::{Store, Txn};
 use cellway_core::cell::CellRef;
+use cellway_core::freeze_window::FreezeWindows;
 use cellway_core::ids::{Epoch, HomeId, MoveId, Revision};
+use cellway_core::tenant::LongRequests;
 use cellway_core::tenant_move::{Fact, MoveLimits};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -222,6 +224,8 @@ impl World {
     pub(crate) fn limits() -> MoveLimits {
         MoveLimits {
             freeze_budget_ms: 250,
+            long_requests: LongRequests::default(),
+            freeze_windows: FreezeWindows::default(),
             planned_ms: 3_000,
             preparing_ms: 600,
             copy_stall_ms: 600,

@@ -42,6 +42,14 @@ pub(crate) struct SchemaFacts {
     pub(crate) large_objects: i64,
 }
 
+/// What the tables of the tenant's schema take on disk.
+pub(crate) async fn size_bytes(on: &Client, names: &TenantNames) -> Result<u64, PostgresError> {
+    let sql = "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
+            JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'm')";
+    let row = on.one(sql, &[&names.schema]).await.map_err(failed("the size of the schema cannot be read"))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
 /// Reads what is known of a server.
 pub(crate) async fn server_facts(on: &Client, names: &TenantNames) -> Result<ServerFacts, PostgresError> {
     let sql = "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),

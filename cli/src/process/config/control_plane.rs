@@ -5,6 +5,7 @@ use super::fields::{
 };
 use super::{Role, RoleFile};
 use cellway_core::fleet::MoveBudgets;
+use cellway_core::freeze_window::{FREEZE_WINDOWS_MAX, FreezeWindow, FreezeWindows, InvalidWindow};
 use cellway_core::tenant_move::MoveLimits;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -40,6 +41,19 @@ pub(crate) enum StoreFile {
     Etcd(EtcdFields),
 }
 
+/// When a tenant may be frozen that has no windows of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct WindowField(FreezeWindow);
+
+impl TryFrom<String> for WindowField {
+    type Error = InvalidWindow;
+
+    fn try_from(text: String) -> Result<Self, InvalidWindow> {
+        text.parse().map(Self)
+    }
+}
+
 /// Budgets and deadlines of moves; what is left out has its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +61,8 @@ struct MovesFile {
     per_source: Option<usize>,
     per_target: Option<usize>,
     fleet: Option<usize>,
+    #[serde(default)]
+    freeze_windows: Vec<WindowField>,
     syncing_ms: Option<u64>,
     closing_ms: Option<u64>,
     drain_ms: Option<u64>,
@@ -73,6 +89,7 @@ impl ControlPlaneFile {
     pub(crate) fn move_limits(&self) -> MoveLimits {
         let defaults = MoveLimits::default();
         MoveLimits {
+            freeze_windows: FreezeWindows::of(self.moves.freeze_windows.iter().map(|window| window.0)),
             syncing_ms: self.moves.syncing_ms.unwrap_or(defaults.syncing_ms),
             closing_ms: self.moves.closing_ms.unwrap_or(defaults.closing_ms),
             drain_ms: self.moves.drain_ms.unwrap_or(defaults.drain_ms),
@@ -92,6 +109,9 @@ impl RoleFile for ControlPlaneFile {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.moves.freeze_windows.len() > FREEZE_WINDOWS_MAX {
+            return Err(format!("moves: freeze_windows: at most {FREEZE_WINDOWS_MAX}"));
+        }
         if self.identity.is_some() {
             return match &self.advertise {
                 Some(api) if !api.0.starts_with("https://") => {

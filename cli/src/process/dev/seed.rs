@@ -101,7 +101,7 @@ pub(super) async fn tenants(client: &Client, wanted: u16, layout: &Layout) -> an
     for index in known..usize::from(wanted) {
         let id = NAMES.get(index).map_or_else(|| format!("tenant-{index}"), |name| (*name).to_owned());
         let cell = cells.get(index % cells.len().max(1)).map(ToString::to_string);
-        let tenant = CreateTenant { id, cell, tier: None, weight: None, freeze_budget_ms: None };
+        let tenant = CreateTenant { id, cell, ..CreateTenant::default() };
         match client.create_tenant(&tenant).await {
             Ok(_) => {}
             // Created by hand, or by an earlier run that was stopped half-way.
