@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many stress simulate model fuzz measure postgres-move install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd many faults stress simulate model fuzz measure postgres-move install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ setup: ## what is needed to build
 	@scripts/setup protoc
 
 setup-tests: setup ## what is needed to run every test
-	@scripts/setup etcd curl postgres
+	@scripts/setup etcd curl postgres strace nftables faketime iproute2
 
 build: setup ## build the binary, optimised
 	$(CARGO) build --release -p cellway
@@ -67,6 +67,9 @@ soak-https: setup-tests ## the same over HTTPS and HTTP/2, with mutual TLS on ev
 
 soak-etcd: setup-tests ## the same with every role its own process, on a real etcd
 	@scripts/soak etcd $(ARGS)
+
+faults: setup-tests ## everything broken that the tests can break, each recovery with its bound (docs/operate/faults.md)
+	@scripts/faults
 
 MOVES ?= 1000
 many: setup-tests ## MOVES tenants leave a cell by one command, on etcd, while the control plane is killed twice

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The control plane as this agent knows it.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct ControlPlane {
     /// Never empty.
     clients: Vec<Client>,
     current: AtomicUsize,
+    turned: Notify,
     leader: Mutex<Option<Client>>,
 }
 
@@ -24,7 +26,14 @@ impl ControlPlane {
     /// `bases` must not be empty.
     pub(crate) fn new(cell: CellName, bases: &[String], identity: Option<Arc<LiveIdentity>>) -> Result<Self, ApiError> {
         let clients = bases.iter().map(|base| client(base, identity.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { cell, identity, clients, current: AtomicUsize::new(0), leader: Mutex::default() })
+        Ok(Self {
+            cell,
+            identity,
+            clients,
+            current: AtomicUsize::new(0),
+            turned: Notify::new(),
+            leader: Mutex::default(),
+        })
     }
 
     pub(crate) fn cell(&self) -> &CellName {
@@ -39,8 +48,23 @@ impl ControlPlane {
     /// The replica `failed` did not answer: the next one is used, unless somebody has seen to that already.
     pub(crate) fn turn_from(&self, failed: &Client) {
         let index = self.current.load(Ordering::Relaxed);
-        if self.current().base() == failed.base() {
-            let _ = self.current.compare_exchange(index, index + 1, Ordering::Relaxed, Ordering::Relaxed);
+        if self.current().base() == failed.base()
+            && self.current.compare_exchange(index, index + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.turned.notify_waiters();
+        }
+    }
+
+    /// Waits until another replica than `client` is in use: one that stands still is not waited for.
+    pub(crate) async fn turned_from(&self, client: &Client) {
+        loop {
+            let turned = self.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            if self.current().base() != client.base() {
+                return;
+            }
+            turned.await;
         }
     }
 

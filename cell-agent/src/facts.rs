@@ -61,7 +61,14 @@ impl Facts {
             }
             let client = control_plane.current().clone();
             let up = FactsUp { instance: instance.to_string(), facts };
-            match client.facts(control_plane.cell().as_str(), &up).await {
+            let heard = tokio::select! {
+                heard = client.facts(control_plane.cell().as_str(), &up) => heard,
+                () = control_plane.turned_from(&client) => {
+                    self.put_back(up.facts);
+                    continue;
+                }
+            };
+            match heard {
                 Ok(heard) => match self.settle(up.facts, heard.results) {
                     true => back_off.reset(),
                     false => back_off.pause().await,

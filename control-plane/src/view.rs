@@ -14,9 +14,9 @@ use cellway_core::tenant::{PlacementRecord, Tenant};
 use cellway_core::tenant_move::{MoveRecord, MoveState, deadline};
 use cellway_store::records::{BadRecord, Brake, Finding, HostClaim, Leader, Leftover, Moving, Record};
 use cellway_store::{Entry, Event, keys};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
 /// How many changes a slow reader of the view may be behind before it has to look at everything again.
@@ -24,6 +24,10 @@ const CHANGES_KEPT: usize = 4_096;
 
 /// How long an answer waits for the view to have what was just written.
 const SEEN_WAIT_MS: u64 = 2_000;
+
+/// Without any change for this long, the leader's heartbeat included, the store is out of sight: this replica is cut off
+/// from it, or nobody leads.
+const SIGHT_MS: u64 = 5_000;
 
 /// A record with the revision that last wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,6 +247,7 @@ pub(crate) struct SharedView {
     view: RwLock<View>,
     revision: watch::Sender<Revision>,
     changes: broadcast::Sender<Change>,
+    changed_at: Mutex<Option<Instant>>,
 }
 
 impl Default for SharedView {
@@ -251,6 +256,7 @@ impl Default for SharedView {
             view: RwLock::default(),
             revision: watch::Sender::new(Revision(0)),
             changes: broadcast::Sender::new(CHANGES_KEPT),
+            changed_at: Mutex::default(),
         }
     }
 }
@@ -259,6 +265,12 @@ impl SharedView {
     /// Looks at the view. The guard must not be held across an await.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
         self.view.read()
+    }
+
+    /// Whether what is seen is not long ago: an agent that listens to a replica which is cut off from the store would
+    /// hear of no hold that ended.
+    pub(crate) fn is_in_sight(&self) -> bool {
+        self.changed_at.lock().is_some_and(|at| at.elapsed() < Duration::from_millis(SIGHT_MS))
     }
 
     /// Changes from now on.
@@ -300,6 +312,7 @@ impl SharedView {
     }
 
     fn announce(&self, revision: Revision, changes: Vec<Change>) {
+        *self.changed_at.lock() = Some(Instant::now());
         for change in changes {
             // Nobody may be listening.
             let _ = self.changes.send(change);

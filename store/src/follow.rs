@@ -22,8 +22,12 @@ const EVENTS_WAITING_MAX: usize = 64;
 /// How long a heartbeat that the store has may still be on its way through the watch.
 const HEARTBEAT_GRACE_MS: u64 = 500;
 
+/// How long the store may take to say whether the watch has missed a heartbeat: enough for one member that does not
+/// answer and one that does.
+const DOUBT_MS: u64 = 4_000;
+
 const RETRY_FIRST_MS: u64 = 50;
-const RETRY_LONGEST_MS: u64 = 5_000;
+const RETRY_LONGEST_MS: u64 = 3_000;
 
 /// How a [`Follower`] tells a quiet watch from a dead one, and how it retries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +198,8 @@ impl Feed {
     /// there is no telling, so yes.
     async fn has_missed(&self, seen: Revision) -> Result<bool, StoreError> {
         let Some(key) = &self.options.heartbeat_key else { return Ok(true) };
-        let (heartbeat, _) = self.store.get(key).await?;
+        let asked = timeout(Duration::from_millis(DOUBT_MS), self.store.get(key)).await;
+        let (heartbeat, _) = asked.map_err(|elapsed| StoreError::unavailable("ask for the heartbeat", elapsed))??;
         Ok(heartbeat.is_some_and(|entry| entry.mod_revision > seen))
     }
 }

@@ -31,6 +31,11 @@ fn instance_id(text: &str) -> Result<InstanceId, Failure> {
     InstanceId::new(text).map_err(|error| Failure(error.into()))
 }
 
+/// Another replica may see the store: the agent turns to it.
+fn check_in_sight(ctx: &Ctx) -> Result<(), Failure> {
+    if ctx.replica.view.is_in_sight() { Ok(()) } else { Err(Failure(NotDone::Unavailable(None))) }
+}
+
 async fn register(
     State(ctx): State<Ctx>,
     Path(cell): Path<String>,
@@ -56,6 +61,7 @@ async fn facts(
     }
     let mut results = Vec::with_capacity(body.facts.len());
     for fact in body.facts {
+        check_in_sight(&ctx)?;
         results.push(ctx.replica.hear(&cell, &instance, fact).await);
     }
     Ok(Json(FactsHeard { results }))
@@ -93,6 +99,7 @@ async fn open_stream(
     let (cell, instance) = (cell_name(&cell)?, instance_id(&query.instance)?);
     // A gate opens only on what was read at or after its registration, which another replica may have written.
     ctx.replica.view.seen(Revision(query.registered_at)).await;
+    check_in_sight(&ctx)?;
     {
         let view = ctx.replica.view.read();
         if !view.synced || view.revision < Revision(query.registered_at) {

@@ -23,6 +23,10 @@ const HANDSHAKES_MAX: usize = 256;
 /// Connections that have shaken hands and wait to be served.
 const WAITING_MAX: usize = 16;
 
+/// How long what was said to an agent may stay without the least sign of it: its host is gone, and it must not count as
+/// reachable for the quarter of an hour that the kernel would go on trying.
+const UNHEARD_MS: u64 = 10_000;
+
 /// The pause after accepting failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
@@ -93,6 +97,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true);
+                let unheard = Duration::from_millis(UNHEARD_MS);
+                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(unheard));
                 return (stream, address);
             }
             Err(error) => {

@@ -79,10 +79,12 @@ pub(crate) async fn serve(
 /// Ready: the store is in view, and somebody leads.
 async fn ready(State(ctx): State<Ctx>) -> Response {
     let view = ctx.replica.view.read();
-    if view.synced && view.leader.is_some() {
-        return "ready\n".into_response();
-    }
-    let why = if view.synced { "no replica leads yet\n" } else { "the store is not in view yet\n" };
+    let why = match (view.synced, ctx.replica.view.is_in_sight(), view.leader.is_some()) {
+        (true, true, true) => return "ready\n".into_response(),
+        (true, true, false) => "no replica leads yet\n",
+        (true, false, _) => "the store is out of sight, or nobody leads\n",
+        (false, ..) => "the store is not in view yet\n",
+    };
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 

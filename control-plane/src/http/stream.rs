@@ -56,7 +56,7 @@ pub(super) fn answer(
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-/// The agent is gone, or reads too slowly.
+/// The agent is gone, or reads too slowly, or should turn to a replica that sees the store.
 struct Gone;
 
 struct Stream<'a> {
@@ -93,6 +93,7 @@ impl Stream<'_> {
                 Some(Ok(Change::Orders(_) | Change::Other)) => {}
                 Some(Ok(Change::All) | Err(broadcast::error::RecvError::Lagged(_))) => self.say_all().await?,
                 Some(Err(broadcast::error::RecvError::Closed)) => return Err(Gone),
+                None if !self.replica.view.is_in_sight() => return Err(Gone),
                 None => {
                     let leader = self.replica.view.read().leader.as_ref().map(|at| at.value.address.clone());
                     self.say(&Down::Beat { leader }).await?;

@@ -1,20 +1,135 @@
 //! A fleet on a real etcd: one router, one control plane, agents and apps, each its own process.
 
+pub mod etcd;
+mod kitchen;
+pub mod links;
+
 use crate::ports::Ports;
-use crate::process::{Process, Recipe};
-use crate::{STALL_VARIABLE, binary, eventually, is_ok};
+use crate::process::Process;
+use crate::{eventually, is_ok};
 use cellway_api::Client;
 use cellway_api::fleet::{CellKindView, CreateCell, CreateTenant};
+use etcd::Etcd;
+use kitchen::{CELLS, Kitchen, Layout};
+use links::Links;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const CELLS: u16 = 3;
+pub use kitchen::cell_name;
+
 /// How long a move's target is watched.
 pub const BAKE_MS: u64 = 1_000;
 /// How long its source's home is kept.
 pub const RETENTION_MS: u64 = 10_000;
-const ETCD_CLIENT: u16 = 50;
-const ETCD_PEER: u16 = 51;
+/// How long a cell may take to drop a home, as by default.
+const DROP_MS: u64 = 30_000;
+
+/// What a fleet is to be like.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    tenants: Vec<String>,
+    etcd_members: u16,
+    has_standby: bool,
+    has_relays: bool,
+    has_identities: bool,
+    bake_ms: u64,
+    retention_ms: u64,
+    drop_ms: u64,
+    cell_dirs: Vec<(String, PathBuf)>,
+    env: Vec<(String, (String, String))>,
+}
+
+impl Plan {
+    /// An ordinary fleet with these tenants spread over the cells.
+    pub fn of(tenants: &[&str]) -> Self {
+        Self {
+            tenants: tenants.iter().map(|tenant| (*tenant).to_owned()).collect(),
+            etcd_members: 1,
+            has_standby: false,
+            has_relays: false,
+            has_identities: false,
+            bake_ms: BAKE_MS,
+            retention_ms: RETENTION_MS,
+            drop_ms: DROP_MS,
+            cell_dirs: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// With a relay on every way between two roles.
+    pub fn with_relays(self) -> Self {
+        Self { has_relays: true, ..self }
+    }
+
+    /// With an etcd of so many members.
+    pub fn with_etcd_members(self, etcd_members: u16) -> Self {
+        Self { etcd_members, ..self }
+    }
+
+    /// With a second replica of the control plane.
+    pub fn with_standby(self) -> Self {
+        Self { has_standby: true, ..self }
+    }
+
+    /// With mutual TLS on every hop but those to etcd and between gate and app.
+    pub fn with_identities(self) -> Self {
+        Self { has_identities: true, ..self }
+    }
+
+    /// With less time for a cell to drop a home.
+    pub fn with_drop_ms(self, drop_ms: u64) -> Self {
+        Self { drop_ms, ..self }
+    }
+
+    /// With a cell whose agent and app keep their files here.
+    pub fn with_cell_dir(mut self, cell: &str, dir: &Path) -> Self {
+        self.cell_dirs.push((cell.to_owned(), dir.to_owned()));
+        self
+    }
+
+    /// With a variable in the environment of one process.
+    pub fn with_env(mut self, process: &str, name: &str, value: &str) -> Self {
+        self.env.push((process.to_owned(), (name.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// Starts everything and waits until it is ready.
+    pub async fn start(self) -> Fleet {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ports = Ports::take();
+        let layout = || Layout { ports: &ports, plan: &self };
+        let links = if self.has_relays { Some(Links::start(&layout()).await) } else { None };
+        let kitchen = Kitchen { dir: dir.path(), layout: layout(), links: links.as_ref() };
+        if self.has_identities {
+            kitchen.issue_identities();
+        }
+        let clients: Vec<Client> = (0..layout().replicas().len()).map(|number| kitchen.client(number)).collect();
+        let etcd = kitchen.etcd();
+        let control_plane = kitchen.replica(0);
+        let apps = (0..CELLS).map(|cell| kitchen.app(cell)).collect();
+        answers(&clients[0]).await;
+        for cell in 0..CELLS {
+            create_cell(&clients[0], &cell_name(cell)).await;
+        }
+        // Second, so that the first one leads.
+        let standby = self.has_standby.then(|| kitchen.replica(1));
+        let agents: Vec<Process> = (0..CELLS).map(|cell| kitchen.agent(cell)).collect();
+        for cell in 0..CELLS {
+            ready_at(&ports, 40 + cell).await;
+        }
+        for (number, tenant) in (0_u16..).zip(&self.tenants) {
+            create_tenant(&clients[0], tenant, &cell_name(number % CELLS)).await;
+        }
+        let router = kitchen.router();
+        ready_at(&ports, 3).await;
+        for client in &clients {
+            answers(client).await;
+        }
+        let mut clients = clients.into_iter();
+        let (client, standby_client) = (clients.next().expect("one at least"), clients.next());
+        Fleet { router, agents, apps, control_plane, standby, etcd, links, ports, client, standby_client, dir }
+    }
+}
 
 /// The processes of a fleet. They stop in the order of the fields.
 pub struct Fleet {
@@ -24,152 +139,35 @@ pub struct Fleet {
     pub agents: Vec<Process>,
     /// The apps, by cell.
     pub apps: Vec<Process>,
-    /// The control plane.
+    /// The control plane; of two replicas, the one that leads at first.
     pub control_plane: Process,
+    /// The second replica, if there is one.
+    pub standby: Option<Process>,
     /// etcd.
-    pub etcd: Process,
+    pub etcd: Etcd,
+    links: Option<Links>,
     /// The ports, laid out as those of `cellway dev`.
     pub ports: Ports,
     /// A client of the API.
     pub client: Client,
+    standby_client: Option<Client>,
     dir: TempDir,
 }
 
-struct Kitchen<'a> {
-    dir: &'a Path,
-    ports: &'a Ports,
-    program: PathBuf,
-}
-
-impl Kitchen<'_> {
-    fn recipe(&self, name: &str, program: &Path, args: Vec<String>) -> Recipe {
-        let stall = self.dir.join("stall").display().to_string();
-        Recipe {
-            name: name.to_owned(),
-            program: program.to_owned(),
-            args,
-            env: vec![(STALL_VARIABLE.to_owned(), stall), ("CELLWAY_LOG".to_owned(), "info".to_owned())],
-            log: self.dir.join(format!("{name}.log")),
-        }
-    }
-
-    /// A role with its configuration file.
-    fn role(&self, role: &str, name: &str, config: &str) -> Process {
-        let file = self.dir.join(format!("{name}.yaml"));
-        std::fs::write(&file, config).expect("written");
-        let args = vec![role.to_owned(), "--config".to_owned(), file.display().to_string()];
-        Process::start(self.recipe(name, &self.program, args))
-    }
-
-    fn address(&self, offset: u16) -> String {
-        format!("127.0.0.1:{}", self.ports.at(offset))
-    }
-
-    fn etcd(&self) -> Process {
-        let (client, peer) = (self.address(ETCD_CLIENT), self.address(ETCD_PEER));
-        let args = [
-            ("--name", "e1".to_owned()),
-            ("--data-dir", self.dir.join("etcd").display().to_string()),
-            ("--listen-client-urls", format!("http://{client}")),
-            ("--advertise-client-urls", format!("http://{client}")),
-            ("--listen-peer-urls", format!("http://{peer}")),
-            ("--initial-advertise-peer-urls", format!("http://{peer}")),
-            ("--initial-cluster", format!("e1=http://{peer}")),
-        ];
-        let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
-        // A missing etcd is a failure that names the package, not a skipped test.
-        let found = std::env::var_os("PATH").and_then(|path| {
-            std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|program| program.is_file())
-        });
-        let program = found.expect("`etcd` is not in PATH; Debian: apt-get install etcd-server");
-        Process::start(self.recipe("etcd", &program, args))
-    }
-
-    fn control_plane(&self) -> Process {
-        let (listen, etcd) = (self.address(2), self.address(ETCD_CLIENT));
-        self.role(
-            "control-plane",
-            "control-plane",
-            &format!(
-                "role: control-plane\nlisten: {listen}\nbase_domains: [cells.localhost]\nstore:\n  etcd:\n    \
-                 endpoints: [\"http://{etcd}\"]\nmoves: {{bake_ms: {BAKE_MS}, retention_ms: {RETENTION_MS}}}\n"
-            ),
-        )
-    }
-
-    fn app(&self, cell: u16) -> Process {
-        let (name, listen) = (cell_name(cell), self.address(20 + cell));
-        let data = self.dir.join(&name).join("app").display().to_string();
-        self.role(
-            "app",
-            &format!("app-{name}"),
-            &format!(
-                "role: app\nname: {name}\nversion: '1.{cell}'\nlisten: {listen}\ndata_dir: {data}\n\
-                 longest_request_ms: 30000\n"
-            ),
-        )
-    }
-
-    fn agent(&self, cell: u16) -> Process {
-        let name = cell_name(cell);
-        let (api, gate, transfer) = (self.address(2), self.address(10 + cell), self.address(30 + cell));
-        let (admin, app) = (self.address(40 + cell), self.address(20 + cell));
-        let dir = self.dir.join(&name);
-        let (data, live) = (dir.join("agent").display().to_string(), dir.join("app").display().to_string());
-        self.role(
-            "agent",
-            &format!("agent-{name}"),
-            &format!(
-                "role: agent\ncell: {name}\ncontrol_plane: [\"http://{api}\"]\ngate: {gate}\ntransfer: {transfer}\n\
-                 admin: {admin}\nthreads: 1\ndata_dir: {data}\napp: {{address: \"{app}\", longest_request_ms: 30000}}\n\
-                 driver:\n  sqlite: {{live_dir: {live}}}\n"
-            ),
-        )
-    }
-
-    fn router(&self) -> Process {
-        let (listen, admin, etcd) = (self.address(0), self.address(3), self.address(ETCD_CLIENT));
-        let snapshot = self.dir.join("routes.snapshot").display().to_string();
-        self.role(
-            "router",
-            "router",
-            &format!(
-                "role: router\nlisten: {listen}\nadmin: {admin}\nthreads: 2\nbase_domains: [cells.localhost]\n\
-                 snapshot: {snapshot}\nfeed:\n  etcd:\n    endpoints: [\"http://{etcd}\"]\n"
-            ),
-        )
-    }
-}
-
-/// The name of the cell with this number.
-pub fn cell_name(cell: u16) -> String {
-    format!("cell-{}", char::from(b'a' + u8::try_from(cell).unwrap_or(0)))
-}
-
 impl Fleet {
-    /// Starts everything, with these tenants spread over the cells, and waits until it is ready.
+    /// Starts an ordinary fleet, with these tenants spread over the cells, and waits until it is ready.
     pub async fn start(tenants: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let ports = Ports::take();
-        let client = Client::new(&format!("http://127.0.0.1:{}", ports.at(2))).expect("a client");
-        let kitchen = Kitchen { dir: dir.path(), ports: &ports, program: binary() };
-        let etcd = kitchen.etcd();
-        let control_plane = kitchen.control_plane();
-        let apps = (0..CELLS).map(|cell| kitchen.app(cell)).collect();
-        ready_at(&ports, 2).await;
-        for cell in 0..CELLS {
-            create_cell(&client, &cell_name(cell)).await;
-        }
-        let agents: Vec<Process> = (0..CELLS).map(|cell| kitchen.agent(cell)).collect();
-        for cell in 0..CELLS {
-            ready_at(&ports, 40 + cell).await;
-        }
-        for (number, tenant) in (0_u16..).zip(tenants) {
-            create_tenant(&client, tenant, &cell_name(number % CELLS)).await;
-        }
-        let router = kitchen.router();
-        ready_at(&ports, 3).await;
-        Self { router, agents, apps, control_plane, etcd, ports, client, dir }
+        Plan::of(tenants).start().await
+    }
+
+    /// The ways between the roles, of a fleet with relays.
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("a fleet with relays")
+    }
+
+    /// A client of the second replica's API.
+    pub fn standby_client(&self) -> &Client {
+        self.standby_client.as_ref().expect("a fleet with a standby")
     }
 
     /// Keeps every move in `state`, or lets all go on.
@@ -186,15 +184,38 @@ impl Fleet {
         format!("127.0.0.1:{}", self.ports.at(0))
     }
 
+    /// The value of a metric of the router, with its labels as they are shown.
+    pub async fn router_metric(&self, name: &str) -> Option<f64> {
+        metric(&self.ports, 3, &format!("cellway_router_{name}")).await
+    }
+
     /// Waits for the role at an offset of the ports (2: control plane, 3: router, 40 and up: agents).
     pub async fn ready(&self, offset: u16) {
         ready_at(&self.ports, offset).await;
     }
+
+    /// Where the fleet keeps its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// The value of a metric at an offset of the ports.
+async fn metric(ports: &Ports, offset: u16, name: &str) -> Option<f64> {
+    let url = format!("http://127.0.0.1:{}/metrics", ports.at(offset));
+    let text = crate::writer::http().get(url).send().await.ok()?.text().await.ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")))?;
+    line.parse().ok()
 }
 
 async fn ready_at(ports: &Ports, offset: u16) {
     let url = format!("http://127.0.0.1:{}/readyz", ports.at(offset));
     eventually(&format!("{url} is ready"), async || is_ok(&url).await.then_some(())).await;
+}
+
+/// Waits until a replica has read the store.
+async fn answers(client: &Client) {
+    eventually(&format!("{} answers", client.base()), async || client.cells().await.ok()).await;
 }
 
 async fn create_cell(client: &Client, name: &str) {

@@ -1,6 +1,11 @@
 //! Real processes on this machine for end-to-end tests: the binary in its roles, etcd, and a client that keeps books.
 
-#![allow(clippy::expect_used, clippy::print_stderr, reason = "a panic here is a test that fails, with its reason")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a panic here is a test that fails, with its reason"
+)]
 
 pub mod alone;
 pub mod certificates;
@@ -8,8 +13,12 @@ pub mod dev;
 pub mod fleet;
 pub mod ports;
 pub mod process;
+pub mod recovery;
+pub mod relay;
+pub mod sandbox;
 pub mod soak_long;
 pub mod stress;
+pub mod tracer;
 pub mod writer;
 
 use std::path::PathBuf;
@@ -27,6 +36,17 @@ pub fn binary() -> PathBuf {
     let dirs = own.ancestors().skip(1).take(2);
     let found = dirs.map(|dir| dir.join("cellway")).find(|path| path.is_file());
     found.expect("the binary is built first: cargo build -p cellway --features cellway/test-faults")
+}
+
+/// A program that a test cannot do without: a missing one is a failure that names the package, not a skipped test.
+pub fn tool(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = dirs.into_iter().map(|dir| dir.join(name)).find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!("`{name}` is not installed; `make setup-tests`, or Debian: apt-get install {package}")
+    })
 }
 
 /// Waits until `probe` has an answer.

@@ -2,8 +2,9 @@
 
 use reqwest::StatusCode;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,8 @@ pub struct Books {
     pub acknowledged: Vec<String>,
     /// Writes without an acknowledgement, and why.
     pub failed: Vec<String>,
+    /// The longest time without an acknowledgement.
+    pub longest_pause: Duration,
 }
 
 /// A writer at work.
@@ -31,6 +34,7 @@ pub struct Writer {
     task: JoinHandle<Books>,
     router: String,
     host: String,
+    acknowledged: Arc<AtomicU64>,
 }
 
 /// A client that knows the tenants' hosts by header.
@@ -44,8 +48,20 @@ impl Writer {
     pub fn start(router: &str, tenant: &str) -> Self {
         let stop = CancellationToken::new();
         let host = format!("{tenant}.cells.localhost");
-        let task = tokio::spawn(write(router.to_owned(), host.clone(), stop.clone()));
-        Self { stop, task, router: router.to_owned(), host }
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(write(router.to_owned(), host.clone(), stop.clone(), Arc::clone(&acknowledged)));
+        Self { stop, task, router: router.to_owned(), host, acknowledged }
+    }
+
+    /// Writes acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Stops, without a look at what is stored.
+    pub async fn stop(self) -> Books {
+        self.stop.cancel();
+        self.task.await.expect("the writer does not panic")
     }
 
     /// Stops, reads everything back and checks it against the books.
@@ -59,9 +75,10 @@ impl Writer {
     }
 }
 
-async fn write(router: String, host: String, stop: CancellationToken) -> Books {
+async fn write(router: String, host: String, stop: CancellationToken, acknowledged: Arc<AtomicU64>) -> Books {
     let client = http();
     let mut books = Books::default();
+    let mut last = Instant::now();
     let run = WRITERS.fetch_add(1, Ordering::Relaxed);
     for number in 0_u64.. {
         if stop.is_cancelled() {
@@ -70,7 +87,12 @@ async fn write(router: String, host: String, stop: CancellationToken) -> Books {
         let id = format!("w{run}-{}-{number}", std::process::id());
         let request = client.post(format!("http://{router}/entries/{id}")).header("host", &host);
         match request.body(format!("entry {number}")).send().await {
-            Ok(answer) if answer.status() == StatusCode::CREATED => books.acknowledged.push(id),
+            Ok(answer) if answer.status() == StatusCode::CREATED => {
+                books.acknowledged.push(id);
+                books.longest_pause = books.longest_pause.max(last.elapsed());
+                last = Instant::now();
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
             Ok(answer) => {
                 let status = answer.status();
                 let text = answer.text().await.unwrap_or_default();

@@ -3,16 +3,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent_kills;
+mod agent_unreachable;
+mod all_killed;
 mod certificates;
 mod control_plane_kills;
 mod dev;
+mod full_disk;
+mod gate_unreachable;
 mod https;
 mod limits;
 mod long_requests;
 mod many_moves;
 mod moving;
 mod origins;
+mod rolling_restart;
 mod router_operation;
 mod soak;
+mod spoilt_bytes;
 mod static_stability;
+mod stopped_and_continued;
+mod store_contents;
+mod store_members;
+mod store_unreachable;
 mod streams;
+mod wrong_clocks;

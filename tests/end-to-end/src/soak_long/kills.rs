@@ -54,19 +54,31 @@ pub(super) async fn kill_at_random(
             Victim::ControlPlane | Victim::Etcd => Some(BTreeSet::new()),
             Victim::Router | Victim::SecondRouter => None,
         };
-        let (process, ready) = match victim {
-            Victim::Agent(cell) => (&mut fleet.agents[usize::from(cell)], AGENTS + cell),
-            Victim::ControlPlane => (&mut fleet.control_plane, CONTROL_PLANE),
-            // It has no such page. The control plane is ready once it answers.
-            Victim::Etcd => (&mut fleet.etcd, CONTROL_PLANE),
-            Victim::Router => (&mut fleet.router, ROUTER),
-            Victim::SecondRouter => (&mut second.process, second.ready),
-        };
         let from_ms = now_ms();
+        let process: &mut Process = match victim {
+            Victim::Agent(cell) => &mut fleet.agents[usize::from(cell)],
+            Victim::ControlPlane => &mut fleet.control_plane,
+            Victim::Router => &mut fleet.router,
+            Victim::SecondRouter => &mut second.process,
+            Victim::Etcd => {
+                fleet.etcd.kill();
+                kills.push(Kill { process: "etcd".to_owned(), tenants, from_ms, gone_ms: now_ms() });
+                fleet.etcd.restart();
+                // It has no page that says so. The control plane is ready once it answers.
+                fleet.ready(CONTROL_PLANE).await;
+                continue;
+            }
+        };
         process.kill();
         let gone_ms = now_ms();
         process.restart();
         kills.push(Kill { process: process.recipe.name.clone(), tenants, from_ms, gone_ms });
+        let ready = match victim {
+            Victim::Agent(cell) => AGENTS + cell,
+            Victim::ControlPlane | Victim::Etcd => CONTROL_PLANE,
+            Victim::Router => ROUTER,
+            Victim::SecondRouter => second.ready,
+        };
         fleet.ready(ready).await;
     }
 }
