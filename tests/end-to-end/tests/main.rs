@@ -26,4 +26,5 @@ mod store_contents;
 mod store_members;
 mod store_unreachable;
 mod streams;
+mod vanished_host;
 mod wrong_clocks;
