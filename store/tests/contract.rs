@@ -1,5 +1,5 @@
-//! The store contract, held to by every implementation: embedded in memory, embedded on disk, and
-//! a real etcd.
+//! The store contract, held to by every implementation: embedded in memory, embedded on disk, a real
+//! etcd, and the fake one that simulations use.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
@@ -34,6 +34,7 @@ macro_rules! every_store {
         contract!(in_memory, async { (EmbeddedStore::in_memory().unwrap(), ()) }; $($case),*);
         contract!(on_disk, on_disk_store(); $($case),*);
         contract!(etcd, etcd_store(); $($case),*);
+        contract!(fake_etcd, fake_etcd_store(); $($case),*);
     };
 }
 
@@ -45,6 +46,11 @@ async fn on_disk_store() -> (EmbeddedStore, tempfile::TempDir) {
 async fn etcd_store() -> (cellway_store::EtcdStore, support::Etcd) {
     let etcd = support::Etcd::start().await;
     (etcd.store().await, etcd)
+}
+
+async fn fake_etcd_store() -> (cellway_store::EtcdStore, support::FakeMember) {
+    let member = support::FakeMember::start();
+    (member.store().await, member)
 }
 
 every_store!(

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use cellway_core::ids::Revision;
 use cellway_store::{EtcdConfig, EtcdStore, FollowEvent, FollowOptions, Follower, Store, StoreError, Txn, list_all};
 
+use cellway_fake_etcd::Stall;
+
 use super::{View, put_surely, within};
-use crate::support::{Etcd, Relay, config_for};
+use crate::support::{Etcd, FakeMember, Relay, config_for};
 
 const SILENCE_LIMIT_MS: u64 = 500;
 
@@ -26,22 +28,52 @@ async fn compact(etcd: &Etcd, at: Revision) {
     client.compact(i64::try_from(at.0).unwrap(), None).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_or_a_page_behind_the_compacted_history_says_so() {
-    let etcd = Etcd::start().await;
-    let store = etcd.store().await;
+async fn says_what_is_behind_the_history(store: &EtcdStore, compact: impl AsyncFnOnce(Revision)) {
     let mut last = Revision(0);
     for number in 0..10 {
         last = store.commit(Txn::new().put(format!("p/{number}"), *b"x")).await.unwrap();
     }
-    compact(&etcd, Revision(last.0 - 2)).await;
+    compact(Revision(last.0 - 2)).await;
     let mut stream = store.watch("p/", Revision(1)).await.unwrap();
     let end = within("the end", stream.next()).await;
     assert!(matches!(end, Err(StoreError::Compacted { at }) if at.0 >= last.0 - 2), "{end:?}");
     let page = store.range("p/", None, 10, Some(Revision(2))).await;
     assert!(matches!(page, Err(StoreError::Compacted { .. })), "{page:?}");
+    let page = store.range("p/", None, 10, Some(Revision(last.0 - 2))).await.unwrap();
+    assert_eq!(page.entries.len(), 8);
     let mut stream = store.watch("p/", Revision(last.0 - 1)).await.unwrap();
     assert_eq!(within("a batch", stream.next()).await.unwrap().revision, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_or_a_page_behind_the_compacted_history_says_so() {
+    let etcd = Etcd::start().await;
+    says_what_is_behind_the_history(&etcd.store().await, async |at| compact(&etcd, at).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fake_etcd_says_so_too() {
+    let member = FakeMember::start();
+    let compact = async |at: Revision| member.etcd.compact(i64::try_from(at.0).unwrap());
+    says_what_is_behind_the_history(&member.store().await, compact).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fake_etcd_that_stalls_answers_nothing_and_then_goes_on() {
+    let member = FakeMember::start();
+    let store = member.store().await;
+    let first = store.commit(Txn::new().put("a", *b"1")).await.unwrap();
+    let mut stream = store.watch("", first).await.unwrap();
+    member.etcd.stall(Stall::BeforeWork);
+    let unheard = store.commit(Txn::new().put("a", *b"2")).await;
+    assert!(matches!(unheard, Err(StoreError::Unavailable { .. })), "{unheard:?}");
+    member.etcd.stall(Stall::BeforeAnswer);
+    let unanswered = store.commit(Txn::new().put("a", *b"3")).await;
+    assert!(matches!(unanswered, Err(StoreError::Unavailable { .. })), "{unanswered:?}");
+    member.etcd.stall(Stall::No);
+    let (entry, _) = store.get("a").await.unwrap();
+    assert_eq!(&*entry.unwrap().value, b"3", "the first was never done, the second was");
+    assert_eq!(within("a batch", stream.next()).await.unwrap().revision, Revision(first.0 + 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

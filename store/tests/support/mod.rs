@@ -1,8 +1,10 @@
-//! A real etcd for tests: started on free loopback ports with a temporary directory.
+//! A real etcd for tests: started on free loopback ports with a temporary directory. And a fake one, in this process.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+mod fake;
 mod relay;
 
+pub(crate) use fake::FakeMember;
 pub(crate) use relay::Relay;
 
 use std::net::TcpListener;

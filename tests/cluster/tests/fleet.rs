@@ -1,9 +1,14 @@
 //! What operators ask for: clear refusals, one owner per host, findings with a command, an audit.
 
 use cellway_api::ApiError;
+use cellway_api::agent::PlacementDown;
 use cellway_api::fleet::*;
 use cellway_cluster_tests::*;
-use cellway_store::keys;
+use cellway_core::ids::Epoch;
+use cellway_core::tenant::{Placement, PlacementRecord};
+use cellway_store::records::Record;
+use cellway_store::{Txn, keys};
+use std::collections::BTreeSet;
 
 fn problem<T: std::fmt::Debug>(outcome: Result<T, ApiError>) -> (u16, String) {
     match outcome {
@@ -149,5 +154,46 @@ async fn every_action_is_audited() {
         page.entries.iter().map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
     for action in ["create cell", "register instance", "create tenant", "claim host", "cordoned"] {
         assert!(text.iter().any(|entry| entry.contains(action)), "{action} is not in {text:?}");
+    }
+}
+
+async fn placement_of(cluster: &Cluster, id: &str) -> Placement {
+    let tenant = id.parse().unwrap();
+    let (entry, _) = cluster.store.get(&keys::placement(&tenant)).await.unwrap();
+    match PlacementRecord::decode(&entry.unwrap().value).unwrap() {
+        PlacementRecord::Placed(placement) => placement,
+        gone => panic!("{gone:?}"),
+    }
+}
+
+/// A tenant's id is free again once its records are deleted: what is made under it has a home of its own, and an epoch
+/// above all that any gate, router or disk has seen of its past.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reused_name_meets_no_old_data() {
+    let cluster = Cluster::new();
+    let replica = cluster.start().await;
+    let client = &replica.client;
+    create_cell(client, "cell-a").await;
+    let agent = Agent::start(client, "cell-a", "a1").await;
+    let id = "acme".parse().unwrap();
+    let (mut homes, mut highest) = (BTreeSet::new(), Epoch(0));
+    for leaves_a_record in [true, false, true] {
+        create_tenant(client, "acme", "cell-a").await;
+        let placement = placement_of(&cluster, "acme").await;
+        assert!(placement.epoch > highest, "{placement:?} is not above {highest:?}");
+        assert!(homes.insert(placement.home.clone()), "{placement:?} is an old home");
+        let told = async || match agent.placement("acme")? {
+            PlacementDown::Placed { epoch, .. } => (epoch == placement.epoch.0).then_some(()),
+            PlacementDown::Gone { .. } => None,
+        };
+        eventually("the agent is told of it", told).await;
+        highest = placement.epoch.next();
+        let deleted = Txn::new().delete(keys::tenant(&id));
+        let deleted = match leaves_a_record {
+            true => deleted.put(keys::placement(&id), PlacementRecord::Gone { epoch: highest }.encode()),
+            false => deleted.delete(keys::placement(&id)),
+        };
+        cluster.store.commit(deleted).await.unwrap();
+        eventually("the tenant is gone", async || client.tenant("acme").await.is_err().then_some(())).await;
     }
 }

@@ -11,6 +11,8 @@ pub enum Broken {
     CleanStopHidesOrphans,
     /// The fence is not on disk.
     FenceLostAtRestart,
+    /// A fence is in force, and acknowledged, before the disk has it for certain.
+    FenceBeforeSync,
     /// A gate opens on a placement read before its registration.
     ReadBeforeRegistration,
     /// A gate opens without the driver's release.

@@ -31,6 +31,8 @@ pub(crate) struct Replica {
     pub(crate) lists_seen: Revision,
     pub(crate) paused: bool,
     pub(crate) leads: bool,
+    /// How far its clock is off.
+    pub(crate) clock_off_ms: i64,
 }
 
 /// What operators and agents have done.
@@ -84,6 +86,11 @@ impl World {
         }
     }
 
+    /// What time a replica takes it for.
+    fn clock(&self, replica: usize) -> u64 {
+        self.now_ms.saturating_add_signed(self.replicas[replica].clock_off_ms)
+    }
+
     /// The leader's pass: at most one fact into each running move.
     fn lead(&mut self, replica: usize) {
         if !self.replicas[replica].leads {
@@ -91,17 +98,20 @@ impl World {
         }
         let view = self.view(replica);
         let lists = self.store.at(self.replicas[replica].lists_seen);
-        let due: Vec<(MoveId, Fact)> =
-            view.running().filter_map(|record| Some((record.id.clone(), self.due_fact(&lists, record)?))).collect();
+        let now_ms = self.clock(replica);
+        let due: Vec<(MoveId, Fact)> = view
+            .running()
+            .filter_map(|record| Some((record.id.clone(), self.due_fact(&lists, record, now_ms)?)))
+            .collect();
         for (id, fact) in due {
             // The next pass looks again.
             self.advance(replica, id, fact, ATTEMPTS_MAX);
         }
     }
 
-    fn due_fact(&self, lists: &View, record: &MoveRecord) -> Option<Fact> {
-        if record.state == MoveState::Planned && self.now_ms < deadline(record) {
-            return self.may_start(record).then_some(Fact::Start);
+    fn due_fact(&self, lists: &View, record: &MoveRecord, now_ms: u64) -> Option<Fact> {
+        if record.state == MoveState::Planned && now_ms < deadline(record) {
+            return self.may_start(record, now_ms).then_some(Fact::Start);
         }
         if let MoveState::Holding(holding) = &record.state {
             let (gates, revision) = lists.gates(&record.source.name)?;
@@ -111,15 +121,15 @@ impl World {
             }
         }
         let waits = record.state == MoveState::Switched || self.is(Broken::NoDeadlines);
-        (self.now_ms >= deadline(record) && !waits).then_some(Fact::Elapsed)
+        (now_ms >= deadline(record) && !waits).then_some(Fact::Elapsed)
     }
 
     /// All that the source would have to fence is up, and something of the target is. A hint for the operator, not a
     /// rule: it may be untrue a moment later.
-    fn may_start(&self, record: &MoveRecord) -> bool {
+    fn may_start(&self, record: &MoveRecord, now_ms: u64) -> bool {
         let up =
             |cell: &CellName| self.instances.iter().any(|one| self.cells[one.cell].own.name == *cell && one.is_up());
-        self.now_ms >= record.not_before_ms && up(&record.source.name) && up(&record.target.name)
+        now_ms >= record.not_before_ms && up(&record.source.name) && up(&record.target.name)
     }
 
     /// Brings a fact into its move.
@@ -127,14 +137,14 @@ impl World {
         let view = self.view(replica);
         let Some((record, _)) = view.a_move(&id) else { return };
         let fact = self.as_quoted(record, fact);
-        let Some(txn) = self.step(&view, &id, &fact) else { return };
+        let Some(txn) = self.step(&view, &id, &fact, self.clock(replica)) else { return };
         let then = Then::Advance { replica, id, fact, attempt };
         self.after_about(1, 6, Event::Commit { txn, then });
     }
 
-    fn step(&mut self, view: &View, id: &MoveId, fact: &Fact) -> Option<Txn> {
+    fn step(&mut self, view: &View, id: &MoveId, fact: &Fact, now_ms: u64) -> Option<Txn> {
         let (before, at) = view.a_move(id)?;
-        let after = match next(before, fact.clone(), self.now_ms) {
+        let after = match next(before, fact.clone(), now_ms) {
             Ok(after) => after,
             Err(Refused::NothingNew | Refused::Early | Refused::NotNow) => return None,
             Err(refused) => {
@@ -163,7 +173,7 @@ impl World {
             txn = txn.require(Key::Gates(before.source.name.clone()), list.revision);
         }
         if after.state.is_last() {
-            txn = match after.retry(self.now_ms) {
+            txn = match after.retry(now_ms) {
                 Some(again) => txn
                     .require_absent(Key::Move(again.id.clone()))
                     .put(Key::Moving, Value::Moving(again.id.clone()))
@@ -271,13 +281,14 @@ impl World {
     /// Commits what `action` makes of the view.
     pub(crate) fn act(&mut self, replica: usize, action: Action, attempt: u32) {
         let view = self.view(replica);
+        let now_ms = self.clock(replica);
         let txn = match &action {
-            Action::Move { id, target } => self.txn_of_move(&view, id, *target),
+            Action::Move { id, target } => self.txn_of_move(&view, id, *target, now_ms),
             Action::Undo { id } => {
                 let fact = Fact::UndoAsked("asked".to_owned());
                 return self.advance(replica, id.clone(), fact, attempt);
             }
-            Action::TakeBack { id, back } => self.txn_of_take_back(&view, id, back),
+            Action::TakeBack { id, back } => self.txn_of_take_back(&view, id, back, now_ms),
             Action::Register { instance, run, .. } => self.txn_of_register(&view, *instance, *run),
             Action::Unlist { instance } => self.txn_of_unlist(&view, *instance),
         };
@@ -291,7 +302,7 @@ impl World {
         LongRequests { wait_ms: 400, then }
     }
 
-    fn txn_of_move(&mut self, view: &View, id: &MoveId, target: usize) -> Option<Txn> {
+    fn txn_of_move(&mut self, view: &View, id: &MoveId, target: usize, now_ms: u64) -> Option<Txn> {
         let (placement, placed_at) = view.placement()?;
         let target = self.cells[target].own.clone();
         if placement.cell == target {
@@ -313,9 +324,9 @@ impl World {
             priority: Priority::Normal,
             freeze_now_ms: None,
             attempt: 1,
-            not_before_ms: self.now_ms,
-            created_ms: self.now_ms,
-            entered_ms: self.now_ms,
+            not_before_ms: now_ms,
+            created_ms: now_ms,
+            entered_ms: now_ms,
             predicted_freeze_ms: 0,
             copied: None,
             held_ms: None,
@@ -335,7 +346,7 @@ impl World {
         if !matches!(running.state, MoveState::Cleaning(_)) {
             return None;
         }
-        let ended = next(running, Fact::TakenOver(id.clone()), self.now_ms).ok()?;
+        let ended = next(running, Fact::TakenOver(id.clone()), now_ms).ok()?;
         let txn = txn
             .require(Key::Move(ended.id.clone()), running_at)
             .require(Key::Moving, locked_at)
@@ -344,10 +355,10 @@ impl World {
         Some(with_leftover(txn, &ended))
     }
 
-    fn txn_of_take_back(&mut self, view: &View, id: &MoveId, back: &MoveId) -> Option<Txn> {
+    fn txn_of_take_back(&mut self, view: &View, id: &MoveId, back: &MoveId, now_ms: u64) -> Option<Txn> {
         let (record, at) = view.a_move(id)?;
-        let taken = record.back(back.clone(), "worse".to_owned(), gates_of(view, &record.target.name), self.now_ms)?;
-        let ended = next(record, Fact::TakenOver(back.clone()), self.now_ms).ok()?;
+        let taken = record.back(back.clone(), "worse".to_owned(), gates_of(view, &record.target.name), now_ms)?;
+        let ended = next(record, Fact::TakenOver(back.clone()), now_ms).ok()?;
         let (locked, locked_at) = view.moving()?;
         let (_, placed_at) = view.placement()?;
         if locked != id {

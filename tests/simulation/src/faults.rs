@@ -17,6 +17,9 @@ const LOOK_MS: u64 = 25;
 /// How often he does so.
 const LOOKS_MAX: u32 = 60;
 
+/// How far a clock jumps, forth or back.
+const JUMP_MAX_MS: u64 = 2_500;
+
 /// What goes wrong, or is done by people.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
@@ -33,6 +36,11 @@ pub(crate) enum Fault {
     Lead {
         replica: usize,
         leads: bool,
+    },
+    /// A replica's clock jumps, and is set right later.
+    Jump,
+    SetRight {
+        replica: usize,
     },
     OtherReplica,
     RestartRouter,
@@ -106,6 +114,7 @@ impl World {
             (plan.cuts, Fault::Cut),
             (plan.pauses, Fault::Pause),
             (plan.pauses, Fault::OtherReplica),
+            (plan.jumps, Fault::Jump),
             (plan.router_restarts, Fault::RestartRouter),
             (plan.moves, Fault::Move { looks: 0 }),
             (plan.undos, Fault::Undo { looks: 0 }),
@@ -173,6 +182,8 @@ impl World {
                 note!(self, "replica {replica} sees nothing more");
                 self.after_about(100, 1_500, Event::Fault(Fault::Resume { replica }));
             }
+            Fault::Jump => self.jump(),
+            Fault::SetRight { replica } => self.replicas[replica].clock_off_ms = 0,
             Fault::Lead { replica, leads } => {
                 self.replicas[replica].leads = leads;
                 let other = Fault::Lead { replica, leads: !leads };
@@ -193,6 +204,15 @@ impl World {
             Fault::Undo { looks } => self.ask_undo(looks),
             Fault::TakeBack { looks } => self.ask_back(looks),
         }
+    }
+
+    fn jump(&mut self) {
+        let replica = self.random.index(self.replicas.len());
+        let jump_ms = i64::try_from(self.random.between(50, JUMP_MAX_MS)).unwrap_or(0);
+        let off_ms = if self.random.percent(50) { jump_ms } else { -jump_ms };
+        self.replicas[replica].clock_off_ms = off_ms;
+        note!(self, "the clock of replica {replica} jumps by {off_ms} ms");
+        self.after_about(50, 1_500, Event::Fault(Fault::SetRight { replica }));
     }
 
     /// One without a gate, or any.
@@ -329,6 +349,7 @@ impl World {
         note!(self, "the faults are over");
         for replica in 0..self.replicas.len() {
             self.replicas[replica].leads |= replica == 0;
+            self.replicas[replica].clock_off_ms = 0;
             self.resume(replica);
         }
         for instance in 0..self.instances.len() {

@@ -16,6 +16,9 @@ use std::rc::Rc;
 /// How many passes over one home are kept.
 const PASSES_KEPT: usize = 3;
 
+/// The longest sync of a write to disk.
+const SYNC_MAX_MS: u64 = 15;
+
 impl World {
     /// Takes an order, and sees to it that one of a move that has ended changes nothing.
     pub(crate) fn take_order(&mut self, instance: usize, order: Order, epoch: Epoch) {
@@ -113,14 +116,31 @@ impl World {
         self.state(instance, id, |by| Fact::Watched(WatchReport { by, admitted }));
     }
 
-    /// On disk, then in force, then drained; only then it is said.
+    /// On disk, then in force, then drained; only then it is said. What the disk has not synced, a crash takes.
     fn take_fence(&mut self, instance: usize, id: MoveId, epoch: Epoch) {
-        let one = &mut self.instances[instance];
-        let Some(process) = &mut one.process else { return };
-        if process.gate.fence_is_new(epoch) {
-            one.disk.fence = one.disk.fence.max(Some(epoch));
-            note!(self, "{} fences {epoch} for {id}", self.instances[instance].id);
+        let Some(process) = &self.instances[instance].process else { return };
+        if !process.gate.fence_is_new(epoch) {
+            return self.put_fence_in_force(instance, id, epoch);
         }
+        let boot = process.boot;
+        note!(self, "{} writes the fence {epoch} for {id}", self.instances[instance].id);
+        self.after_about(0, SYNC_MAX_MS, Event::Synced { instance, boot, id: id.clone(), epoch });
+        if self.is(Broken::FenceBeforeSync) {
+            self.put_fence_in_force(instance, id, epoch);
+        }
+    }
+
+    /// The disk has the fence, if the process that wrote it was not stopped before.
+    pub(crate) fn synced(&mut self, instance: usize, boot: u64, id: MoveId, epoch: Epoch) {
+        let one = &mut self.instances[instance];
+        if one.process.as_ref().is_none_or(|process| process.boot != boot) {
+            return;
+        }
+        one.disk.fence = one.disk.fence.max(Some(epoch));
+        self.put_fence_in_force(instance, id, epoch);
+    }
+
+    fn put_fence_in_force(&mut self, instance: usize, id: MoveId, epoch: Epoch) {
         let Some(process) = &mut self.instances[instance].process else { return };
         process.gate.fence(epoch);
         process.unacked.insert((id, epoch));

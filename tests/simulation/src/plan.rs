@@ -43,6 +43,8 @@ pub struct Plan {
     pub cuts: u64,
     /// Replicas that see nothing for a while, and then act on what they knew.
     pub pauses: u64,
+    /// Clocks of replicas that jump, and are set right again.
+    pub jumps: u64,
     /// Routers that start again from an old snapshot.
     pub router_restarts: u64,
     /// Moves that an operator asks for.
@@ -66,7 +68,7 @@ impl Plan {
         let [crashes, clean_stops, losses, joins, leaves, cuts, pauses, router_restarts] = counts;
         let percents = [often(12), often(12), often(8), often(30), often(15)];
         let [loss_percent, duplicate_percent, late_percent, stale_percent, streams_percent] = percents;
-        let (undos, backs) = (often(3), often(3));
+        let (undos, backs, jumps) = (often(3), often(3), often(3));
         Self {
             cells: 2 + random.index(2),
             instances: 1 + random.index(2),
@@ -87,6 +89,7 @@ impl Plan {
             leaves,
             cuts,
             pauses,
+            jumps,
             router_restarts,
             moves: random.between(3, 9),
             undos,

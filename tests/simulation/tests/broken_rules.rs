@@ -84,6 +84,14 @@ fn a_fence_is_on_disk() {
 }
 
 #[test]
+fn a_fence_is_acknowledged_only_when_the_disk_has_it_for_certain() {
+    caught(Broken::FenceBeforeSync, &SAFETY, |plan| {
+        gates_alone(plan);
+        plan.crashes += 6;
+    });
+}
+
+#[test]
 fn a_placement_is_read_after_the_registration() {
     caught(Broken::ReadBeforeRegistration, &SAFETY, |plan| {
         gates_alone(plan);

@@ -58,6 +58,7 @@ fn a_late_order_or_fact_changes_nothing() {
 fn every_move_ends() {
     kept(50_000, |plan| {
         plan.losses += 1;
+        plan.jumps += 2;
         plan.leaves += 1;
         plan.loss_percent += 5;
     });
