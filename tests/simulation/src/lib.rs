@@ -36,7 +36,6 @@ mod world;
 pub use broken::Broken;
 pub use checks::{Stats, Violation};
 pub use plan::Plan;
-pub use random::Random;
 
 use world::{LOG_LINES, World};
 
