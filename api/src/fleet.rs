@@ -156,6 +156,11 @@ impl CellView {
     }
 }
 
+/// What is as it always was is not sent, so that an older control plane takes it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Start a move.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,10 +173,10 @@ pub struct CreateMove {
     #[serde(default)]
     pub cause: Option<String>,
     /// How soon it starts, among those that wait.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub priority: PriorityView,
     /// Its tenant may be frozen at once, whatever the freeze windows are.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub now: bool,
 }
 
@@ -362,7 +367,8 @@ impl MoveView {
                     HoldingStage::Last => "last",
                 };
                 view.stage = Some(stage.to_owned());
-                view.running_requests = Some(holding.running.values().sum());
+                view.running_requests =
+                    Some(holding.running.values().fold(0, |all: u32, one| all.saturating_add(*one)));
             }
             MoveState::Undoing(undoing) => view.undo_reason = Some(undoing.reason.clone()),
             MoveState::Undone(undone) => {

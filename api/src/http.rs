@@ -3,9 +3,12 @@
 use crate::certificate;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A client that goes through no proxy. Without a TLS configuration it trusts nobody, so that only `http` works.
+/// A client that goes through no proxy and follows no redirect: whoever is asked must not send it elsewhere. Without a TLS configuration it trusts nobody, so that only `http` works.
 pub fn client_builder(tls: Option<ClientConfig>) -> reqwest::ClientBuilder {
-    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.unwrap_or_else(trusting_nobody))
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_backend_preconfigured(tls.unwrap_or_else(trusting_nobody))
 }
 
 #[expect(clippy::expect_used, reason = "aws-lc-rs has cipher suites and key exchanges of every TLS version")]

@@ -92,13 +92,13 @@ pub struct CreateTenant {
     #[serde(default)]
     pub freeze_budget_ms: Option<u64>,
     /// What becomes of requests that take longer.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_requests: Option<LongRequestsView>,
     /// How long a move waits for them first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_requests_wait_ms: Option<u64>,
     /// When it may begin to be frozen, as in `mon-fri 22:00-04:00` (UTC).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_windows: Option<Vec<String>>,
 }
 

@@ -221,7 +221,6 @@ impl View {
             _ => true,
         };
         let running = self.running.iter().filter_map(|id| self.moves.get(id));
-        let now_ms = clock::now_ms();
         Fleet {
             revision: self.revision,
             cells: self.cells.iter().map(cell).collect(),

@@ -199,6 +199,11 @@ impl TenantGate {
         self.highest_fence.is_none_or(|fence| fence < epoch)
     }
 
+    /// Whether a later fence than this was taken.
+    pub fn is_fenced_above(&self, epoch: Epoch) -> bool {
+        self.highest_fence.is_some_and(|fence| fence > epoch)
+    }
+
     /// Takes a fence that is on disk: closes if open at or below it. A fence below the open epoch changes nothing.
     pub fn fence(&mut self, epoch: Epoch) {
         self.highest_fence = Some(self.highest_fence.map_or(epoch, |fence| fence.max(epoch)));

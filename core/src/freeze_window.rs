@@ -51,7 +51,7 @@ impl FromStr for FreezeWindow {
         let (from, to) = times.trim().split_once('-').ok_or_else(form)?;
         let days = read_days(&days.to_ascii_lowercase()).ok_or_else(form)?;
         let (from_min, to_min) = (read_time(from).ok_or_else(form)?, read_time(to).ok_or_else(form)?);
-        if u64::from(from_min) == DAY_MIN || to_min == 0 && from_min == 0 {
+        if u64::from(from_min) == DAY_MIN {
             return Err(form());
         }
         if from_min == to_min {

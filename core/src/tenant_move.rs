@@ -150,7 +150,8 @@ fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) 
     }
 }
 
-/// Freezes as soon as that is within the budget and in a window for it. Long requests are waited for; then the tenant's word for them counts.
+/// Freezes as soon as that is within the budget and in a window for it. Long requests are waited for; then the tenant's
+/// word for them counts.
 fn freeze_or_wait(record: &MoveRecord, syncing: Syncing, now_ms: u64) -> Result<MoveState, Refused> {
     let limits = &record.limits;
     let waited = now_ms >= record.after_open(limits.long_requests.wait_ms.min(limits.syncing_ms));
@@ -180,7 +181,7 @@ fn still_running(record: &MoveRecord, requests: u32) -> String {
              `cellway tenant change {tenant} --long-requests cut`"
         ),
         AfterWait::Cut => {
-            format!("{requests} requests were still running in the app, where nothing of them can be cut")
+            format!("{requests} requests were still running in the app, which has not ended them")
         }
     }
 }
@@ -364,7 +365,8 @@ fn undoing(record: &MoveRecord, undoing: Undoing) -> MoveState {
 
 /// A hold that took too long is let go, and the move is made again when requests are quicker.
 fn undo_and_retry(record: &MoveRecord, holding: &Holding) -> MoveState {
-    let reason = match (holding.stage, holding.running.values().sum()) {
+    let running = holding.running.values().fold(0_u32, |all, one| all.saturating_add(*one));
+    let reason = match (holding.stage, running) {
         (HoldingStage::Gates, 0) => "admitted requests did not finish in time".to_owned(),
         (HoldingStage::Gates, requests) => still_running(record, requests),
         (HoldingStage::Data | HoldingStage::Last, _) => "the last changes did not arrive in time".to_owned(),

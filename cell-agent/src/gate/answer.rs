@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a stream that has to end may take to come to the end of what it is in the middle of.
@@ -35,6 +35,8 @@ pub(crate) struct AnswerBody {
     inner: Option<Download>,
     /// Cuts it, from when it takes long.
     cutter: Option<AbortOnDropHandle<()>>,
+    /// Says when; `None` for an answer that began after the cut, for the app had only thought about it.
+    cut: Option<CancellationToken>,
     edge: Option<StreamEdge>,
     phase: Phase,
     waiting: Waiting,
@@ -56,7 +58,9 @@ enum Phase {
 impl AnswerBody {
     /// Whether the answer is a stream follows from its edges and, for calls, from what comes.
     pub(crate) fn new(inner: PooledBody, edge: Option<StreamEdge>, waiting: Waiting) -> Self {
-        let mut body = Self { inner: Some(Download::new(inner)), cutter: None, edge, phase: Phase::Ordinary, waiting };
+        let cut = waiting.lease().cut().filter(|cut| !cut.is_cancelled());
+        let inner = Some(Download::new(inner));
+        let mut body = Self { inner, cutter: None, cut, edge, phase: Phase::Ordinary, waiting };
         match &body.edge {
             None => {}
             Some(StreamEdge::Events(_)) => body.become_stream(),
@@ -103,9 +107,9 @@ impl AnswerBody {
     /// From now on it may be cut, also while nobody reads it.
     fn may_be_cut(&mut self) {
         if self.cutter.is_none()
-            && let (Some(inner), Some(cut)) = (&self.inner, self.waiting.lease().cut())
+            && let (Some(inner), Some(cut)) = (&self.inner, &self.cut)
         {
-            self.cutter = Some(inner.cut_by(cut, self.waiting.lease().clone()));
+            self.cutter = Some(inner.cut_by(cut.clone(), self.waiting.lease().clone()));
         }
     }
 

@@ -338,10 +338,10 @@ impl Gate {
     }
 
     /// Cuts the uploads and downloads that were admitted at this epoch or below and still run. Each of them counts as
-    /// running until the app has ended it.
+    /// running until the app has ended it. A late order, which a later fence has passed, changes nothing.
     pub(crate) fn cut(&self, epoch: Epoch) {
         let mut state = self.state.lock();
-        if state.gate.open_at().is_none_or(|open| open <= epoch) {
+        if !state.gate.is_fenced_above(epoch) && state.gate.open_at().is_none_or(|open| open <= epoch) {
             std::mem::take(&mut state.cut).cancel();
         }
     }

@@ -114,6 +114,7 @@ fn plan_facts(plan: &MovePlanView) -> String {
     let driver = plan.driver.as_deref().unwrap_or("its driver");
     let unknown = match plan.past_moves {
         _ if plan.now.is_none() => "unknown: no gate of the source has answered".to_owned(),
+        _ if plan.refused.is_some() => "unknown: the move would be refused".to_owned(),
         0 => format!("unknown: no move by {driver} has been made yet"),
         _ if plan.gates_heard < plan.gates => "unknown: not every gate of the source has answered".to_owned(),
         _ => "unknown".to_owned(),

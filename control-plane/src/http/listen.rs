@@ -97,8 +97,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true);
-                let unheard = Duration::from_millis(UNHEARD_MS);
-                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(unheard));
+                #[cfg(target_os = "linux")]
+                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(Duration::from_millis(UNHEARD_MS)));
                 return (stream, address);
             }
             Err(error) => {

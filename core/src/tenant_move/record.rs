@@ -173,8 +173,8 @@ pub struct Holding {
     pub position: Option<Position>,
     /// What ran when the wait for it was over is cut.
     pub cut: bool,
-    /// How many requests each gate still had running when it last said so, where there were any. For people: nothing is
-    /// decided by it.
+    /// How many requests each gate still had running when it last said so, where there were any. Without any there is
+    /// nothing to cut.
     pub running: BTreeMap<InstanceId, u32>,
 }
 
@@ -273,10 +273,11 @@ impl MoveRecord {
         }
     }
 
-    /// Whether requests that run at the source are to be cut when the wait for them is over, and are not yet.
+    /// Whether requests that are known to run at the source are to be cut when the wait for them is over, and are not yet.
     pub(super) fn may_cut(&self) -> bool {
         let MoveState::Holding(holding) = &self.state else { return false };
-        holding.stage == HoldingStage::Gates && !holding.cut && self.limits.long_requests.then == AfterWait::Cut
+        let runs = holding.running.values().any(|running| *running > 0);
+        runs && holding.stage == HoldingStage::Gates && !holding.cut && self.limits.long_requests.then == AfterWait::Cut
     }
 
     /// How long traffic was held, if it was and is no more.

@@ -39,8 +39,8 @@ impl Syncing {
         let values = self.watched.values().map(|measured| measured.value);
         values.reduce(|all, one| Admitted {
             oldest_request_ms: all.oldest_request_ms.max(one.oldest_request_ms),
-            requests: all.requests + one.requests,
-            open_streams: all.open_streams + one.open_streams,
+            requests: all.requests.saturating_add(one.requests),
+            open_streams: all.open_streams.saturating_add(one.open_streams),
         })
     }
 

@@ -337,8 +337,9 @@ impl PostgresDriver {
         };
         let freeze_ms = lag_ms.saturating_add(verify_ms).saturating_add(FREEZE_BASE_MS);
         tracing::debug!(tenant = %fetch.tenant, lag_ms, verify_ms, freeze_ms, "pass");
+        let fixed = ("for fence and release", FREEZE_BASE_MS);
         let parts = [("for a row to get to the target", lag_ms), ("to compare the copies", verify_ms)];
-        let longest = parts.into_iter().max_by_key(|(_, ms)| *ms).unwrap_or(("for fence and release", FREEZE_BASE_MS));
+        let longest = parts.into_iter().fold(fixed, |longest, part| if part.1 > longest.1 { part } else { longest });
         Ok((freeze_ms, longest))
     }
 

@@ -18,6 +18,12 @@ fn reported(record: &MoveRecord, now_ms: u64) -> MoveRecord {
     next(&followed, watched, now_ms).expect("recorded")
 }
 
+fn with_policy(record: &MoveRecord, then: AfterWait) -> MoveRecord {
+    let mut record = record.clone();
+    record.limits.long_requests.then = then;
+    record
+}
+
 fn syncing(then: AfterWait) -> MoveRecord {
     with(then, MoveState::Syncing(Syncing::default()))
 }
@@ -57,6 +63,9 @@ fn an_undo_says_how_many_requests_ran_and_how_to_have_them_cut() {
 fn a_cut_freezes_within_the_budget_and_cuts_what_is_not_over_early_in_it() {
     let held = reported(&syncing(AfterWait::Cut), NOW_MS + WAIT_MS);
     assert_eq!(held.state.as_str(), "holding");
+    assert_eq!(deadline(&held), deadline(&with_policy(&held, AfterWait::Undo)), "nothing is known that could be cut");
+    let running = Watched(WatchReport { by: source(), admitted: UPLOADING });
+    let held = next(&held, running, held.entered_ms + 40).expect("recorded");
     assert_eq!(held.predicted_freeze_ms, held.limits.freeze_budget_ms);
     assert_eq!(fences(&held), [false], "they get a last moment");
     assert!(deadline(&held) - held.entered_ms <= held.limits.freeze_budget_ms / 2);
