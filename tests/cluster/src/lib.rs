@@ -228,6 +228,20 @@ pub async fn create_tenant(client: &Client, id: &str, cell: &str) {
     client.create_tenant(&tenant).await.expect("created");
 }
 
+/// Two cells with a gate each, and these tenants in the first: the control plane, the source's agent and the target's.
+pub async fn two_cells(cluster: &Cluster, tenants: &[&str]) -> (Replica, Agent, Agent) {
+    let replica = cluster.start().await;
+    for cell in ["cell-a", "cell-b"] {
+        create_cell(&replica.client, cell).await;
+    }
+    let source = Agent::start(&replica.client, "cell-a", "a1").await;
+    let target = Agent::start(&replica.client, "cell-b", "b1").await;
+    for tenant in tenants {
+        create_tenant(&replica.client, tenant, "cell-a").await;
+    }
+    (replica, source, target)
+}
+
 /// Asks for a move.
 pub async fn create_move(client: &Client, tenant: &str, to: &str) -> MoveView {
     let wanted = CreateMove { tenant: tenant.to_owned(), to: to.to_owned(), ..CreateMove::default() };

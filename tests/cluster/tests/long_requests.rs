@@ -5,17 +5,6 @@ use cellway_api::agent::{FactUp, TaskDown};
 use cellway_api::fleet::{ChangeTenant, LongRequestsView};
 use cellway_cluster_tests::*;
 
-async fn two_cells(cluster: &Cluster) -> (Replica, Agent, Agent) {
-    let replica = cluster.start().await;
-    for cell in ["cell-a", "cell-b"] {
-        create_cell(&replica.client, cell).await;
-    }
-    let source = Agent::start(&replica.client, "cell-a", "a1").await;
-    let target = Agent::start(&replica.client, "cell-b", "b1").await;
-    create_tenant(&replica.client, "acme", "cell-a").await;
-    (replica, source, target)
-}
-
 fn cut_at_once() -> ChangeTenant {
     ChangeTenant {
         long_requests: Some(LongRequestsView::Cut),
@@ -30,7 +19,7 @@ fn running(id: &str, running_requests: u32) -> FactUp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_word_for_long_requests_is_kept_checked_and_shown() {
-    let (replica, _source, _target) = two_cells(&Cluster::new()).await;
+    let (replica, _source, _target) = two_cells(&Cluster::new(), &["acme"]).await;
     let created = replica.client.tenant("acme").await.unwrap();
     assert_eq!((created.long_requests, created.long_requests_wait_ms), (LongRequestsView::Undo, 600_000));
     let changed = replica.client.change_tenant("acme", &cut_at_once()).await.unwrap();
@@ -46,7 +35,7 @@ async fn a_tenants_word_for_long_requests_is_kept_checked_and_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_cuts_what_runs_too_long_and_says_how_much_it_was() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     // Long enough for the reports to come before the deadlines.
     let change = ChangeTenant { freeze_budget_ms: Some(1_000), ..cut_at_once() };
     replica.client.change_tenant("acme", &change).await.unwrap();
@@ -73,7 +62,7 @@ async fn an_undo_for_long_requests_says_how_many_and_what_can_be_done() {
     let mut cluster = Cluster::new();
     // Long enough for the report to come before the deadline.
     cluster.config.move_limits.drain_ms = 2_000;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     let change = ChangeTenant { freeze_budget_ms: Some(2_500), ..ChangeTenant::default() };
     replica.client.change_tenant("acme", &change).await.unwrap();
     let planned = create_move(&replica.client, "acme", "cell-b").await;

@@ -4,17 +4,6 @@ use cellway_api::agent::{FactHeard, FactUp, PlacementDown, TaskDown};
 use cellway_api::fleet::{SetBrake, UndoMove};
 use cellway_cluster_tests::*;
 
-async fn two_cells(cluster: &Cluster) -> (Replica, Agent, Agent) {
-    let replica = cluster.start().await;
-    for cell in ["cell-a", "cell-b"] {
-        create_cell(&replica.client, cell).await;
-    }
-    let source = Agent::start(&replica.client, "cell-a", "a1").await;
-    let target = Agent::start(&replica.client, "cell-b", "b1").await;
-    create_tenant(&replica.client, "acme", "cell-a").await;
-    (replica, source, target)
-}
-
 fn cell_and_epoch(placement: Option<PlacementDown>) -> (String, u64, bool) {
     match placement {
         Some(PlacementDown::Placed { cell, epoch, hold, .. }) => (cell, epoch, hold.is_some()),
@@ -24,7 +13,7 @@ fn cell_and_epoch(placement: Option<PlacementDown>) -> (String, u64, bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_goes_from_planned_to_done_by_facts_alone() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -52,7 +41,7 @@ async fn a_move_goes_from_planned_to_done_by_facts_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_after_the_hold_gives_the_source_the_next_epoch() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -72,7 +61,7 @@ async fn an_undo_after_the_hold_gives_the_source_the_next_epoch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_ends_by_its_deadline_when_the_source_is_silent_and_the_move_is_tried_again() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -95,7 +84,7 @@ async fn a_hold_ends_by_its_deadline_when_the_source_is_silent_and_the_move_is_t
 async fn a_move_back_takes_over_while_settling() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.bake_ms = 60_000;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -118,7 +107,7 @@ async fn a_move_back_takes_over_while_settling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_joins_while_holding_must_be_fenced_too() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -136,7 +125,7 @@ async fn a_gate_that_joins_while_holding_must_be_fenced_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_move_does_not_silence_the_streams_of_other_cells() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     create_cell(&replica.client, "cell-c").await;
     let bystander = Agent::start(&replica.client, "cell-c", "c1").await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
@@ -158,7 +147,7 @@ async fn a_busy_move_does_not_silence_the_streams_of_other_cells() {
 async fn an_undone_move_back_leaves_the_home_that_it_went_back_to() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.bake_ms = 60_000;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -174,7 +163,7 @@ async fn an_undone_move_back_leaves_the_home_that_it_went_back_to() {
 async fn from_cleaning_an_ordinary_move_may_begin() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.retention_ms = 60_000;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     pair.to_holding().await;
@@ -188,7 +177,7 @@ async fn from_cleaning_an_ordinary_move_may_begin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_brake_stops_starts_and_freezes_but_not_what_is_past_them() {
-    let (replica, source, target) = two_cells(&Cluster::new()).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     create_tenant(&replica.client, "beta", "cell-a").await;
     let brake = async |on| {
         let set = SetBrake { on, cause: Some("incident 4711".to_owned()) };
@@ -221,7 +210,7 @@ async fn the_brake_stops_starts_and_freezes_but_not_what_is_past_them() {
 async fn a_move_that_the_brake_kept_waiting_too_long_is_undone_and_says_so() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.syncing_ms = 500;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     let planned = create_move(&replica.client, "acme", "cell-b").await;
     let pair = Pair { id: planned.id.clone(), epoch: planned.epoch, source: &source, target: &target };
     reaches(&replica.client, &pair.id, "preparing").await;
@@ -236,7 +225,7 @@ async fn a_move_that_the_brake_kept_waiting_too_long_is_undone_and_says_so() {
 async fn a_lost_cell_blocks_no_other_tenant() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.drop_ms = 200;
-    let (replica, source, target) = two_cells(&cluster).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme"]).await;
     create_cell(&replica.client, "cell-c").await;
     let lost = Agent::start(&replica.client, "cell-c", "c1").await;
     create_tenant(&replica.client, "beta", "cell-a").await;

@@ -14,19 +14,6 @@ fn shut() -> String {
     format!("{} 10:00-11:00", DAYS[usize::try_from(today + 3).unwrap() % 7])
 }
 
-async fn start(cluster: &Cluster, tenants: &[&str]) -> (Replica, Agent, Agent) {
-    let replica = cluster.start().await;
-    for cell in ["cell-a", "cell-b"] {
-        create_cell(&replica.client, cell).await;
-    }
-    let source = Agent::start(&replica.client, "cell-a", "a1").await;
-    let target = Agent::start(&replica.client, "cell-b", "b1").await;
-    for tenant in tenants {
-        create_tenant(&replica.client, tenant, "cell-a").await;
-    }
-    (replica, source, target)
-}
-
 async fn set_windows(replica: &Replica, tenant: &str, windows: &[String]) -> Result<(), ApiError> {
     let change = ChangeTenant { freeze_windows: Some(windows.to_vec()), ..ChangeTenant::default() };
     replica.client.change_tenant(tenant, &change).await.map(drop)
@@ -39,7 +26,7 @@ async fn ask(replica: &Replica, tenant: &str, priority: PriorityView) -> MoveVie
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_waits_for_its_window_says_so_and_goes_on_at_an_operators_word() {
-    let (replica, source, target) = start(&Cluster::new(), &["acme"]).await;
+    let (replica, source, target) = two_cells(&Cluster::new(), &["acme"]).await;
     set_windows(&replica, "acme", &[shut()]).await.unwrap();
     let wanted = CreateMove { tenant: "acme".into(), to: "cell-b".into(), ..CreateMove::default() };
     let plan = replica.client.plan_move(&wanted).await.unwrap();
@@ -67,7 +54,7 @@ async fn a_move_waits_for_its_window_says_so_and_goes_on_at_an_operators_word() 
 async fn neither_an_undo_nor_a_move_with_the_operators_word_waits_for_a_window() {
     let mut cluster = Cluster::new();
     cluster.config.move_limits.freeze_windows = cellway_core::freeze_window::FreezeWindows::parse(&[shut()]).unwrap();
-    let (replica, source, target) = start(&cluster, &["acme", "beta"]).await;
+    let (replica, source, target) = two_cells(&cluster, &["acme", "beta"]).await;
     let waits = ask(&replica, "beta", PriorityView::Normal).await;
     assert!(waits.freeze_from_ms.is_some(), "the fleet's windows");
     reaches(&replica.client, &waits.id, "preparing").await;
@@ -85,7 +72,8 @@ async fn those_that_wait_for_windows_leave_places_and_the_urgent_go_first() {
     let mut cluster = Cluster::new();
     cluster.config.move_budgets.per_source = 2;
     cluster.config.move_limits.drop_ms = 100;
-    let (replica, _source, _target) = start(&cluster, &["night-1", "night-2", "first", "low", "normal", "high"]).await;
+    let (replica, _source, _target) =
+        two_cells(&cluster, &["night-1", "night-2", "first", "low", "normal", "high"]).await;
     for tenant in ["night-1", "night-2"] {
         set_windows(&replica, tenant, &[shut()]).await.unwrap();
     }
@@ -115,7 +103,7 @@ async fn those_that_wait_for_windows_leave_places_and_the_urgent_go_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_are_checked_shown_and_taken_back() {
-    let (replica, _source, _target) = start(&Cluster::new(), &["acme"]).await;
+    let (replica, _source, _target) = two_cells(&Cluster::new(), &["acme"]).await;
     for bad in ["22:00-04:00", "mon 25:00-26:00", "mon 04:00-04:00"] {
         let refused = set_windows(&replica, "acme", &[bad.to_owned()]).await;
         assert!(matches!(refused, Err(ApiError::Refused(problem)) if problem.status == 400), "{bad}");
