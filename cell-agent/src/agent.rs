@@ -7,7 +7,7 @@ use crate::driver::Driver;
 use crate::facts::Facts;
 use crate::feed::{Endpoints, Feed};
 use crate::gate::opening::Opener;
-use crate::gate::serve::{GateHandler, GateParts};
+use crate::gate::serve::{FAREWELL, GateHandler, GateParts};
 use crate::gate::table::GateTable;
 use crate::health::Health;
 use crate::metrics::{self, GateMetrics};
@@ -269,7 +269,8 @@ async fn serve_gate(
     let drain_ms = parts.longest_request_ms.saturating_add(1_000).clamp(DRAIN_MS, DRAIN_MAX_MS);
     let connections_per_thread =
         files::connections_per_thread(files::raise(), listeners.threads(), CONNECTIONS_PER_THREAD_MAX);
-    let options = ServeOptions { drain_ms, tls: routers, connections_per_thread, ..ServeOptions::default() };
+    let options =
+        ServeOptions { drain_ms, tls: routers, connections_per_thread, farewell: FAREWELL, ..ServeOptions::default() };
     let table = Arc::clone(&parts.table);
     let make = move |context| GateHandler::new(parts.clone(), context);
     let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);

@@ -11,7 +11,7 @@ use crate::serve::HEAD_MAX_BYTES;
 
 mod io;
 
-pub(crate) use io::CheckedIo;
+pub(crate) use io::{CheckedIo, Notes};
 
 /// The longest field with its name.
 pub(crate) const FIELD_MAX_BYTES: usize = 8 * 1024;
@@ -101,6 +101,11 @@ impl HeadTap {
             chunk_lines: ChunkLines::new(),
             heads: 0,
         }
+    }
+
+    /// Whether what comes is no HTTP, as far as the client has asked for that.
+    fn is_tunnel(&self) -> bool {
+        self.state == State::Tunnel
     }
 
     /// Takes the next bytes. After a stop it must not be fed again.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use socket2::{Domain, Socket as RawSocket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -118,6 +118,9 @@ pub struct ServeOptions {
     pub connections_per_address: usize,
     /// How long a client may take nothing of an answer that waits for it. Tunnels and event streams have no limit.
     pub unread_ms: Option<u64>,
+    /// Answers what may cross the end of a kept HTTP/1.1 connection that is ended here: a whole answer, which says that the
+    /// request was not taken. Only for clients that expect it.
+    pub farewell: &'static [u8],
     /// Demands the PROXY protocol of load balancers in front.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How TLS is spoken; in clear without it.
@@ -135,6 +138,7 @@ impl Default for ServeOptions {
             connections_per_thread: CONNECTIONS_PER_THREAD_MAX,
             connections_per_address: usize::MAX,
             unread_ms: None,
+            farewell: &[],
             proxy_protocol: None,
             tls: None,
         }
@@ -311,11 +315,14 @@ fn run_thread<H: Handler>(
         let (open, begun) = (tasks.clone(), shutdown.clone());
         let context = ThreadContext { thread, tasks: open, shutdown: begun, stop: stop.clone(), drain_ms };
         let handler = make(context.clone());
+        let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
         tokio::select! {
-            () = accept(&listener, options, &context, addresses, &handler) => {}
+            () = door.accept(&listener) => {}
             () = shutdown.cancelled() => {}
         }
-        drop(listener);
+        if let Err(error) = door.close(listener) {
+            tracing::warn!(%error, "connections that waited to be accepted are lost");
+        }
         tasks.close();
         if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "the time to drain is over, closing what is left");
@@ -326,33 +333,55 @@ fn run_thread<H: Handler>(
     })
 }
 
-async fn accept<H: Handler>(
-    listener: &TcpListener,
-    options: ServeOptions,
-    context: &ThreadContext,
-    addresses: &Arc<Addresses>,
-    handler: &Rc<H>,
-) {
-    let options = Rc::new(options);
-    for number in 1_u64.. {
-        if number % ACCEPTED_IN_A_ROW == 0 {
-            tokio::task::yield_now().await;
-        }
-        match listener.accept().await {
-            // The tunnels of connections that were upgraded count as connections.
-            Ok(_) if context.tasks.len() >= options.connections_per_thread => {
-                tracing::debug!("too many connections, closing a new one");
+/// What is behind a listener.
+struct Door<H> {
+    options: Rc<ServeOptions>,
+    context: ThreadContext,
+    addresses: Arc<Addresses>,
+    handler: Rc<H>,
+}
+
+impl<H: Handler> Door<H> {
+    async fn accept(&self, listener: &TcpListener) {
+        for number in 1_u64.. {
+            if number % ACCEPTED_IN_A_ROW == 0 {
+                tokio::task::yield_now().await;
             }
-            Ok((tcp, address)) => {
-                let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
-                let driven = drive(accepted, Rc::clone(handler), Rc::clone(&options), context.clone());
-                context.tasks.spawn_local(driven);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            match listener.accept().await {
+                Ok((tcp, address)) => self.serve(tcp, address),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                }
             }
         }
+    }
+
+    /// Closes the listener, which would reset what the kernel has for it: those are accepted first. The runtime's news
+    /// may be a poll old, so the kernel is asked.
+    fn close(&self, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        for _ in 0..BACKLOG {
+            match listener.accept() {
+                Ok((tcp, address)) => {
+                    tcp.set_nonblocking(true)?;
+                    self.serve(TcpStream::from_std(tcp)?, address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&self, tcp: TcpStream, address: SocketAddr) {
+        let Self { options, context, addresses, handler } = self;
+        // The tunnels of connections that were upgraded count as connections.
+        if context.tasks.len() >= options.connections_per_thread {
+            return tracing::debug!("too many connections, closing a new one");
+        }
+        let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
+        context.tasks.spawn_local(drive(accepted, Rc::clone(handler), Rc::clone(options), context.clone()));
     }
 }
 

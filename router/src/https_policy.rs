@@ -70,17 +70,20 @@ impl Hsts {
 /// Where a request in clear is sent (308: with its method and body), unless it is one that has to be served in clear.
 /// `https_port` is the port that browsers reach HTTPS at.
 pub fn redirect(host: &Hostname, target: Option<&PathAndQuery>, https_port: u16) -> Option<HeaderValue> {
-    let path = target.map_or("/", PathAndQuery::path);
+    let (path, query) = target.map_or(("/", None), |target| (target.path(), target.query()));
     if path.strip_prefix(ACME_CHALLENGE).is_some_and(is_token) {
         return None;
     }
     // `OPTIONS *` is about the server; there is no such place to be sent to.
-    let target = target.map_or("/", PathAndQuery::as_str);
-    let target = if target.starts_with('/') { target } else { "/" };
-    let location = match https_port {
-        HTTPS_PORT => format!("https://{host}{target}"),
-        port => format!("https://{host}:{port}{target}"),
+    let path = if path.starts_with('/') { path } else { "/" };
+    let mut location = match https_port {
+        HTTPS_PORT => format!("https://{host}{path}"),
+        port => format!("https://{host}:{port}{path}"),
     };
+    if let Some(query) = query {
+        location.push('?');
+        location.push_str(query);
+    }
     HeaderValue::from_str(&location).ok()
 }
 
@@ -103,6 +106,10 @@ mod tests {
     fn a_redirect_keeps_host_path_and_query() {
         assert_eq!(sent_to("acme.example", "/a/b?c=d&e", 443).as_deref(), Some("https://acme.example/a/b?c=d&e"));
         assert_eq!(sent_to("acme.example", "/", 8443).as_deref(), Some("https://acme.example:8443/"));
+        let without_path = Uri::from_static("http://acme.example?c=d");
+        let host = Hostname::from_text("acme.example").expect("a host");
+        let location = redirect(&host, without_path.path_and_query(), 443).expect("a place");
+        assert_eq!(location, "https://acme.example/?c=d");
         assert_eq!(sent_to("acme.example", "*", 443).as_deref(), Some("https://acme.example/"));
     }
 

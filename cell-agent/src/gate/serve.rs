@@ -42,6 +42,10 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How long it may take to arrive.
 const SMALL_BODY_MS: u64 = 1_000;
 
+/// What a kept connection of a router's is told as the gate ends it, for the request that may be on its way: the answer
+/// of [`refused`] with [`Verdict::Behind`], as bytes.
+pub(crate) const FAREWELL: &[u8] = b"HTTP/1.1 421 Misdirected Request\r\nx-cellway-verdict: behind\r\n\
+    content-length: 0\r\nconnection: close\r\n\r\n";
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// What all threads of the gate share.

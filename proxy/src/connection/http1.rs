@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::Served;
 use crate::body::ResponseBody;
-use crate::head_tap::CheckedIo;
+use crate::head_tap::{CheckedIo, Notes};
 use crate::hygiene;
 use crate::io::Io;
 use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, ServeOptions, ThreadContext};
@@ -28,12 +28,13 @@ const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
 pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let peer = served.peer();
     let Served { handler, options, context, socket, counted, .. } = served;
-    let (io, faults) = CheckedIo::new(io, counted);
+    let (io, notes) = CheckedIo::new(io, options.farewell, counted);
     let limit = options.unread_ms.map(Duration::from_millis);
     let patience = Rc::new(Patience { socket: socket.clone(), limit, set: Cell::new(false) });
     let number = Cell::new(0);
+    let faults = notes.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let malformed = faults.of(number.replace(number.get() + 1));
+        let malformed = faults.fault_of(number.replace(number.get() + 1));
         let asks_to_switch = hygiene::asks_to_switch(request.headers());
         let answer = Rc::clone(&handler).handle(request.map(Into::into), Peer { malformed, ..peer.clone() });
         let patience = Rc::clone(&patience);
@@ -48,7 +49,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         }
     });
     let connection = builder(&options).serve_connection(TokioIo::new(io), service).with_upgrades();
-    run(pin!(connection), &socket, &context, Duration::from_millis(options.age_ms)).await;
+    run(pin!(connection), &notes, &socket, &context, Duration::from_millis(options.age_ms)).await;
     tokio::select! {
         () = socket.linger() => {}
         () = context.stop.cancelled() => {}
@@ -67,8 +68,13 @@ fn builder(options: &ServeOptions) -> http1::Builder {
     builder
 }
 
-async fn run<C>(mut connection: Pin<&mut C>, socket: &SocketHandle, context: &ThreadContext, age: Duration)
-where
+async fn run<C>(
+    mut connection: Pin<&mut C>,
+    notes: &Notes,
+    socket: &SocketHandle,
+    context: &ThreadContext,
+    age: Duration,
+) where
     C: Future<Output = Result<(), hyper::Error>> + GracefulShutdown,
 {
     let mut reset = pin!(socket.reset());
@@ -79,6 +85,7 @@ where
         () = context.shutdown.cancelled() => {}
         () = sleep(age) => {}
     }
+    notes.part();
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;

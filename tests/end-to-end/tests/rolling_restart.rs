@@ -11,9 +11,6 @@ use rustix::process::Signal;
 /// After a process was started again, both tenants are served, and a tenant moves, within this time.
 const SERVED_MS: u64 = 10_000;
 
-/// Agents that are restarted: of the two cells that a tenant moves between.
-const AGENTS: usize = 2;
-
 const CELLS: [&str; 2] = ["cell-a", "cell-b"];
 
 struct Round {
@@ -52,14 +49,13 @@ async fn one_process_after_the_other_is_restarted_under_moves_and_others_do_not_
     let mut round = Round { fleet, writers, at: 0 };
     round.restart("control plane", 2, |fleet| &mut fleet.control_plane).await;
     round.restart("standby", 4, |fleet| fleet.standby.as_mut().unwrap()).await;
-    for cell in 0..AGENTS {
+    for cell in 0..CELLS.len() {
         let offset = 40 + u16::try_from(cell).unwrap();
         round.restart("agent", offset, |fleet| &mut fleet.agents[cell]).await;
     }
     let Round { fleet, writers: [moving, untouched], .. } = round;
-    // A write that meets the end of a kept connection to a gate may have been done, so it is not sent again.
     let books = moving.stop_and_check().await;
-    assert!(books.failed.len() <= AGENTS, "{:?}", books.failed);
+    assert!(books.failed.is_empty(), "a tenant whose cells were restarted suffered: {:?}", books.failed);
     let books = untouched.stop_and_check().await;
     assert!(books.failed.is_empty(), "a tenant whose cell was not restarted suffered: {:?}", books.failed);
     drop(fleet);

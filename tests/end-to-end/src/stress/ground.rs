@@ -135,6 +135,8 @@ pub struct Shown {
     pub bounds: Vec<Bound>,
     /// Meanwhile others may fail too; afterwards not.
     pub others_fail: bool,
+    /// Memory has to be back within a tenth of what it was, and nothing beside.
+    pub back_within_a_tenth: bool,
 }
 
 impl Ground {
@@ -192,8 +194,9 @@ impl Ground {
         enter(&[&self.honest, &self.past], Phase::After);
         let peak_kib = peak.kib();
         drop((held, peak));
-        let within_kib = settled_below(self.before_kib);
-        let after_kib = self.settled(within_kib).await;
+        let slack_kib = if shown.back_within_a_tenth { 0 } else { SETTLED_KIB };
+        let within_kib = self.before_kib + self.before_kib / 10 + slack_kib;
+        let (after_kib, settled_s) = self.settled(within_kib).await;
         let alive = self.router.process.is_running();
         let Self { honest, past, scale, before_kib, cells, .. } = self;
         let (seen, seen_past) = (honest.finish().await, past.finish().await);
@@ -205,7 +208,10 @@ impl Ground {
             bounds.extend(scale.unharmed(&quiet, &during, &of(&seen_past, Phase::During)));
         }
         if scale.settles {
-            let what = format!("memory is back: {after_kib} KiB of {before_kib} KiB before (at most {within_kib} KiB)");
+            let what = format!(
+                "memory is back after {settled_s:.1} s: {after_kib} KiB of {before_kib} KiB before (at most {within_kib} \
+                 KiB)"
+            );
             bounds.push(Bound::new(what, after_kib <= within_kib));
         }
         bounds.extend(shown.bounds);
@@ -221,15 +227,15 @@ impl Ground {
         }
     }
 
-    /// Waits until memory is back, if that is asked for.
-    async fn settled(&self, within_kib: u64) -> u64 {
+    /// Waits until memory is back, if that is asked for: KiB, and the seconds that it took.
+    async fn settled(&self, within_kib: u64) -> (u64, f64) {
         let begun = Instant::now();
         let limit = if self.scale.settles { Duration::from_millis(SETTLE_MS) } else { Duration::from_millis(500) };
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
             let kib = rss_kib(self.router.process.id());
             if begun.elapsed() >= limit || (self.scale.settles && kib <= within_kib) {
-                return kib;
+                return (kib, begun.elapsed().as_secs_f64());
             }
         }
     }
@@ -237,11 +243,6 @@ impl Ground {
 
 fn enter(loads: &[&Honest], phase: Phase) {
     loads.iter().for_each(|load| load.enter(phase));
-}
-
-/// What counts as memory that is back.
-fn settled_below(before_kib: u64) -> u64 {
-    before_kib + before_kib / 10 + SETTLED_KIB
 }
 
 /// Hostile tenants' host, by number.
