@@ -11,15 +11,17 @@ use cellway_proxy::proxy_protocol::{self, HEADER_MAX_BYTES, Progress};
 use cellway_proxy::{Forwarding, TrustedField, forwarded, hygiene, pool};
 use cellway_router::CookiePolicy;
 use cellway_router::feed::lines;
+use cellway_router::snapshot::certificates::{self, SavedCertificates};
 use cellway_router::snapshot::{self, Snapshot};
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::uri::Scheme;
 use http::{Request, request};
 
 /// All targets, by the names of their folders in `fuzz/seeds`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("answer", answer),
     ("authority", authority),
+    ("certificates", certificates),
     ("cookies", cookies),
     ("forwarded", forwarded),
     ("hygiene", hygiene),
@@ -75,6 +77,31 @@ pub fn authority(bytes: &[u8]) {
     assert!(text.bytes().all(legal) && text.parse::<IpAddr>().is_err(), "{text}");
     let again = Request::builder().uri("/").header("host", authority.to_value()).body(()).map(|r| r.into_parts().0);
     assert_eq!(again.map(|head| hygiene::authority(&head)).ok(), Some(Ok(authority)));
+}
+
+/// A file of certificates, or one record of it: what is read is written, and read back the same.
+pub fn certificates(bytes: &[u8]) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let (path, again) = (folder.path().join("read"), folder.path().join("written"));
+    let first = b"cellway-certificates 1\n".as_slice();
+    // Past the checksums, which mutations do not get right.
+    let record = [format!("{:08x} ", crc32fast::hash(bytes)).as_bytes(), bytes].concat();
+    let end = format!("{:016x} {:016x}", 1, first.len() + record.len());
+    let end = format!("{end} {:08x}\n", crc32fast::hash(end.as_bytes()));
+    let place = (first.len() as u64).to_le_bytes();
+    for file in [bytes.to_vec(), [first, &record, &place, end.as_bytes()].concat()] {
+        if std::fs::write(&path, file).is_err() {
+            return;
+        }
+        let (saved, _) = SavedCertificates::open(&path);
+        let all = saved.all();
+        let _ = saved.find("acme.example");
+        if !all.is_empty() && certificates::save(&again, all.clone()).is_ok() {
+            let (read, refused) = SavedCertificates::open(&again);
+            assert!(refused.is_empty() && read.all() == all);
+            assert!(all.iter().all(|named| read.find(named.0.as_key()).as_ref() == Some(named)));
+        }
+    }
 }
 
 /// Lines of `Set-Cookie`: none that is left reaches above the tenant's host.
