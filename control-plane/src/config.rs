@@ -33,6 +33,9 @@ pub struct ControlPlaneConfig {
     /// While this file holds the name of a state, as in `copying` or `holding data`, no move leaves that state.
     #[cfg(feature = "test-faults")]
     pub stall_file: Option<std::path::PathBuf>,
+    /// While this file holds a number and `before` or `after`, that write of moves from then on is the process's last.
+    #[cfg(feature = "test-faults")]
+    pub crash_file: Option<std::path::PathBuf>,
 }
 
 impl ControlPlaneConfig {
@@ -63,6 +66,8 @@ impl ControlPlaneConfig {
             sole_writer: false,
             #[cfg(feature = "test-faults")]
             stall_file: None,
+            #[cfg(feature = "test-faults")]
+            crash_file: None,
         }
     }
 }

@@ -7,6 +7,8 @@
 mod advance;
 mod clock;
 mod config;
+#[cfg(feature = "test-faults")]
+mod crash;
 mod heard;
 mod http;
 mod loops;
@@ -82,6 +84,11 @@ impl ControlPlane {
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let address = self.local_addr()?;
+        #[cfg(feature = "test-faults")]
+        let store = match self.config.crash_file.clone() {
+            Some(file) => crash::crashing(store, file),
+            None => store,
+        };
         let replica = Arc::new(Replica {
             view: view::SharedView::default(),
             heard: heard::Heard::default(),

@@ -8,12 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// How long a connection that was closed here is heard, and how much is read of it meanwhile.
 const LINGER_MS: u64 = 1_000;
 const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How a peer of which nothing is heard is asked whether it is there, by the kernel.
+pub(crate) struct Keepalive {
+    /// Silent for this long, it is asked …
+    pub(crate) after_ms: u64,
+    /// … this often …
+    pub(crate) every_ms: u64,
+    /// … and this many times before the connection counts as lost.
+    pub(crate) times: u32,
+}
+
+impl Keepalive {
+    pub(crate) fn set(&self, tcp: &TcpStream) -> io::Result<()> {
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_millis(self.after_ms))
+            .with_interval(Duration::from_millis(self.every_ms))
+            .with_retries(self.times);
+        SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+    }
+}
 
 struct Shared {
     tcp: TcpStream,
@@ -52,7 +73,7 @@ impl SocketHandle {
     pub(crate) fn half_close(&self) {
         if !self.0.half_closed.swap(true, Ordering::AcqRel) {
             // An error means that the peer is gone already, which reading will show.
-            let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
+            let _ = SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
         }
     }
 
@@ -81,7 +102,7 @@ impl SocketHandle {
     pub(crate) fn give_up_after(&self, limit: Option<Duration>) {
         // Best effort: without it the connection only stays longer.
         #[cfg(target_os = "linux")]
-        let _ = socket2::SockRef::from(&self.0.tcp).set_tcp_user_timeout(limit);
+        let _ = SockRef::from(&self.0.tcp).set_tcp_user_timeout(limit);
         #[cfg(not(target_os = "linux"))]
         let _ = limit;
     }
@@ -89,7 +110,7 @@ impl SocketHandle {
     /// Asks the kernel, not the runtime, whose news may be a poll old.
     pub(crate) fn idleness(&self) -> Idleness {
         let mut byte = [MaybeUninit::uninit()];
-        match socket2::SockRef::from(&self.0.tcp).peek(&mut byte) {
+        match SockRef::from(&self.0.tcp).peek(&mut byte) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Idleness::Quiet,
             _ => Idleness::Unusable,
         }

@@ -21,6 +21,9 @@ use crate::upload::Lent;
 /// How often a request is sent again because the connection that was kept for it had just been closed.
 const LOSSES_MAX: u32 = 3;
 
+/// How long an exchange must have stood still before it is given up for an endpoint of which nothing is heard.
+const SILENT_MS: u64 = 2_000;
+
 /// What came of sending a request to an endpoint.
 #[expect(clippy::large_enum_variant, reason = "made once per attempt, and nearly always the large one")]
 enum Exchanged {
@@ -53,6 +56,8 @@ impl Underway<'_> {
 
 /// How often within a time limit an exchange is looked at: a limit is overrun by one part of this many at most.
 const LOOKS: u64 = 20;
+/// The longest time between two looks.
+const LOOK_MAX_MS: u64 = 2_000;
 
 impl Forwarder {
     /// Sends the request to one endpoint: `None` if that was not possible. To a plain origin a safe request is sent again
@@ -95,7 +100,7 @@ impl Forwarder {
         let silent = endpoint.clone();
         let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
         let began = Instant::now();
-        let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).max(1);
+        let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).clamp(1, LOOK_MAX_MS);
         let (mut sent_before, mut still_ms) = (0, 0);
         loop {
             let answer = tokio::select! {
@@ -108,6 +113,10 @@ impl Forwarder {
                             self.pool.fell_silent(&silent);
                         }
                         return Err(failure);
+                    }
+                    if still_ms >= SILENT_MS && self.shared.health.is_silent(shown) {
+                        tracing::debug!(endpoint = %shown, "a request waits at an endpoint that is gone");
+                        return Err(Failure::CellFailed);
                     }
                     continue;
                 }

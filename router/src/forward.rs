@@ -199,7 +199,10 @@ impl Forwarder {
         let mut hops = 0;
         self.shared.retries.earn();
         loop {
-            let target = self.shared.table.target(tenant).ok_or(Failure::UnknownHost)?;
+            let Some(target) = self.shared.table.target(tenant) else {
+                let exists = self.shared.table.tenant(tenant.as_str()).is_some();
+                return Err(if exists { Failure::NoRoutesYet } else { Failure::UnknownHost });
+            };
             let outcome = if place.is_none() && (target.held || holds.is_holding(tenant)) {
                 Outcome::Refused
             } else {

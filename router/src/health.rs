@@ -1,7 +1,9 @@
 //! Knocks at every endpoint of every cell now and then, so that one that is away is tried last before a request finds
-//! out. It only orders: what nobody else can serve is still sent there.
+//! out. It only orders: what nobody else can serve is still sent there. But who waits for an answer of an endpoint that says
+//! nothing at all, not even that it refuses, waits in vain: its host is gone, or the way there.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,10 +25,20 @@ const KNOCKS_IN_VAIN: u32 = 2;
 /// Knocks at a time.
 const KNOCKS_AT_ONCE: usize = 64;
 
+/// What came of a knock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knock {
+    Opened,
+    /// There is somebody, who does not open: a process that drains, or has ended.
+    Refused,
+    Silent,
+}
+
 /// The endpoints that are away.
 #[derive(Default)]
 pub(crate) struct Health {
-    away: papaya::HashMap<SocketAddr, ()>,
+    /// With what came of the last knock.
+    away: papaya::HashMap<SocketAddr, Knock>,
     count: AtomicUsize,
 }
 
@@ -36,9 +48,19 @@ impl Health {
         self.count.load(Ordering::Relaxed) > 0 && self.away.pin().contains_key(&endpoint)
     }
 
-    fn set(&self, endpoint: SocketAddr, away: bool) {
+    /// Whether an endpoint is away and nothing is heard of it.
+    pub(crate) fn is_silent(&self, endpoint: SocketAddr) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.away.pin().get(&endpoint) == Some(&Knock::Silent)
+    }
+
+    /// Sets what an endpoint that is away says; `None`: it is not away.
+    fn set(&self, endpoint: SocketAddr, says: Option<Knock>) {
         let pinned = self.away.pin();
-        let changed = if away { pinned.insert(endpoint, ()).is_none() } else { pinned.remove(&endpoint).is_some() };
+        let away = says.is_some();
+        let changed = match says {
+            Some(knock) => pinned.insert(endpoint, knock).is_none(),
+            None => pinned.remove(&endpoint).is_some(),
+        };
         if !changed {
             return;
         }
@@ -65,16 +87,17 @@ pub(crate) async fn watch(shared: Arc<Shared>, every_ms: u64, stop: Cancellation
         }
         let endpoints = shared.table.endpoints();
         let knocks =
-            stream::iter(endpoints.iter().copied()).map(|endpoint| async move { (endpoint, opens(endpoint).await) });
+            stream::iter(endpoints.iter().copied()).map(|endpoint| async move { (endpoint, knock(endpoint).await) });
         let heard: Vec<_> = knocks.buffer_unordered(KNOCKS_AT_ONCE).collect().await;
         let mut next = HashMap::new();
-        for (endpoint, opened) in heard {
+        for (endpoint, knock) in heard {
+            let opened = knock == Knock::Opened;
             let vain = if opened { 0 } else { in_vain.get(&endpoint).map_or(1, |vain| vain + 1) };
-            shared.health.set(endpoint, vain >= KNOCKS_IN_VAIN);
+            shared.health.set(endpoint, (vain >= KNOCKS_IN_VAIN).then_some(knock));
             next.insert(endpoint, vain);
         }
         for endpoint in in_vain.keys().filter(|endpoint| !next.contains_key(*endpoint)) {
-            shared.health.set(*endpoint, false);
+            shared.health.set(*endpoint, None);
         }
         in_vain = next;
         shared
@@ -84,6 +107,10 @@ pub(crate) async fn watch(shared: Arc<Shared>, every_ms: u64, stop: Cancellation
     }
 }
 
-async fn opens(endpoint: SocketAddr) -> bool {
-    matches!(timeout(Duration::from_millis(KNOCK_MS), TcpStream::connect(endpoint)).await, Ok(Ok(_)))
+async fn knock(endpoint: SocketAddr) -> Knock {
+    match timeout(Duration::from_millis(KNOCK_MS), TcpStream::connect(endpoint)).await {
+        Ok(Ok(_)) => Knock::Opened,
+        Ok(Err(error)) if !matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::TimedOut) => Knock::Refused,
+        _ => Knock::Silent,
+    }
 }

@@ -41,6 +41,8 @@ pub enum TenantRoute {
         /// The last epoch.
         epoch: Epoch,
     },
+    /// Somewhere, but its record cannot be read and no earlier one is known. It takes the place of nothing that is.
+    Unreadable,
 }
 
 impl TenantRoute {
@@ -48,6 +50,7 @@ impl TenantRoute {
     pub fn epoch(&self) -> Epoch {
         match self {
             Self::Placed { epoch, .. } | Self::Gone { epoch } => *epoch,
+            Self::Unreadable => Epoch(0),
         }
     }
 }
@@ -275,6 +278,9 @@ impl Table {
 
     fn set_tenant(&self, tenant: TenantId, route: TenantRoute, revision: Revision) -> Applied {
         if let Some(before) = self.entry(&tenant) {
+            if route == TenantRoute::Unreadable {
+                return Applied::Same;
+            }
             if route.epoch() < before.route.epoch() {
                 return Applied::LowerEpoch;
             }
@@ -299,8 +305,8 @@ impl Table {
     pub fn vanished(&self, named: &HashSet<Subject>) -> Vec<Change> {
         let mut removed = Vec::new();
         for (tenant, entry) in &self.tenants.pin() {
-            let placed = matches!(entry.route, TenantRoute::Placed { .. });
-            if placed && !named.contains(&Subject::Tenant(tenant.clone())) {
+            let gone = matches!(entry.route, TenantRoute::Gone { .. });
+            if !gone && !named.contains(&Subject::Tenant(tenant.clone())) {
                 removed.push(Change::TenantRemoved(tenant.clone()));
             }
         }
@@ -384,10 +390,10 @@ impl Table {
     pub fn tenant(&self, label: &str) -> Option<TenantId> {
         let tenants = self.tenants.pin();
         let (tenant, entry) = tenants.get_key_value(label)?;
-        matches!(entry.route, TenantRoute::Placed { .. }).then(|| tenant.clone())
+        (!matches!(entry.route, TenantRoute::Gone { .. })).then(|| tenant.clone())
     }
 
-    /// Where to send a tenant's request now; `None` if it is unknown or gone.
+    /// Where to send a tenant's request now; `None` if that is unknown, or the tenant is gone.
     pub fn target(&self, tenant: &TenantId) -> Option<Target> {
         let entry = self.entry(tenant)?;
         let TenantRoute::Placed { cell, uid, epoch, held } = &entry.route else { return None };

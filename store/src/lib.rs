@@ -9,6 +9,8 @@ mod embedded;
 mod error;
 mod etcd;
 mod follow;
+#[cfg(feature = "test-faults")]
+mod hooked;
 pub mod keys;
 pub mod records;
 mod watch;
@@ -25,4 +27,6 @@ pub use etcd::{
     DEFAULT_PREFIX, EtcdConfig, EtcdStore, EtcdUser, REQUEST_ATTEMPTS_MAX, REQUEST_TIMEOUT_MS, WATCH_PATIENCE_MS,
 };
 pub use follow::{FollowEvent, FollowOptions, Follower, list_all};
+#[cfg(feature = "test-faults")]
+pub use hooked::{CommitHook, HookedStore};
 pub use watch::{Event, WatchBatch, WatchStream};

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "test-faults")]
 pub(super) const STALL_VARIABLE: &str = "CELLWAY_TEST_STALL_FILE";
+#[cfg(feature = "test-faults")]
+const CRASH_VARIABLE: &str = "CELLWAY_TEST_CRASH_FILE";
 
 /// What every role is told.
 #[derive(Debug, Clone, Args)]
@@ -73,6 +75,8 @@ pub(crate) async fn control_plane(args: RoleArgs) -> Result<(), Failure> {
         sole_writer: matches!(file.store, StoreFile::Embedded(_)),
         #[cfg(feature = "test-faults")]
         stall_file: std::env::var_os(STALL_VARIABLE).map(PathBuf::from),
+        #[cfg(feature = "test-faults")]
+        crash_file: std::env::var_os(CRASH_VARIABLE).map(PathBuf::from),
         ..ControlPlaneConfig::new(file.listen.0, Vec::new())
     };
     let plane = ControlPlane::bind(config).map_err(Failure::start_up)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -21,7 +21,7 @@ use crate::http2;
 use crate::io::Io;
 use crate::proxy_protocol::NoClient;
 use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
-use crate::socket::{Socket, SocketHandle};
+use crate::socket::{Keepalive, Socket, SocketHandle};
 use crate::tls::{PeerTls, UnderWay};
 
 pub(crate) mod http1;
@@ -32,12 +32,8 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_PAUSE_MS: u64 = 5;
 /// How long a connection that has not begun yet may go on once the shutdown has.
 const LATE_OPENING_MS: u64 = 250;
-/// A peer that has not been heard of for this long is asked whether it is there …
-const KEEPALIVE_AFTER_MS: u64 = 60_000;
-/// … this often …
-const KEEPALIVE_EVERY_MS: u64 = 10_000;
-/// … and this many times before the connection counts as lost.
-const KEEPALIVE_TIMES: u32 = 6;
+/// How a client of which nothing is heard is asked whether it is there.
+const KEEPALIVE: Keepalive = Keepalive { after_ms: 60_000, every_ms: 10_000, times: 6 };
 /// What the kernel takes of an answer ahead of what is on its way.
 #[cfg(target_os = "linux")]
 const UNSENT_MAX_BYTES: u32 = 128 * 1024;
@@ -130,11 +126,7 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     tcp.set_nodelay(true)?;
     limit_unsent(&tcp);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_millis(KEEPALIVE_AFTER_MS))
-        .with_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
-        .with_retries(KEEPALIVE_TIMES);
-    SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    KEEPALIVE.set(&tcp)?;
     let Some(tls) = &options.tls else {
         let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);

@@ -10,7 +10,10 @@ use tokio_rustls::TlsConnector;
 
 use super::Destination;
 use crate::io::Io;
-use crate::socket::{Socket, SocketHandle};
+use crate::socket::{Keepalive, Socket, SocketHandle};
+
+/// How an endpoint is asked of which nothing is heard: streams have no other limit.
+const KEEPALIVE: Keepalive = Keepalive { after_ms: 6_000, every_ms: 2_000, times: 3 };
 
 /// Connects, and shakes hands where the destination has a name; all of it within `limit`.
 pub(super) async fn dial(
@@ -21,6 +24,7 @@ pub(super) async fn dial(
     let connecting = async {
         let tcp = TcpStream::connect(destination.address).await?;
         tcp.set_nodelay(true)?;
+        KEEPALIVE.set(&tcp)?;
         let (socket, handle) = Socket::new(tcp);
         let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };
         let config =

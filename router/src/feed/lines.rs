@@ -255,7 +255,7 @@ fn condition_of(condition: Condition) -> CellCondition {
     }
 }
 
-/// Appends the line that says what `change` made; a removal has none.
+/// Appends the line that says what `change` made; a removal has none, nor has a route that nobody could read.
 #[expect(clippy::expect_used, reason = "a line has text keys, and a vector takes every write")]
 pub fn write(change: &Change, text: &mut Vec<u8>) {
     let line = match change {
@@ -270,6 +270,7 @@ pub fn write(change: &Change, text: &mut Vec<u8>) {
                     line.held = held.then_some(true);
                 }
                 TenantRoute::Gone { .. } => line.gone = Some(true),
+                TenantRoute::Unreadable => return,
             }
             line
         }

@@ -42,7 +42,10 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
                 for entry in entries {
                     match put(&entry.key, &entry.value, entry.mod_revision) {
                         Put::Change(change) => contents.push(change),
-                        Put::Unreadable(subject) => unreadable.extend(subject),
+                        Put::Unreadable(subject) => {
+                            contents.extend(subject.clone().and_then(exists));
+                            unreadable.extend(subject);
+                        }
                         Put::NotARoute => {}
                     }
                 }
@@ -75,7 +78,8 @@ fn change(event: &Event) -> Option<Change> {
     match event {
         Event::Put(entry) => match put(&entry.key, &entry.value, entry.mod_revision) {
             Put::Change(change) => Some(change),
-            Put::Unreadable(_) | Put::NotARoute => None,
+            Put::Unreadable(subject) => subject.and_then(exists),
+            Put::NotARoute => None,
         },
         Event::Delete { key } => match subject(key)? {
             Subject::Tenant(tenant) => Some(Change::TenantRemoved(tenant)),
@@ -85,6 +89,12 @@ fn change(event: &Event) -> Option<Change> {
             Subject::Certificate(name) => Some(Change::CertificateRemoved(name)),
         },
     }
+}
+
+/// What a record says that cannot be read: a tenant whose placement it is exists, and is not answered 404.
+fn exists(subject: Subject) -> Option<Change> {
+    let Subject::Tenant(tenant) = subject else { return None };
+    Some(Change::Tenant { tenant, route: TenantRoute::Unreadable, revision: Revision(0) })
 }
 
 enum Put {

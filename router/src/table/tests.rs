@@ -103,6 +103,23 @@ fn what_a_listing_does_not_name_vanishes() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_says_that_there_is_a_tenant_and_changes_none() {
+    let unreadable =
+        |of: &str| Change::Tenant { tenant: tenant(of), route: TenantRoute::Unreadable, revision: Revision(0) };
+    let table = table([cell("a", None), placed("a", 5, false)]);
+    assert_eq!(table.apply(unreadable("acme")), Applied::Same);
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert_eq!(table.apply(unreadable("globex")), Applied::Changed);
+    assert!(table.tenant("globex").is_some() && table.target(&tenant("globex")).is_none());
+    assert_eq!(
+        table.vanished(&[Subject::Tenant(tenant("acme")), Subject::Cell(CellName::new("a").unwrap())].into()),
+        [Change::TenantRemoved(tenant("globex"))]
+    );
+    table.apply(Change::TenantRemoved(tenant("globex")));
+    assert!(table.tenant("globex").is_none());
+}
+
+#[test]
 fn endpoints_take_turns() {
     let table = table([cell("a", None), placed("a", 1, false)]);
     let cell = table.target(&tenant("acme")).unwrap().cell.unwrap();

@@ -3,7 +3,7 @@
 use cellway_api::agent::{FactHeard, FactUp, PlacementDown, TaskDown};
 use cellway_api::fleet::{CellKindView, ClaimHost, CreateCell, CreateMove, CreateTenant, UndoMove};
 use cellway_cluster_tests::*;
-use cellway_store::Store;
+use cellway_store::{HookedStore, Store};
 use std::sync::Arc;
 
 /// How often what needs two at the same time is tried.
@@ -140,7 +140,8 @@ async fn two_leaders_bring_each_move_to_one_end() {
     // Each takes itself for the only one, so both lead for as long as they live; and the other writes late whatever it
     // decides, for facts have gone to the first meanwhile.
     cluster.config.sole_writer = true;
-    let behind: Arc<dyn Store> = Arc::new(LateCommits { store: cluster.store.clone(), late_ms: 40 });
+    let behind: Arc<dyn Store> =
+        Arc::new(HookedStore { store: cluster.store.clone(), hook: LateCommits { late_ms: 40 } });
     let other = Cluster { store: behind, config: cluster.config.clone() };
     let (one, other) = (cluster.start().await, other.start().await);
     let agents = create_cells(&one, &["cell-a", "cell-b"]).await;

@@ -179,6 +179,15 @@ impl Fleet {
         }
     }
 
+    /// The control plane dies `when` (`before` or `after`) it writes to moves for the so many-th time from now on; or not.
+    pub fn crash_at(&self, write: Option<(u32, &str)>) {
+        let file = self.dir.path().join("crash");
+        match write {
+            Some((number, when)) => std::fs::write(file, format!("{number} {when}")).expect("written"),
+            None => drop(std::fs::remove_file(file)),
+        }
+    }
+
     /// Where the router answers.
     pub fn router_address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.at(0))

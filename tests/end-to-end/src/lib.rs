@@ -30,6 +30,9 @@ pub const PATIENCE_MS: u64 = 20_000;
 /// Names a state that no move may leave, in a file; see the control plane's test faults.
 pub const STALL_VARIABLE: &str = "CELLWAY_TEST_STALL_FILE";
 
+/// Names a write around which the control plane dies, in a file; see there.
+pub const CRASH_VARIABLE: &str = "CELLWAY_TEST_CRASH_FILE";
+
 /// The binary under test: built beside this test.
 pub fn binary() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();

@@ -7,6 +7,7 @@ mod agent_unreachable;
 mod all_killed;
 mod certificates;
 mod control_plane_kills;
+mod crash_points;
 mod dev;
 mod full_disk;
 mod gate_unreachable;

@@ -41,6 +41,14 @@ async fn create(fleet: &Fleet, tenant: &str) {
     fleet.client.create_tenant(&tenant).await.expect("created");
 }
 
+fn remove_snapshots(fleet: &Fleet) {
+    for entry in std::fs::read_dir(fleet.dir()).expect("listed").flatten() {
+        if entry.file_name().to_string_lossy().contains("snapshot") {
+            std::fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+}
+
 /// The key of a tenant's placement.
 async fn placement_of(fleet: &Fleet, tenant: &str) -> (String, Vec<u8>) {
     let placements = fleet.etcd.records("routes/placements/").await;
@@ -110,7 +118,14 @@ async fn a_record_that_nobody_can_read_harms_nobody_and_is_said() {
     fleet.ready(3).await;
     let served = Recovery::begin("poison in etcd, router restarted: last good placement served", READ_AGAIN_MS);
     served.until("by the snapshot", async || (poisoned.acknowledged() > before).then_some(())).await;
-    // One that starts now never saw a good record: the tenant is answered 503, and nobody else is harmed.
+    // One that has no snapshot knows that there is such a tenant, and no more.
+    fleet.router.kill();
+    remove_snapshots(&fleet);
+    fleet.router.restart();
+    fleet.ready(3).await;
+    assert_eq!(status_of(&fleet, "acme").await, Some(503));
+    assert_eq!(status_of(&fleet, "nobody").await, Some(404));
+    // A control plane that starts now never saw a good record, and nobody else is harmed.
     fleet.control_plane.restart();
     fleet.ready(2).await;
     fleet.etcd.put(&key, good).await;

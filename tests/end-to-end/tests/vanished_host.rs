@@ -120,7 +120,9 @@ fn a_router_notices_connections_whose_other_end_is_gone() {
                 (answer.status().as_u16() == 503 && answer.headers().contains_key("retry-after")).then_some(())
             })
             .await;
-        drop(there.stop().await);
+        // What was under way has an answer, too: the writer would wait no longer than the bound.
+        let books = there.stop().await;
+        assert!(books.failed.first().is_some_and(|failed| failed.contains(": 502 ")), "{:?}", books.failed);
         let books = untouched.stop_and_check().await;
         assert!(books.failed.is_empty(), "a tenant of another cell suffered: {:?}", books.failed);
     });

@@ -1,17 +1,17 @@
 //! A soak of hours that can be interrupted: rounds of traffic and moves, each on a fleet of its own (etcd, control plane,
-//! two routers, three agents and apps) whose processes are killed at random. A run goes on from the rounds that its
-//! file has. Exits with 1 as soon as a round lost a write, broke a promise, or failed a request that was not in flight
-//! at a killed process.
+//! two routers, three agents and apps) to which harm is done at random. A run goes on from the rounds that its file has.
+//! Exits with 1 as soon as a round lost a write, broke a promise, or failed a request that was not under way at a process
+//! that was killed, or at a gate that refused connections.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to who started it")]
 
-use cellway_end_to_end::soak_long::{RoundPlan, Total, keep, run};
+use cellway_end_to_end::soak_long::{Faults, RoundPlan, Total, keep, run};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Soak for hours, with kills; go on where the last run was interrupted.
+/// Soak for hours, under harm; go on where the last run was interrupted.
 #[derive(Parser)]
 struct Args {
     /// Where the rounds are kept.
@@ -29,9 +29,9 @@ struct Args {
     /// Requests per second.
     #[arg(long, default_value_t = 1_000.0)]
     rps: f64,
-    /// Kill nothing.
-    #[arg(long)]
-    without_kills: bool,
+    /// What is done to the fleet meanwhile.
+    #[arg(long, value_enum, default_value_t = Faults::Kills)]
+    faults: Faults,
     /// The first round's seed; each further one has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,7 +62,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             moves: args.moves_per_round,
             rps: args.rps,
             duration: Duration::from_secs_f64(requests / args.rps),
-            kills: !args.without_kills,
+            faults: args.faults,
         })
         .await?;
         keep(&args.file, &round)?;

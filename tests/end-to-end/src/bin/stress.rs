@@ -5,6 +5,7 @@
 use cellway_end_to_end::stress::{HEAD, Scale, line, scenarios};
 use clap::Parser;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Puts a router under stress, in a process of its own beside this program's, and measures it and other tenants.
 #[derive(Debug, Parser)]
@@ -14,6 +15,9 @@ struct Args {
     /// Small crowds for a few seconds instead of the full figures.
     #[arg(long)]
     short: bool,
+    /// How long everything at once lasts, instead of ten minutes.
+    #[arg(long, value_name = "SECONDS")]
+    everything_s: Option<u64>,
     /// How the outcome is printed: `table` or `json`.
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
     output: String,
@@ -22,7 +26,10 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let scale = if args.short { Scale::short() } else { Scale::full() };
+    let mut scale = if args.short { Scale::short() } else { Scale::full() };
+    if let Some(seconds) = args.everything_s {
+        scale.long = Duration::from_secs(seconds);
+    }
     let chosen = |name: &str| args.scenarios.is_empty() || args.scenarios.iter().any(|part| name.contains(part));
     let as_table = args.output == "table";
     if as_table {

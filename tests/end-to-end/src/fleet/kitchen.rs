@@ -5,7 +5,7 @@ use crate::fleet::etcd::{Etcd, PREFIX};
 use crate::fleet::links::{Link, Links};
 use crate::ports::Ports;
 use crate::process::{Process, Recipe};
-use crate::{STALL_VARIABLE, binary};
+use crate::{CRASH_VARIABLE, STALL_VARIABLE, binary};
 use cellway_api::Client;
 use cellway_api::identity::{IdentityFiles, LiveIdentity, Servers};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -62,7 +62,12 @@ pub(super) struct Kitchen<'a> {
 impl Kitchen<'_> {
     fn recipe(&self, name: &str, program: &Path, args: Vec<String>) -> Recipe {
         let stall = self.dir.join("stall").display().to_string();
-        let mut env = vec![(STALL_VARIABLE.to_owned(), stall), ("CELLWAY_LOG".to_owned(), "info".to_owned())];
+        let crash = self.dir.join("crash").display().to_string();
+        let mut env = vec![
+            (STALL_VARIABLE.to_owned(), stall),
+            (CRASH_VARIABLE.to_owned(), crash),
+            ("CELLWAY_LOG".to_owned(), "info".to_owned()),
+        ];
         env.extend(self.layout.plan.env.iter().filter(|(of, _)| of == name).map(|(_, variable)| variable.clone()));
         let log = self.dir.join(format!("{name}.log"));
         Recipe { name: name.to_owned(), program: program.to_owned(), args, env, log }

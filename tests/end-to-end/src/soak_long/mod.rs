@@ -1,10 +1,11 @@
-//! A soak of hours in rounds: each a fleet of its own under traffic and moves, whose processes are killed at random. What
-//! the rounds gave is kept in a file, from which the next run goes on.
+//! A soak of hours in rounds: each a fleet of its own under traffic and moves, to which harm is done at random. What the
+//! rounds gave is kept in a file, from which the next run goes on.
 
+mod faults;
 pub mod judge;
-mod kills;
 mod round;
 
+pub use faults::Faults;
 pub use round::{Round, RoundPlan, run};
 
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,9 @@ pub struct Total {
     pub requests: u64,
     /// Moves that were asked for.
     pub moves: u64,
-    /// Processes that were killed.
-    pub kills: u64,
-    /// Failed requests that were in flight at a killed process.
+    /// Harms that were done.
+    pub harms: u64,
+    /// Failed requests that were under way during a harm that may cost them.
     pub excused: u64,
     /// All other failed requests.
     pub failed: u64,
@@ -37,7 +38,7 @@ impl Total {
         self.rounds += 1;
         self.requests += round.requests;
         self.moves += round.moves;
-        self.kills += round.kills.values().sum::<u64>();
+        self.harms += round.harms.values().sum::<u64>();
         self.excused += round.excused;
         self.failed += round.failed.len() as u64;
         self.broken += round.broken.len() as u64;

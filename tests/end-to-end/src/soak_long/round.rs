@@ -1,10 +1,11 @@
 //! One round: a fleet of its own, `cellway soak` on it, and what its report says.
 
-use super::judge::{FailedRequest, Kill, was_in_flight};
-use super::kills::{SecondRouter, kill_at_random};
+use super::faults::{Faults, SecondRouter, Victims, harm_at_random};
+use super::judge::{FailedRequest, Harm, is_excused};
 use crate::binary;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Plan};
 use crate::process::{Process, Recipe};
+use crate::stress::memory::{open_files, rss_kib};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,13 +18,17 @@ const SECOND_LISTEN: u16 = 60;
 const SECOND_ADMIN: u16 = 61;
 /// Failed requests that a round's line tells one by one.
 const TOLD_MAX: usize = 20;
+/// After traffic and harm the router's connections to cells have idled out.
+const SETTLE_MS: u64 = 20_000;
+/// Files that a router may have open beyond those before its first request.
+const FILES_KEPT: usize = 8;
 /// Tenants of a round.
 const TENANTS: usize = 24;
 
 /// What a round does.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundPlan {
-    /// Of traffic, moves and kills.
+    /// Of traffic, moves and harm.
     pub seed: u64,
     /// How many moves.
     pub moves: u64,
@@ -31,8 +36,8 @@ pub struct RoundPlan {
     pub rps: f64,
     /// How long at least.
     pub duration: Duration,
-    /// Whether processes are killed.
-    pub kills: bool,
+    /// What is done to the fleet meanwhile.
+    pub faults: Faults,
 }
 
 /// What came of it.
@@ -48,9 +53,9 @@ pub struct Round {
     pub moves: u64,
     /// Those of them that brought the tenant to its target.
     pub past_switched: u64,
-    /// How often each process was killed.
-    pub kills: BTreeMap<String, u64>,
-    /// Failed requests that were in flight at a killed process.
+    /// How often each harm was done.
+    pub harms: BTreeMap<String, u64>,
+    /// Failed requests that were under way during a harm that may cost them.
     pub excused: u64,
     /// All other failed requests.
     pub failed: Vec<String>,
@@ -60,6 +65,10 @@ pub struct Round {
     pub hold_p50_ms: f64,
     /// See above.
     pub hold_p99_ms: f64,
+    /// Memory of the first router, in KiB, before and after; 0 where it was killed meanwhile.
+    pub router_kib: [u64; 2],
+    /// The same of its open files.
+    pub router_files: [usize; 2],
 }
 
 /// The parts of `cellway soak -o json` that are looked at.
@@ -97,7 +106,9 @@ struct Percentiles {
 pub async fn run(plan: RoundPlan) -> anyhow::Result<Round> {
     let names: Vec<String> = (1..=TENANTS).map(|number| format!("tenant-{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut fleet = Fleet::start(&names).await;
+    let ways_are_broken = plan.faults == Faults::All;
+    let fleet = Plan::of(&names);
+    let mut fleet = if ways_are_broken { fleet.with_relays() } else { fleet }.start().await;
     let mut second = second_router(&fleet)?;
     fleet.ready(second.ready).await;
     let port = |offset: u16| format!("127.0.0.1:{}", fleet.ports.at(offset));
@@ -117,19 +128,29 @@ pub async fn run(plan: RoundPlan) -> anyhow::Result<Round> {
         stop.cancel();
         output
     };
-    let killing = async {
-        match plan.kills {
-            true => kill_at_random(&mut fleet, &mut second, plan.seed, &stop).await,
-            false => Vec::new(),
-        }
-    };
-    let (output, kills) = tokio::join!(soaking, killing);
+    let watched = fleet.router.id();
+    let look = || (rss_kib(watched), open_files(watched));
+    let before = look();
+    let victims = Victims { fleet: &mut fleet, second: &mut second };
+    let harming = harm_at_random(victims, plan.faults, plan.seed, &stop);
+    let (output, harms) = tokio::join!(soaking, harming);
+    if ways_are_broken {
+        tokio::time::sleep(Duration::from_millis(SETTLE_MS)).await;
+    }
+    let after = look();
     let output = output?.stdout;
     if output.is_empty() {
         bail!("`cellway soak` with seed {} did not get to its report", plan.seed);
     }
     let report = serde_json::from_slice(&output).context("the report of `cellway soak` cannot be read")?;
-    Ok(Round::new(plan.seed, report, &kills))
+    let mut round = Round::new(plan.seed, report, &harms);
+    if fleet.router.id() == watched {
+        (round.router_kib, round.router_files) = ([before.0, after.0], [before.1, after.1]);
+    }
+    if ways_are_broken && after.1 > before.1 + FILES_KEPT {
+        round.broken.push(format!("the router's files: {} before, {} after", before.1, after.1));
+    }
+    Ok(round)
 }
 
 /// Like the fleet's first one, on other ports.
@@ -148,9 +169,9 @@ fn second_router(fleet: &Fleet) -> anyhow::Result<SecondRouter> {
 }
 
 impl Round {
-    fn new(seed: u64, report: Report, kills: &[Kill]) -> Self {
+    fn new(seed: u64, report: Report, harms: &[Harm]) -> Self {
         let (excused, others): (Vec<_>, Vec<_>) =
-            report.failures_timed.iter().partition(|failed| was_in_flight(failed, kills));
+            report.failures_timed.iter().partition(|failed| is_excused(failed, harms));
         let told = |failed: &&FailedRequest| {
             format!("{} of {}, {} to {}", failed.why, failed.tenant, failed.began_ms, failed.ended_ms)
         };
@@ -167,9 +188,9 @@ impl Round {
         if report.moves.pending > 0 {
             broken.push(format!("moves that have not ended: {}", report.moves.pending));
         }
-        let mut by_process = BTreeMap::new();
-        for kill in kills {
-            *by_process.entry(kill.process.clone()).or_default() += 1;
+        let mut by_kind = BTreeMap::new();
+        for harm in harms {
+            *by_kind.entry(harm.what.clone()).or_default() += 1;
         }
         Self {
             seed,
@@ -177,12 +198,14 @@ impl Round {
             requests: report.requests,
             moves: report.moves.asked,
             past_switched: report.moves.past_switched,
-            kills: by_process,
+            harms: by_kind,
             excused: excused.len() as u64,
             failed,
             broken,
             hold_p50_ms: report.hold_ms.p50,
             hold_p99_ms: report.hold_ms.p99,
+            router_kib: [0; 2],
+            router_files: [0; 2],
         }
     }
 }
