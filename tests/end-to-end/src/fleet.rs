@@ -31,6 +31,7 @@ pub struct Plan {
     etcd_members: u16,
     has_standby: bool,
     has_relays: bool,
+    gates_are_direct: bool,
     has_identities: bool,
     bake_ms: u64,
     retention_ms: u64,
@@ -47,6 +48,7 @@ impl Plan {
             etcd_members: 1,
             has_standby: false,
             has_relays: false,
+            gates_are_direct: false,
             has_identities: false,
             bake_ms: BAKE_MS,
             retention_ms: RETENTION_MS,
@@ -59,6 +61,11 @@ impl Plan {
     /// With a relay on every way between two roles.
     pub fn with_relays(self) -> Self {
         Self { has_relays: true, ..self }
+    }
+
+    /// Of a fleet with relays: none on the way from routers to gates.
+    pub fn with_gates_reached_directly(self) -> Self {
+        Self { gates_are_direct: true, ..self }
     }
 
     /// With an etcd of so many members.
@@ -158,6 +165,11 @@ impl Fleet {
     /// Starts an ordinary fleet, with these tenants spread over the cells, and waits until it is ready.
     pub async fn start(tenants: &[&str]) -> Self {
         Plan::of(tenants).start().await
+    }
+
+    /// Whether it is a fleet with relays.
+    pub fn has_links(&self) -> bool {
+        self.links.is_some()
     }
 
     /// The ways between the roles, of a fleet with relays.

@@ -82,8 +82,8 @@ impl Kitchen<'_> {
     }
 
     /// The address by which others find `direct`: that of its relay, if there is one.
-    fn found_by(&self, direct: Vec<SocketAddr>, link: impl Fn(&Links) -> &Link) -> Vec<SocketAddr> {
-        self.links.map_or(direct, |links| link(links).addresses())
+    fn found_by(&self, direct: Vec<SocketAddr>, link: impl Fn(&Links) -> Option<&Link>) -> Vec<SocketAddr> {
+        self.links.and_then(link).map_or(direct, Link::addresses)
     }
 
     fn urls(scheme: &str, addresses: &[SocketAddr]) -> String {
@@ -146,8 +146,8 @@ impl Kitchen<'_> {
     pub(super) fn replica(&self, number: usize) -> Process {
         let (plan, scheme) = (self.layout.plan, self.scheme());
         let name = if number == 0 { "control-plane" } else { "standby" };
-        let stores = self.found_by(self.layout.stores(), |links| &links.replica_to_store[number]);
-        let advertise = self.found_by(vec![self.layout.replicas()[number]], |links| &links.to_leader[number]);
+        let stores = self.found_by(self.layout.stores(), |links| links.replica_to_store.get(number));
+        let advertise = self.found_by(vec![self.layout.replicas()[number]], |links| links.to_leader.get(number));
         let config = format!(
             "role: control-plane\nlisten: {}\nadvertise: {scheme}://{}\n{}base_domains: [cells.localhost]\n\
              store:\n  etcd:\n    endpoints: {}\n    prefix: {PREFIX}\n\
@@ -183,9 +183,9 @@ impl Kitchen<'_> {
     pub(super) fn agent(&self, cell: u16) -> Process {
         let (name, number) = (cell_name(cell), usize::from(cell));
         let layout = &self.layout;
-        let api = self.found_by(layout.replicas(), |links| &links.agent_to_control_plane[number]);
-        let gate = self.found_by(vec![layout.gate(cell)], |links| &links.to_gate[number]);
-        let transfer = self.found_by(vec![layout.transfer(cell)], |links| &links.to_transfer[number]);
+        let api = self.found_by(layout.replicas(), |links| links.agent_to_control_plane.get(number));
+        let gate = self.found_by(vec![layout.gate(cell)], |links| links.to_gate.get(number));
+        let transfer = self.found_by(vec![layout.transfer(cell)], |links| links.to_transfer.get(number));
         let dir = self.cell_dir(cell);
         let config = format!(
             "role: agent\ncell: {name}\n{}control_plane: {}\ngate: {}\nadvertise_gate: {}\ntransfer: {}\n\
@@ -206,7 +206,7 @@ impl Kitchen<'_> {
     }
 
     pub(super) fn router(&self) -> Process {
-        let stores = self.found_by(self.layout.stores(), |links| &links.router_to_store);
+        let stores = self.found_by(self.layout.stores(), |links| Some(&links.router_to_store));
         let snapshot = self.dir.join("routes.snapshot").display().to_string();
         let config = format!(
             "role: router\nlisten: {}\nadmin: {}\nthreads: 2\n{}base_domains: [cells.localhost]\n\

@@ -70,7 +70,7 @@ pub struct Links {
     pub router_to_store: Link,
     /// From each replica of the control plane to etcd.
     pub replica_to_store: Vec<Link>,
-    /// From routers to the gate of each cell.
+    /// From routers to the gate of each cell; none where gates are reached directly.
     pub to_gate: Vec<Link>,
     /// From each cell's agent to the control plane: registration, stream and facts.
     pub agent_to_control_plane: Vec<Link>,
@@ -96,7 +96,9 @@ impl Links {
             links.to_leader.push(Link::to([replica]).await);
         }
         for cell in 0..CELLS {
-            links.to_gate.push(Link::to([layout.gate(cell)]).await);
+            if !layout.plan.gates_are_direct {
+                links.to_gate.push(Link::to([layout.gate(cell)]).await);
+            }
             links.to_transfer.push(Link::to([layout.transfer(cell)]).await);
             links.agent_to_control_plane.push(Link::to(replicas.clone()).await);
         }

@@ -103,10 +103,12 @@ pub(super) async fn harm_at_random(
             return harms;
         }
         let fault = match faults {
-            Faults::All => any_fault(&mut random, cells),
+            Faults::All => any_fault(&mut random, cells, &victims.fleet.links().to_gate),
             Faults::Kills | Faults::None => Fault::Kill(any_process(&mut random, cells)),
         };
-        harms.push(victims.suffer(fault, &mut random).await);
+        let harm = victims.suffer(fault, &mut random).await;
+        eprintln!("{} to {}: {fault:?}", harm.from_ms, harm.until_ms);
+        harms.push(harm);
     }
 }
 
@@ -120,17 +122,13 @@ fn any_process(random: &mut StdRng, cells: u16) -> Role {
     }
 }
 
-fn any_fault(random: &mut StdRng, cells: u16) -> Fault {
+fn any_fault(random: &mut StdRng, cells: u16, to_gate: &[Link]) -> Fault {
     let cell = random.random_range(0..cells);
     let spared = [Role::ControlPlane, Role::Etcd, Role::SecondRouter, Role::Agent(cell)];
     let role = spared[random.random_range(0..spared.len())];
-    let hops = [
-        Hop::RouterToStore,
-        Hop::ControlPlaneToStore,
-        Hop::ToGate(cell),
-        Hop::AgentToControlPlane(cell),
-        Hop::ToTransfer(cell),
-    ];
+    let mut hops =
+        vec![Hop::RouterToStore, Hop::ControlPlaneToStore, Hop::AgentToControlPlane(cell), Hop::ToTransfer(cell)];
+    hops.extend((!to_gate.is_empty()).then_some(Hop::ToGate(cell)));
     let hop = hops[random.random_range(0..hops.len())];
     let way = [None, Some(Way::Up), Some(Way::Down)][random.random_range(0..3)];
     match random.random_range(0..7) {
@@ -174,6 +172,8 @@ impl Victims<'_> {
             }
         };
         self.fleet.ready(self.ready_port(fault)).await;
+        let through_relay = matches!(fault, Fault::Restart(Role::Agent(_)) | Fault::Kill(Role::Agent(_)));
+        let until_ms = if through_relay && self.has_relays_to_gates() { now_ms() } else { until_ms };
         let what = format!("{fault:?}").split(['(', ',']).next().unwrap_or_default().to_lowercase();
         let whom = match fault {
             Fault::Kill(role) | Fault::Restart(role) | Fault::Stop(role) => format!("{role:?}"),
@@ -191,8 +191,16 @@ impl Victims<'_> {
             Fault::Kill(Role::Agent(cell)) | Fault::Refuse(Hop::ToGate(cell)) => {
                 tenants_at(self.fleet, &cell_name(cell)).await
             }
+            // A relay takes connections for a gate that is gone.
+            Fault::Restart(Role::Agent(cell)) if self.has_relays_to_gates() => {
+                tenants_at(self.fleet, &cell_name(cell)).await
+            }
             _ => Some(BTreeSet::new()),
         }
+    }
+
+    fn has_relays_to_gates(&self) -> bool {
+        self.fleet.has_links() && !self.fleet.links().to_gate.is_empty()
     }
 
     /// Ends a process and starts it again; when the old one was gone.

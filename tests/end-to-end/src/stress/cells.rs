@@ -12,9 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// What is written at once of a large answer.
 const PIECE_BYTES: usize = 64 * 1024;
-/// What the kernel takes of an answer that nobody reads: else thousands of them are gigabytes, and filling those is what
-/// others wait for.
-const SEND_BUFFER_BYTES: u32 = 64 * 1024;
+/// What the kernel takes of an answer that nobody reads, and of a request: else thousands of them are gigabytes, and
+/// filling those is what others wait for.
+const BUFFER_BYTES: u32 = 64 * 1024;
 const BACKLOG: u32 = 4_096;
 
 /// How a cell answers.
@@ -54,7 +54,8 @@ impl Cell {
     /// Starts one.
     pub async fn start(manner: Manner) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES).expect("a buffer");
+        socket.set_send_buffer_size(BUFFER_BYTES).expect("a buffer");
+        socket.set_recv_buffer_size(BUFFER_BYTES).expect("a buffer");
         socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let listener = socket.listen(BACKLOG).expect("a listener");
         let address = listener.local_addr().expect("an address");

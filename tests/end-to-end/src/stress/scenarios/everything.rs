@@ -40,7 +40,7 @@ pub async fn everything(scale: Scale) -> Row {
             lasts.as_secs(),
             Flood::ALL.len(),
         );
-        (Shown { done, bounds: vec![cut.bound()], back_within_a_tenth: true, ..Shown::default() }, cell)
+        (Shown { done, bounds: vec![cut.bound()], settles_closely: true, ..Shown::default() }, cell)
     })
     .await
 }
