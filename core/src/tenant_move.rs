@@ -26,7 +26,7 @@ mod timing;
 
 pub use forecast::{Forecast, PAST_MOVES_MAX, forecast};
 pub use invariants::check_step;
-pub use limits::{HEAD_START_MS, MoveLimits, Priority};
+pub use limits::{HEAD_START_MS, MoveLimits, Priority, QUIET_MS, QUIET_WAIT_MS};
 pub use message::*;
 pub use record::*;
 pub use syncing::Syncing;
@@ -150,12 +150,16 @@ fn from_syncing(record: &MoveRecord, syncing: Syncing, fact: Fact, now_ms: u64) 
     }
 }
 
-/// Freezes as soon as that is within the budget and in a window for it. Long requests are waited for; then the tenant's
-/// word for them counts.
+/// Freezes as soon as that is within the budget and in a window for it, and best while no request runs that everybody
+/// would wait for. Long requests are waited for; then the tenant's word for them counts.
 fn freeze_or_wait(record: &MoveRecord, syncing: Syncing, now_ms: u64) -> Result<MoveState, Refused> {
     let limits = &record.limits;
     let waited = now_ms >= record.after_open(limits.long_requests.wait_ms.min(limits.syncing_ms));
+    let may_get_quieter = now_ms < record.after_open(QUIET_WAIT_MS.min(limits.syncing_ms));
     let admitted = match syncing.readiness(&record.source_gates, limits.freeze_budget_ms, now_ms) {
+        Some(Readiness::Within(admitted)) if admitted.oldest_request_ms > QUIET_MS && may_get_quieter => {
+            return Ok(MoveState::Syncing(syncing));
+        }
         Some(Readiness::Within(admitted)) => admitted,
         Some(Readiness::ButForRequests(admitted)) if waited => match limits.long_requests.then {
             AfterWait::Cut => admitted,

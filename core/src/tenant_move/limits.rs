@@ -36,6 +36,12 @@ pub struct MoveLimits {
     pub drop_ms: u64,
 }
 
+/// A request that has run for longer is likely to run on: the tenant's other requests would be held for it.
+pub const QUIET_MS: u64 = 25;
+
+/// How long a moment without such a request is waited for, where a freeze is within the budget anyway.
+pub const QUIET_WAIT_MS: u64 = 3_000;
+
 /// Which planned moves go before others. One of a higher priority starts before those of a lower one that were asked for
 /// up to [`HEAD_START_MS`] earlier, for each step between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]

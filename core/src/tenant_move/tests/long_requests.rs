@@ -46,6 +46,18 @@ fn long_requests_are_waited_for_while_the_source_serves() {
 }
 
 #[test]
+fn a_moment_without_a_request_that_others_would_wait_for_is_waited_for_a_while() {
+    let reported = |oldest_ms: u64, now_ms: u64| {
+        let syncing = record(MoveState::Syncing(Syncing::default()));
+        let followed = next(&syncing, followed(20), now_ms).expect("recorded");
+        next(&followed, watched(oldest_ms, 0), now_ms).expect("recorded").state.as_str()
+    };
+    assert_eq!(reported(QUIET_MS, NOW_MS + 1), "holding");
+    assert_eq!(reported(QUIET_MS + 1, NOW_MS + QUIET_WAIT_MS - 1), "syncing");
+    assert_eq!(reported(QUIET_MS + 1, NOW_MS + QUIET_WAIT_MS), "holding");
+}
+
+#[test]
 fn an_undo_says_how_many_requests_ran_and_how_to_have_them_cut() {
     let undone = reported(&syncing(AfterWait::Undo), NOW_MS + WAIT_MS);
     let MoveState::Undoing(Undoing { reason, held, retry }) = &undone.state else { panic!("{:?}", undone.state) };
