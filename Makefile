@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long many faults stress simulate model fuzz measure postgres-move install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults stress simulate model fuzz measure postgres-move install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ faults: setup-tests ## everything broken that the tests can break, each recovery
 soak-long: setup-tests ## hours of it, with random kills, in rounds; run again to go on (ARGS="--minutes 30")
 	$(CARGO) build --release -q -p cellway -p cellway-end-to-end --bins
 	target/release/cellway-soak-long $(ARGS)
+
+soak-faults: setup-tests ## the same with everything broken at random that can be, in rounds (ARGS="--minutes 30 --seed 7")
+	$(CARGO) build --release -q -p cellway -p cellway-end-to-end --bins
+	target/release/cellway-soak-long --faults all --rps 300 --requests 1000000 --file target/soak-faults.jsonl $(ARGS)
 
 MOVES ?= 1000
 many: setup-tests ## MOVES tenants leave a cell by one command, on etcd, while the control plane is killed twice

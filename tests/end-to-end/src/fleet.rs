@@ -36,7 +36,7 @@ pub struct Plan {
     bake_ms: u64,
     retention_ms: u64,
     drop_ms: u64,
-    cell_dirs: Vec<(String, PathBuf)>,
+    dirs: Vec<(String, PathBuf)>,
     env: Vec<(String, (String, String))>,
 }
 
@@ -53,7 +53,7 @@ impl Plan {
             bake_ms: BAKE_MS,
             retention_ms: RETENTION_MS,
             drop_ms: DROP_MS,
-            cell_dirs: Vec::new(),
+            dirs: Vec::new(),
             env: Vec::new(),
         }
     }
@@ -88,9 +88,9 @@ impl Plan {
         Self { drop_ms, ..self }
     }
 
-    /// With a cell whose agent and app keep their files here.
-    pub fn with_cell_dir(mut self, cell: &str, dir: &Path) -> Self {
-        self.cell_dirs.push((cell.to_owned(), dir.to_owned()));
+    /// With a cell whose agent and app keep their files here, or a `router` that does, its access log among them.
+    pub fn with_dir(mut self, of: &str, dir: &Path) -> Self {
+        self.dirs.push((of.to_owned(), dir.to_owned()));
         self
     }
 

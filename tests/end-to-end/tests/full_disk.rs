@@ -48,7 +48,7 @@ fn a_full_disk_costs_no_acknowledged_write_and_no_other_cell() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         sandbox::mount_small_disk(dir.path(), DISK_BYTES);
-        let fleet = Plan::of(&["acme", "globex"]).with_cell_dir("cell-a", dir.path()).start().await;
+        let fleet = Plan::of(&["acme", "globex"]).with_dir("cell-a", dir.path()).start().await;
         let there = Writer::start(&fleet.router_address(), "acme");
         let elsewhere = Writer::start(&fleet.router_address(), "globex");
         eventually("both are served", async || (there.acknowledged() * elsewhere.acknowledged() > 0).then_some(()))
@@ -89,6 +89,32 @@ async fn full_in_a_move(fleet: &Fleet, dir: &std::path::Path, state: &str) {
     };
     outcome.until("the move has an outcome", over).await;
     settles(&fleet.client, &id).await;
+}
+
+#[test]
+fn a_full_disk_of_a_router_costs_lines_of_its_log_and_no_request() {
+    if sandbox::was_run_inside("full_disk::a_full_disk_of_a_router_costs_lines_of_its_log_and_no_request") {
+        return;
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        sandbox::mount_small_disk(dir.path(), DISK_BYTES);
+        let fleet = Plan::of(&["acme"]).with_dir("router", dir.path()).start().await;
+        let writer = Writer::start(&fleet.router_address(), "acme");
+        let logged = async || fleet.router_metric("access_log_lines_total").await;
+        eventually("requests are logged", async || (logged().await? > 0.0).then_some(())).await;
+        let filler = Filler::fill(dir.path());
+        let lost = "access_log_dropped_total{reason=\"disk\"}";
+        eventually("lines are lost", async || (fleet.router_metric(lost).await? > 0.0).then_some(())).await;
+        // A move changes routes, which the router then cannot save.
+        let id = start_move(&fleet.client, "acme", "cell-b").await;
+        assert!(settles(&fleet.client, &id).await);
+        drop(filler);
+        let (again, before) = (Recovery::begin("disk of a router full: requests logged", SERVED_MS), logged().await);
+        again.until("lines are written", async || (logged().await > before).then_some(())).await;
+        let books = writer.stop_and_check().await;
+        assert!(books.failed.is_empty(), "{:?}", books.failed);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

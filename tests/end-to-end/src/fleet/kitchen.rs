@@ -166,8 +166,11 @@ impl Kitchen<'_> {
     /// Where a cell's agent and app keep their files.
     pub(super) fn cell_dir(&self, cell: u16) -> PathBuf {
         let name = cell_name(cell);
-        let elsewhere = self.layout.plan.cell_dirs.iter().find(|(of, _)| *of == name);
-        elsewhere.map_or_else(|| self.dir.join(&name), |(_, dir)| dir.clone())
+        self.dir_elsewhere(&name).map_or_else(|| self.dir.join(&name), Path::to_owned)
+    }
+
+    fn dir_elsewhere(&self, of: &str) -> Option<&Path> {
+        self.layout.plan.dirs.iter().find(|(name, _)| name == of).map(|(_, dir)| dir.as_path())
     }
 
     pub(super) fn app(&self, cell: u16) -> Process {
@@ -207,13 +210,16 @@ impl Kitchen<'_> {
 
     pub(super) fn router(&self) -> Process {
         let stores = self.found_by(self.layout.stores(), |links| Some(&links.router_to_store));
-        let snapshot = self.dir.join("routes.snapshot").display().to_string();
+        let elsewhere = self.dir_elsewhere("router");
+        let snapshot = elsewhere.unwrap_or(self.dir).join("routes.snapshot").display().to_string();
+        let log = elsewhere.map(|dir| format!("access_log: {{to: {}}}\n", dir.join("access.log").display()));
         let config = format!(
             "role: router\nlisten: {}\nadmin: {}\nthreads: 2\n{}base_domains: [cells.localhost]\n\
-             snapshot: {snapshot}\nfeed:\n  etcd:\n    endpoints: {}\n    prefix: {PREFIX}\n",
+             snapshot: {snapshot}\n{}feed:\n  etcd:\n    endpoints: {}\n    prefix: {PREFIX}\n",
             self.layout.at(0),
             self.layout.at(3),
             self.identity("router"),
+            log.unwrap_or_default(),
             Self::urls("http", &stores),
         );
         self.role("router", "router", &config)
