@@ -1,0 +1,1 @@
+//! What is promised under a network that breaks.
