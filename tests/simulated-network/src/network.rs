@@ -106,7 +106,8 @@ impl Accept for Listener {
         Box::pin(async {
             let (stream, peer) = self.listener.accept().await?;
             let there = simulated(peer)?;
-            Ok((Box::new(Cuttable::new(stream, self.host, there)), address(there, peer.port())))
+            let stream: Box<dyn Duplex> = Box::new(Cuttable::new(stream, self.host, there));
+            Ok((stream, address(there, peer.port())))
         })
     }
 }
@@ -116,7 +117,7 @@ fn call(request: reqwest::Request) -> Answer {
     Box::pin(async move {
         let limit = request.timeout().copied();
         let answer = exchange(request);
-        let Some(limit) = limit else { return answer.await.map(|answer| answer.map(reqwest::Body::wrap).into()) };
+        let Some(limit) = limit else { return Ok(answer.await?.map(reqwest::Body::wrap).into()) };
         // As reqwest has it, the limit is for the whole answer.
         let whole = async {
             let (head, body) = answer.await?.into_parts();

@@ -33,7 +33,7 @@ pub(crate) const BASE: &str = "cells.localhost";
 pub(crate) const LONGEST_REQUEST_MS: u64 = 1_000;
 
 const ETCD_PORT: u16 = 2379;
-const API_PORT: u16 = 80;
+const API_PORT: u16 = 8082;
 const GATE_PORT: u16 = 81;
 const APP_PORT: u16 = 82;
 const TRANSFER_PORT: u16 = 83;
