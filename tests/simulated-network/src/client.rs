@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// How many there are.
-const CLIENTS: u64 = 3;
+const CLIENTS: u64 = 6;
 
 /// How long one waits for an answer.
 const PATIENCE_MS: u64 = 12_000;

@@ -17,6 +17,19 @@ const LASTS_MAX_MS: u64 = 4_000;
 /// Revisions that are left when the history is forgotten.
 const HISTORY_KEPT: i64 = 5;
 
+/// Who may be down. Clients and the operator are not ours.
+const PROCESSES: [Host; 9] = [
+    Host::Etcd,
+    Host::Control(1),
+    Host::Control(2),
+    Host::Cell(1),
+    Host::Cell(2),
+    Host::App(1),
+    Host::App(2),
+    Host::Router(1),
+    Host::Router(2),
+];
+
 /// Something that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -80,7 +93,7 @@ impl Faults {
                 let (one, other) = self.two();
                 Fault::Held(one, other)
             }
-            6 | 7 => Fault::Down(*self.chance.one_of(&Host::ALL[..7])),
+            6 | 7 => Fault::Down(*self.chance.one_of(&PROCESSES)),
             8 => Fault::Down(leader(stored)?),
             _ if self.chance.within(0..3) == 0 => {
                 shared.history.say("fault: the store forgets its history");
@@ -94,7 +107,7 @@ impl Faults {
 
     fn two(&mut self) -> (Host, Host) {
         let one = *self.chance.one_of(&Host::ALL);
-        let others: Vec<Host> = Host::ALL.into_iter().filter(|other| *other != one).collect();
+        let others: Vec<Host> = Host::ALL.into_iter().filter(|other| other.machine() != one.machine()).collect();
         (one, *self.chance.one_of(&others))
     }
 

@@ -17,7 +17,7 @@ const CELLS: [Host; 2] = [Host::Cell(1), Host::Cell(2)];
 const AGAIN_MS: u64 = 100;
 
 /// Between two moves, up to.
-const PAUSE_MAX_MS: u64 = 1_200;
+const PAUSE_MAX_MS: u64 = 600;
 
 /// Works until it is dropped.
 pub(crate) async fn run(shared: &Shared) -> anyhow::Result<()> {

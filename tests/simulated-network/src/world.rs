@@ -54,8 +54,10 @@ pub(crate) enum Host {
     Etcd,
     /// A replica of the control plane.
     Control(u8),
-    /// A cell: its agent and its app.
+    /// A cell: its agent.
     Cell(u8),
+    /// The app of a cell: on the same machine, but it outlives its agent.
+    App(u8),
     /// A router.
     Router(u8),
     /// Where clients are.
@@ -66,12 +68,14 @@ pub(crate) enum Host {
 
 impl Host {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Etcd,
         Self::Control(1),
         Self::Control(2),
         Self::Cell(1),
         Self::Cell(2),
+        Self::App(1),
+        Self::App(2),
         Self::Router(1),
         Self::Router(2),
         Self::Clients,
@@ -86,10 +90,20 @@ impl Host {
             Self::Control(_) => "control-2",
             Self::Cell(1) => "cell-a",
             Self::Cell(_) => "cell-b",
+            Self::App(1) => "app-a",
+            Self::App(_) => "app-b",
             Self::Router(1) => "router-1",
             Self::Router(_) => "router-2",
             Self::Clients => "clients",
             Self::Operator => "operator",
+        }
+    }
+
+    /// The machine that it is on. What is between two of one machine does not break.
+    pub(crate) fn machine(self) -> Self {
+        match self {
+            Self::App(number) => Self::Cell(number),
+            other => other,
         }
     }
 
@@ -151,6 +165,7 @@ async fn run(host: Host, shared: Shared) -> turmoil::Result {
             Host::Etcd => etcd(&shared).await,
             Host::Control(_) => control_plane(host).await,
             Host::Cell(_) => cell(host, &shared).await,
+            Host::App(number) => app::serve(Host::Cell(number), address(host, APP_PORT), &shared).await,
             Host::Router(_) => router(host, &shared).await,
             Host::Clients => client::run(&shared).await,
             Host::Operator => operator::run(&shared).await,
@@ -202,7 +217,7 @@ async fn cell(host: Host, shared: &Shared) -> anyhow::Result<()> {
         transfer_listen: address(host, TRANSFER_PORT),
         admin_listen: address(host, ADMIN_PORT),
         gate_threads: 1,
-        app: address(host, APP_PORT),
+        app: address(Host::App(number), APP_PORT),
         data_dir: shared.disks.join(host.name()),
         driver: DriverConfig::None,
         longest_request_ms: LONGEST_REQUEST_MS,
@@ -214,12 +229,7 @@ async fn cell(host: Host, shared: &Shared) -> anyhow::Result<()> {
             open_at_once: shared.broken == Some(Broken::OpenAtOnce),
         },
     };
-    let agent = Agent::bind(config)?;
-    let app = app::serve(host, address(host, APP_PORT), shared);
-    tokio::select! {
-        ended = agent.run(prometheus::Registry::new(), CancellationToken::new()) => ended,
-        ended = app => ended,
-    }
+    Agent::bind(config)?.run(prometheus::Registry::new(), CancellationToken::new()).await
 }
 
 async fn router(host: Host, shared: &Shared) -> anyhow::Result<()> {

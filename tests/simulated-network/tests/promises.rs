@@ -13,6 +13,9 @@ const SEEDS: u64 = 3;
 /// How many seeds it may take until a rule that is broken on purpose is noticed.
 const BROKEN_SEEDS_MAX: u64 = 8;
 
+/// How it shows that two cells served a tenant: at once, or one after the other.
+const TWO_SERVE: [&str; 2] = ["two cells serve", "after one at epoch"];
+
 /// Lines of a log that are shown of a seed that failed.
 const LINES_SHOWN: usize = 60;
 
@@ -52,11 +55,11 @@ fn kept(first: u64, arguments: &[&str]) {
     }
 }
 
-/// Some seed has to notice that `rule` is not kept, and to say so by `words`.
-fn caught(rule: &str, words: &str) {
+/// Some seed has to notice that `rule` is not kept, and to say so by one of these words.
+fn caught(rule: &str, words: &[&str]) {
     for seed in 0..BROKEN_SEEDS_MAX {
         let (kept, log) = run(seed, &["--break", rule]);
-        if let Some(line) = log.lines().find(|line| line.contains("VIOLATED") && line.contains(words)) {
+        if let Some(line) = log.lines().find(|line| line.contains("VIOLATED") && words.iter().any(|words| line.contains(words))) {
             println!("{rule}: seed {seed}: {line}");
             assert!(!kept);
             return;
@@ -97,15 +100,15 @@ fn the_same_seed_gives_the_same_log() {
 
 #[test]
 fn gates_that_ignore_fences_are_noticed() {
-    caught("ignore-fences", "two cells serve");
+    caught("ignore-fences", &TWO_SERVE);
 }
 
 #[test]
 fn gates_that_open_at_once_are_noticed() {
-    caught("open-at-once", "ran at epoch");
+    caught("open-at-once", &TWO_SERVE);
 }
 
 #[test]
 fn a_router_that_answers_for_cells_is_noticed() {
-    caught("lose-replay", "was answered by");
+    caught("lose-replay", &["was answered by"]);
 }
