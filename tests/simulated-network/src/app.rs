@@ -22,7 +22,7 @@ const WORK_MAX_MS: u64 = 120;
 
 /// How long one in [`LONG_EVERY`] takes, up to.
 const LONG_WORK_MAX_MS: u64 = LONGEST_REQUEST_MS - 50;
-const LONG_EVERY: u64 = 20;
+const LONG_EVERY: u64 = 8;
 
 /// Serves as the app of a cell until it is dropped.
 pub(crate) async fn serve(cell: Host, address: SocketAddr, shared: &Shared) -> anyhow::Result<()> {

@@ -14,6 +14,12 @@ const PAUSE_MAX_MS: u64 = 1_500;
 /// How long one lasts, up to.
 const LASTS_MAX_MS: u64 = 4_000;
 
+/// How long one lasts, up to, that strikes at the moment at which a tenant is held.
+const STRIKE_MAX_MS: u64 = 500;
+
+/// One hold in so many is struck at.
+const STRIKE_EVERY: u64 = 2;
+
 /// Revisions that are left when the history is forgotten.
 const HISTORY_KEPT: i64 = 5;
 
@@ -50,12 +56,14 @@ pub(crate) struct Faults {
     next_ms: u64,
     until_ms: u64,
     standing: Vec<(u64, Fault)>,
+    /// The cells whose tenants were held at the last step.
+    holding: BTreeSet<Host>,
 }
 
 impl Faults {
     /// Faults from now on, up to this time.
     pub(crate) fn new(seed: u64, now_ms: u64, until_ms: u64) -> Self {
-        Self { chance: Chance::of(seed, "faults"), next_ms: now_ms, until_ms, standing: Vec::new() }
+        Self { chance: Chance::of(seed, "faults"), next_ms: now_ms, until_ms, standing: Vec::new(), holding: BTreeSet::new() }
     }
 
     /// Whether nothing is broken, nor will be.
@@ -65,26 +73,53 @@ impl Faults {
 
     /// Mends what has been broken for long enough, and breaks what is due.
     pub(crate) fn step(&mut self, now_ms: u64, sim: &mut Sim<'_>, stored: &Stored, shared: &Shared) {
-        let (over, standing) =
-            std::mem::take(&mut self.standing).into_iter().partition(|(end, _)| *end <= now_ms || now_ms >= self.until_ms);
+        let standing = std::mem::take(&mut self.standing);
+        let is_over = |end: u64| end <= now_ms || now_ms >= self.until_ms;
+        let (over, standing): (Vec<_>, Vec<_>) = standing.into_iter().partition(|(end, _)| is_over(*end));
         self.standing = standing;
-        for (_, fault) in Vec::<(u64, Fault)>::from(over) {
+        for (_, fault) in over {
             shared.history.say(&format!("fault: no more {fault:?}"));
             mend(fault, sim, shared);
         }
-        if now_ms < self.next_ms || now_ms >= self.until_ms {
+        let drawn = self.strike(stored).or_else(|| {
+            if now_ms < self.next_ms {
+                return None;
+            }
+            self.next_ms = now_ms + self.chance.within(50..PAUSE_MAX_MS);
+            Some((self.draw(stored, shared)?, self.chance.within(50..LASTS_MAX_MS)))
+        });
+        let Some((fault, lasts_ms)) = drawn.filter(|(fault, _)| now_ms < self.until_ms && !self.involves(*fault)) else {
             return;
-        }
-        self.next_ms = now_ms + self.chance.within(50..PAUSE_MAX_MS);
-        let end = now_ms + self.chance.within(50..LASTS_MAX_MS);
-        let Some(fault) = self.draw(stored, shared) else { return };
-        shared.history.say(&format!("fault: {fault:?} for {} ms", end - now_ms));
+        };
+        shared.history.say(&format!("fault: {fault:?} for {lasts_ms} ms"));
         break_it(fault, sim, shared);
-        self.standing.push((end, fault));
+        self.standing.push((now_ms + lasts_ms, fault));
+    }
+
+    /// What is broken for a short time just when a tenant is held, and how long.
+    fn strike(&mut self, stored: &Stored) -> Option<(Fault, u64)> {
+        let holding: BTreeSet<Host> = stored.holding().filter_map(Host::named).collect();
+        let before = std::mem::replace(&mut self.holding, holding);
+        let source = *self.holding.difference(&before).next()?;
+        if self.chance.within(0..STRIKE_EVERY) != 0 {
+            return None;
+        }
+        let target = if source == Host::Cell(1) { Host::Cell(2) } else { Host::Cell(1) };
+        let control = *self.chance.one_of(&[Host::Control(1), Host::Control(2)]);
+        let fault = match self.chance.within(0..8) {
+            0 | 1 => Fault::Down(source),
+            2 => Fault::Down(target),
+            3 => Fault::Down(leader(stored)?),
+            4 => Fault::Cut(control, source),
+            5 => Fault::Held(control, target),
+            6 => Fault::Held(Host::Etcd, *self.chance.one_of(&[Host::Router(1), Host::Router(2)])),
+            _ => Fault::Stalled(Stall::BeforeAnswer),
+        };
+        Some((fault, self.chance.within(10..STRIKE_MAX_MS)))
     }
 
     fn draw(&mut self, stored: &Stored, shared: &Shared) -> Option<Fault> {
-        let fault = match self.chance.within(0..10) {
+        Some(match self.chance.within(0..10) {
             0..3 => {
                 let (one, other) = self.two();
                 Fault::Cut(one, other)
@@ -101,8 +136,7 @@ impl Faults {
                 return None;
             }
             _ => Fault::Stalled(*self.chance.one_of(&[Stall::BeforeWork, Stall::BeforeAnswer])),
-        };
-        (!self.involves(fault)).then_some(fault)
+        })
     }
 
     fn two(&mut self) -> (Host, Host) {

@@ -4,6 +4,7 @@ use crate::store::Stored;
 use crate::world::Host;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ pub(crate) enum Outcome {
     },
     /// It may have been done or not.
     Broken(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { status, .. } => write!(f, "status {status}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
 }
 
 impl Outcome {
@@ -160,9 +170,9 @@ impl History {
         let is_good = matches!(outcome, Outcome::Answered { status: 200, .. });
         if !is_good {
             inner.failed += 1;
-            inner.say(&format!("client: request {id} of {tenant}: {outcome:?}"));
+            inner.say(&format!("client: request {id} of {tenant}: {outcome}"));
             if inner.is_calm {
-                inner.violates(format!("request {id} of {tenant} failed although nothing was broken: {outcome:?}"));
+                inner.violates(format!("request {id} of {tenant} failed although nothing was broken: {outcome}"));
             }
         }
         match outcome {

@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let shared = Shared::new(arguments.seed, arguments.broken, disks.path());
     logging::start(arguments.is_verbose);
     let mut run = Run::new(&arguments, &shared);
-    run.to_the_end(&arguments)?;
+    run.run(&arguments)?;
     let (asked, ran, failed) = shared.history.counts();
     let ends = run.stored.ends();
     shared.history.say(&format!("requests: {asked} asked, {ran} ran, {failed} failed; moves: {ends:?}"));
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn to_the_end(&mut self, arguments: &Arguments) -> anyhow::Result<()> {
+    fn run(&mut self, arguments: &Arguments) -> anyhow::Result<()> {
         let history = &self.shared.history;
         if arguments.is_calm {
             history.will_be_calm();

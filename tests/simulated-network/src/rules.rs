@@ -7,6 +7,8 @@ pub(crate) enum Broken {
     IgnoreFences,
     /// Gates serve whoever is placed in their cell, whatever was fenced or held.
     OpenAtOnce,
+    /// Apps take longer for a request than their agents were told.
+    OutlastLimit,
     /// Routers answer for cells that refused.
     LoseReplay,
 }
@@ -17,6 +19,7 @@ impl Broken {
         Some(match name {
             "ignore-fences" => Self::IgnoreFences,
             "open-at-once" => Self::OpenAtOnce,
+            "outlast-limit" => Self::OutlastLimit,
             "lose-replay" => Self::LoseReplay,
             _ => return None,
         })

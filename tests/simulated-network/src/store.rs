@@ -73,6 +73,11 @@ impl Stored {
         moves.chain(held.map(|(tenant, _)| format!("{tenant} is held"))).collect()
     }
 
+    /// The cells whose tenants are held.
+    pub(crate) fn holding(&self) -> impl Iterator<Item = &str> {
+        self.placements.values().filter(|placed| placed.is_held).map(|placed| placed.cell.as_str())
+    }
+
     /// How many moves came to each end.
     pub(crate) fn ends(&self) -> BTreeMap<&str, usize> {
         let mut ends = BTreeMap::new();

@@ -163,7 +163,7 @@ async fn run(host: Host, shared: Shared) -> turmoil::Result {
     loop {
         let ended = match host {
             Host::Etcd => etcd(&shared).await,
-            Host::Control(_) => control_plane(host).await,
+            Host::Control(_) => control_plane(host, &shared).await,
             Host::Cell(_) => cell(host, &shared).await,
             Host::App(number) => app::serve(Host::Cell(number), address(host, APP_PORT), &shared).await,
             Host::Router(_) => router(host, &shared).await,
@@ -198,11 +198,15 @@ pub(crate) fn control_planes(first: u8) -> Vec<String> {
     all.map(|number| format!("http://{}", address(Host::Control(number), API_PORT))).collect()
 }
 
-async fn control_plane(host: Host) -> anyhow::Result<()> {
+async fn control_plane(host: Host, shared: &Shared) -> anyhow::Result<()> {
     let base = Hostname::from_text(BASE)?;
     let mut config = ControlPlaneConfig::new(address(host, API_PORT), vec![base]);
     let limits = &mut config.move_limits;
     (limits.preparing_ms, limits.syncing_ms) = (4_000, 6_000);
+    if shared.seed.is_multiple_of(2) {
+        // Long enough for an agent that dies in a hold to be there again.
+        (limits.freeze_budget_ms, limits.drain_ms, limits.holding_ms) = (2_500, 2_000, 3_000);
+    }
     (limits.closing_ms, limits.bake_ms, limits.retention_ms, limits.drop_ms) = (500, 300, 200, 3_000);
     let plane = ControlPlane::bind(config)?;
     plane.run(store().await?, prometheus::Registry::new(), CancellationToken::new()).await
@@ -220,7 +224,7 @@ async fn cell(host: Host, shared: &Shared) -> anyhow::Result<()> {
         app: address(Host::App(number), APP_PORT),
         data_dir: shared.disks.join(host.name()),
         driver: DriverConfig::None,
-        longest_request_ms: LONGEST_REQUEST_MS,
+        longest_request_ms: if shared.broken == Some(Broken::OutlastLimit) { 1 } else { LONGEST_REQUEST_MS },
         advertise_gate: None,
         advertise_transfer: None,
         identity: None,

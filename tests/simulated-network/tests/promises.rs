@@ -3,15 +3,15 @@
 //! `SEED=7 cargo test -p cellway-simulated-network -- --nocapture` replays one seed and shows its log;
 //! `SEEDS=100` tries so many for each promise.
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a panic here is a test that fails, with its reason")]
 
 use std::process::Command;
 
 /// How many seeds each promise is tried with, unless `SEEDS` says otherwise.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 25;
 
 /// How many seeds it may take until a rule that is broken on purpose is noticed.
-const BROKEN_SEEDS_MAX: u64 = 8;
+const BROKEN_SEEDS_MAX: u64 = 40;
 
 /// How it shows that two cells served a tenant: at once, or one after the other.
 const TWO_SERVE: [&str; 2] = ["two cells serve", "after one at epoch"];
@@ -30,7 +30,7 @@ fn run(seed: u64, arguments: &[&str]) -> (bool, String) {
         .args(["--seed", &seed])
         .args(arguments)
         .output()
-        .unwrap();
+        .expect("the simulation starts");
     let log = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&log).into_owned())
 }
@@ -90,7 +90,7 @@ fn no_request_fails_because_of_a_move() {
 
 #[test]
 fn the_same_seed_gives_the_same_log() {
-    for seed in 50_000..50_000 + number("SEEDS").unwrap_or(1) {
+    for seed in 50_000..50_000 + number("SEEDS").unwrap_or(3) {
         let (one, other) = (run(seed, &["--verbose"]), run(seed, &["--verbose"]));
         let differs = one.1.lines().zip(other.1.lines()).enumerate().find(|(_, (one, other))| one != other);
         assert!(differs.is_none(), "seed {seed}, from line {differs:?} on");
@@ -106,6 +106,11 @@ fn gates_that_ignore_fences_are_noticed() {
 #[test]
 fn gates_that_open_at_once_are_noticed() {
     caught("open-at-once", &TWO_SERVE);
+}
+
+#[test]
+fn apps_that_outlast_their_limit_are_noticed_when_an_agent_dies() {
+    caught("outlast-limit", &TWO_SERVE);
 }
 
 #[test]
