@@ -90,7 +90,10 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Listeners> {
     for socket in &raw {
         socket.listen(BACKLOG)?;
     }
-    Ok(Listeners { address, sockets: raw.into_iter().map(|socket| std::net::TcpListener::from(socket).into()).collect() })
+    Ok(Listeners {
+        address,
+        sockets: raw.into_iter().map(|socket| std::net::TcpListener::from(socket).into()).collect(),
+    })
 }
 
 fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {

@@ -157,7 +157,9 @@ impl Socket {
         }
         let tcp = match &self.0.tcp {
             TcpStream::Kernel(tcp) => tcp,
-            TcpStream::Replaced(tcp) => return tcp.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
+            TcpStream::Replaced(tcp) => {
+                return tcp.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
+            }
         };
         loop {
             ready!(tcp.poll_write_ready(cx))?;

@@ -22,7 +22,8 @@ pub use embedded::{
 };
 pub use error::{Cause, StoreError};
 pub use etcd::{
-    Connect, Connecting, DEFAULT_PREFIX, EtcdConfig, EtcdStore, EtcdUser, REQUEST_ATTEMPTS_MAX, REQUEST_TIMEOUT_MS, WATCH_PATIENCE_MS,
+    Connect, Connecting, DEFAULT_PREFIX, EtcdConfig, EtcdStore, EtcdUser, REQUEST_ATTEMPTS_MAX, REQUEST_TIMEOUT_MS,
+    WATCH_PATIENCE_MS,
 };
 pub use follow::{FollowEvent, FollowOptions, Follower, list_all};
 pub use watch::{Event, WatchBatch, WatchStream};

@@ -63,7 +63,13 @@ pub(crate) struct Faults {
 impl Faults {
     /// Faults from now on, up to this time.
     pub(crate) fn new(seed: u64, now_ms: u64, until_ms: u64) -> Self {
-        Self { chance: Chance::of(seed, "faults"), next_ms: now_ms, until_ms, standing: Vec::new(), holding: BTreeSet::new() }
+        Self {
+            chance: Chance::of(seed, "faults"),
+            next_ms: now_ms,
+            until_ms,
+            standing: Vec::new(),
+            holding: BTreeSet::new(),
+        }
     }
 
     /// Whether nothing is broken, nor will be.
@@ -88,7 +94,8 @@ impl Faults {
             self.next_ms = now_ms + self.chance.within(50..PAUSE_MAX_MS);
             Some((self.draw(stored, shared)?, self.chance.within(50..LASTS_MAX_MS)))
         });
-        let Some((fault, lasts_ms)) = drawn.filter(|(fault, _)| now_ms < self.until_ms && !self.involves(*fault)) else {
+        let Some((fault, lasts_ms)) = drawn.filter(|(fault, _)| now_ms < self.until_ms && !self.involves(*fault))
+        else {
             return;
         };
         shared.history.say(&format!("fault: {fault:?} for {lasts_ms} ms"));

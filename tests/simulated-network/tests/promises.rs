@@ -59,7 +59,9 @@ fn kept(first: u64, arguments: &[&str]) {
 fn caught(rule: &str, words: &[&str]) {
     for seed in 0..BROKEN_SEEDS_MAX {
         let (kept, log) = run(seed, &["--break", rule]);
-        if let Some(line) = log.lines().find(|line| line.contains("VIOLATED") && words.iter().any(|words| line.contains(words))) {
+        if let Some(line) =
+            log.lines().find(|line| line.contains("VIOLATED") && words.iter().any(|words| line.contains(words)))
+        {
             println!("{rule}: seed {seed}: {line}");
             assert!(!kept);
             return;
