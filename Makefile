@@ -47,8 +47,10 @@ battery-peers: setup ## the same HTTP/1.1 bytes at nginx and HAProxy, counts sid
 	@scripts/battery-peers
 
 SEEDS ?= 10000
-simulate: setup ## the move's rules under SEEDS random histories for each promise, at full speed
+NETWORK_SEEDS ?= 100
+simulate: setup ## the move's rules under SEEDS random histories for each promise, the real loops under NETWORK_SEEDS
 	SEEDS=$(SEEDS) $(CARGO) test --release -p cellway-simulation --test promises
+	SEEDS=$(NETWORK_SEEDS) $(CARGO) test --release -p cellway-simulated-network --test promises -- --nocapture
 
 contract: setup-tests ## the store contract, on every store
 	@scripts/test contract

@@ -3,6 +3,7 @@
 use crate::agent::{FactsHeard, FactsUp, LoadUp, Register, Registered, STREAM_LINE_MAX_BYTES};
 use crate::certificates::{CertificateView, SealedAgain, SetCertificate};
 use crate::fleet::*;
+use crate::http::{NoAnswer, send};
 use crate::limits::{LimitsView, SetLimits};
 use crate::plan::MovePlanView;
 use crate::problem::Problem;
@@ -32,7 +33,7 @@ pub enum ApiError {
         base: String,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: NoAnswer,
     },
     /// The answer is not of the API.
     #[error("what answers at {base} is not the cellway API (status {status})")]
@@ -71,7 +72,7 @@ impl Client {
         let http = crate::http::client_builder(tls)
             .connect_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
             .build()
-            .map_err(|source| ApiError::Unreachable { base: base.clone(), source })?;
+            .map_err(|source| ApiError::Unreachable { base: base.clone(), source: source.into() })?;
         Ok(Self { base, http })
     }
 
@@ -87,10 +88,10 @@ impl Client {
             None => request,
         };
         let request = request.timeout(Duration::from_millis(ANSWER_TIMEOUT_MS));
-        self.checked(request.send().await).await
+        self.checked(send(request).await).await
     }
 
-    async fn checked(&self, answer: reqwest::Result<Response>) -> Result<Response, ApiError> {
+    async fn checked(&self, answer: Result<Response, NoAnswer>) -> Result<Response, ApiError> {
         let answer = answer.map_err(|source| self.unreachable(source))?;
         if answer.status().is_success() {
             return Ok(answer);
@@ -102,7 +103,7 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, source: reqwest::Error) -> ApiError {
+    fn unreachable(&self, source: NoAnswer) -> ApiError {
         ApiError::Unreachable { base: self.base.clone(), source: source.without_url() }
     }
 
@@ -116,7 +117,7 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, answer: Response) -> Result<T, ApiError> {
         let status = answer.status().as_u16();
-        answer.json().await.map_err(|source| match source.is_decode() {
+        answer.json().await.map_err(NoAnswer::from).map_err(|source| match source.is_decode() {
             true => ApiError::Foreign { base: self.base.clone(), status },
             false => self.unreachable(source),
         })
@@ -288,7 +289,7 @@ impl Client {
     pub async fn stream(&self, cell: &str, instance: &str, registered_at: u64) -> Result<LineStream, ApiError> {
         let (cell, instance) = (segment(cell), segment(instance));
         let path = format!("/v1/cells/{cell}/stream?instance={instance}&registered_at={registered_at}");
-        let answer = self.checked(self.http.get(format!("{}{path}", self.base)).send().await).await?;
+        let answer = self.checked(send(self.http.get(format!("{}{path}", self.base))).await).await?;
         Ok(LineStream { base: self.base.clone(), chunks: answer.bytes_stream().boxed(), buffer: Vec::new() })
     }
 }
@@ -330,7 +331,7 @@ impl LineStream {
             match self.chunks.next().await {
                 Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Some(Err(source)) => {
-                    return Err(ApiError::Unreachable { base: self.base.clone(), source: source.without_url() });
+                    return Err(ApiError::Unreachable { base: self.base.clone(), source: source.without_url().into() });
                 }
                 None => return Ok(None),
             }

@@ -130,7 +130,7 @@ mod asking {
             let scheme = if self.is_tls { "https" } else { "http" };
             let request = self.http.post(format!("{scheme}://{endpoint}{SURVEY_PATH}")).json(survey);
             let request = request.timeout(Duration::from_millis(SURVEY_TIMEOUT_MS));
-            let mut answer = request.send().await.ok()?.error_for_status().ok()?;
+            let mut answer = crate::http::send(request).await.ok()?.error_for_status().ok()?;
             let mut body = Vec::new();
             while let Some(part) = answer.chunk().await.ok()? {
                 if body.len() + part.len() > SURVEY_MAX_BYTES {

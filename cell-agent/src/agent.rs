@@ -18,11 +18,12 @@ use anyhow::Context;
 use cellway_api::identity::{Callers, LiveIdentity};
 use cellway_api::plan::SURVEY_PATH;
 use cellway_core::hostname::Hostname;
+use cellway_machine::{Bound, off_thread};
 use cellway_proxy::serve::CONNECTIONS_PER_THREAD_MAX;
 use cellway_proxy::serve::DRAIN_MS;
 use cellway_proxy::{Covers, Handshakes, Listeners, Protocol, ServeOptions, ServerTls, files};
 use prometheus::Registry;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
@@ -38,8 +39,8 @@ pub struct Agent {
     config: AgentConfig,
     disk: Arc<Disk>,
     gate: Listeners,
-    transfer: TcpListener,
-    admin: TcpListener,
+    transfer: Bound,
+    admin: Bound,
     addresses: Addresses,
 }
 
@@ -66,7 +67,7 @@ impl Agent {
         let gate = cellway_proxy::bind(config.gate_listen, threads)
             .with_context(|| format!("the gate cannot listen on {}", config.gate_listen))?;
         let bind =
-            |name: &str, address| listener::bind(address).with_context(|| format!("{name} cannot listen on {address}"));
+            |name: &str, address| Bound::new(address).with_context(|| format!("{name} cannot listen on {address}"));
         let transfer = bind("the transfer endpoint", config.transfer_listen)?;
         let admin = bind("the admin endpoint", config.admin_listen)?;
         let addresses =
@@ -123,7 +124,7 @@ impl Agent {
             tracing::warn!("the run before may have left requests in the app: the next start takes it into account");
             return Ok(());
         }
-        tokio::task::spawn_blocking(move || parts.disk.stopped_clean()).await??;
+        off_thread(move || parts.disk.stopped_clean()).await??;
         tracing::info!("agent stopped, drained");
         Ok(())
     }
@@ -225,7 +226,7 @@ impl Parts {
 
 fn spawn_listener(
     chores: &mut JoinSet<anyhow::Result<()>>,
-    listener: TcpListener,
+    listener: Bound,
     tls: Option<TlsAcceptor>,
     answer: listener::Answer,
 ) {

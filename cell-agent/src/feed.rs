@@ -104,7 +104,7 @@ impl Feed {
     /// this registration.
     async fn load_known(&self) -> anyhow::Result<()> {
         let disk = Arc::clone(&self.disk);
-        let placements = tokio::task::spawn_blocking(move || disk.placements()).await??;
+        let placements = cellway_machine::off_thread(move || disk.placements()).await??;
         placements.into_iter().for_each(|placement| self.opener.observe(placement));
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Feed {
                 // It may have been heard: the same run must not be said twice.
                 _ => {
                     let disk = Arc::clone(&self.disk);
-                    run = tokio::task::spawn_blocking(move || disk.raise_run()).await??;
+                    run = cellway_machine::off_thread(move || disk.raise_run()).await??;
                 }
             }
             let error = format!("{:#}", anyhow::Error::from(error));
@@ -165,7 +165,7 @@ impl Feed {
         let revision = Revision(registered.revision);
         let (disk, saved) = (Arc::clone(&self.disk), uid.clone());
         // On disk before any gate opens on it: a restart must not read older placements than this run did.
-        tokio::task::spawn_blocking(move || disk.registered(&saved, revision)).await??;
+        cellway_machine::off_thread(move || disk.registered(&saved, revision)).await??;
         self.table.register(uid.clone(), revision);
         tracing::info!(instance = %self.identity.instance, revision = revision.0, "registered");
         Ok(Registration { uid, revision })
@@ -222,7 +222,7 @@ impl Feed {
             return Ok(());
         }
         let (disk, batch) = (Arc::clone(&self.disk), std::mem::take(unsaved));
-        let saved = tokio::task::spawn_blocking(move || disk.save_placements(&batch)).await;
+        let saved = cellway_machine::off_thread(move || disk.save_placements(&batch)).await;
         saved.unwrap_or(Ok(()))
     }
 
@@ -235,7 +235,7 @@ impl Feed {
         self.health.set_unlisted();
         tracing::error!(why, "this instance is not on its cell's list: all gates are closed; restart it to register");
         let disk = Arc::clone(&self.disk);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || disk.forget_placements()).await {
+        if let Ok(Err(error)) = cellway_machine::off_thread(move || disk.forget_placements()).await {
             tracing::error!(%error, "the placements on disk could not be erased");
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub async fn leave(config: &AgentConfig) -> anyhow::Result<()> {
     config.check()?;
     let dir = config.data_dir.clone();
-    let disk = tokio::task::spawn_blocking(move || Disk::open(&dir)).await??;
+    let disk = cellway_machine::off_thread(move || Disk::open(&dir)).await??;
     let identity = disk.identity()?;
     if identity.is_some_and(|identity| !identity.stopped_clean) {
         // Whoever is off the list is no longer fenced: nothing it admitted may run by then.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cellway_api::identity::Identity;
+use cellway_machine::{Bound, TcpStream};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -11,11 +12,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -35,20 +35,13 @@ const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// The pause after accepting failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
-/// Binds an address; port 0 picks one.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// What answers requests. The identity is that of the client's certificate; none without TLS.
 pub(crate) type Answer =
     Arc<dyn Fn(Option<Identity>, Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
 
 /// Serves until it is dropped, over TLS with an acceptor.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answer: Answer) -> io::Result<Infallible> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+pub(crate) async fn serve(listener: Bound, tls: Option<TlsAcceptor>, answer: Answer) -> io::Result<Infallible> {
+    let listener = listener.start()?;
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {

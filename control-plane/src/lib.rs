@@ -22,8 +22,9 @@ use crate::advance::Mover;
 use anyhow::Context;
 use cellway_api::identity::Servers;
 use cellway_api::plan::Surveyor;
+use cellway_machine::Bound;
 use cellway_store::Store;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,7 @@ impl Replica {
 /// A control plane whose listener is bound, so that its address is known before it runs.
 pub struct ControlPlane {
     config: ControlPlaneConfig,
-    listener: TcpListener,
+    listener: Bound,
 }
 
 impl ControlPlane {
@@ -66,8 +67,7 @@ impl ControlPlane {
             config.identity.is_some() || listen.ip().is_loopback(),
             "without an identity the API is served in clear, so only on loopback: {listen} is refused"
         );
-        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-        listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
+        let listener = Bound::new(listen).with_context(|| format!("cannot listen on {listen}"))?;
         Ok(Self { config, listener })
     }
 

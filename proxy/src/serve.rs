@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellway_machine::{Bound, TcpListener, TcpStream};
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use socket2::{Domain, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -56,7 +56,7 @@ const STOP_MS: u64 = 500;
 /// Listeners on one address, one per thread.
 pub struct Listeners {
     address: SocketAddr,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<Bound>,
 }
 
 impl Listeners {
@@ -73,6 +73,9 @@ impl Listeners {
 
 /// Opens `threads` listeners that share `address`. An address that another process serves is refused.
 pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Listeners> {
+    if let Some(bound) = Bound::replaced(address)? {
+        return Ok(Listeners { address: bound.local_addr()?, sockets: vec![bound] });
+    }
     // Only the first bind goes without SO_REUSEPORT, so that it fails where anyone else listens; set afterwards, the
     // flag lets its siblings in.
     let first = open(address, false)?;
@@ -87,7 +90,10 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Listeners> {
     for socket in &raw {
         socket.listen(BACKLOG)?;
     }
-    Ok(Listeners { address, sockets: raw.into_iter().map(Into::into).collect() })
+    Ok(Listeners {
+        address,
+        sockets: raw.into_iter().map(|socket| std::net::TcpListener::from(socket).into()).collect(),
+    })
 }
 
 fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {
@@ -280,6 +286,12 @@ pub async fn serve<H: Handler>(
         let (done, ended) = oneshot::channel();
         let (make, shutdown, addresses) = (Arc::clone(&make), shutdown.clone(), Arc::clone(&addresses));
         let options = options.clone();
+        if cellway_machine::is_replaced() {
+            let served = async move { done.send(run(socket, options, thread, shutdown, &addresses, &*make).await) };
+            tokio::task::spawn_local(served);
+            threads.push(ended);
+            continue;
+        }
         let spawned = std::thread::Builder::new().name(format!("serve-{thread}")).spawn(move || {
             let result = run_thread(socket, options, thread, shutdown, &addresses, &*make);
             let _ = done.send(result);
@@ -298,7 +310,7 @@ pub async fn serve<H: Handler>(
 }
 
 fn run_thread<H: Handler>(
-    socket: std::net::TcpListener,
+    socket: Bound,
     options: ServeOptions,
     thread: usize,
     shutdown: CancellationToken,
@@ -307,30 +319,40 @@ fn run_thread<H: Handler>(
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, async {
-        let listener = TcpListener::from_std(socket)?;
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let drain_ms = options.drain_ms;
-        let (open, begun) = (tasks.clone(), shutdown.clone());
-        let context = ThreadContext { thread, tasks: open, shutdown: begun, stop: stop.clone(), drain_ms };
-        let handler = make(context.clone());
-        let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
-        tokio::select! {
-            () = door.accept(&listener) => {}
-            () = shutdown.cancelled() => {}
-        }
-        if let Err(error) = door.close(listener) {
-            tracing::warn!(%error, "connections that waited to be accepted are lost");
-        }
-        tasks.close();
-        if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {
-            tracing::warn!(left = tasks.len(), "the time to drain is over, closing what is left");
-            stop.cancel();
-            let _ = timeout(Duration::from_millis(STOP_MS), tasks.wait()).await;
-        }
-        Ok(())
-    })
+    local.block_on(&runtime, run(socket, options, thread, shutdown, addresses, make))
+}
+
+/// What a thread does. It needs a `LocalSet`.
+async fn run<H: Handler>(
+    socket: Bound,
+    options: ServeOptions,
+    thread: usize,
+    shutdown: CancellationToken,
+    addresses: &Arc<Addresses>,
+    make: &impl Fn(ThreadContext) -> Rc<H>,
+) -> io::Result<()> {
+    let listener = socket.start()?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let drain_ms = options.drain_ms;
+    let (open, begun) = (tasks.clone(), shutdown.clone());
+    let context = ThreadContext { thread, tasks: open, shutdown: begun, stop: stop.clone(), drain_ms };
+    let handler = make(context.clone());
+    let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
+    tokio::select! {
+        () = door.accept(&listener) => {}
+        () = shutdown.cancelled() => {}
+    }
+    if let Err(error) = door.close(listener) {
+        tracing::warn!(%error, "connections that waited to be accepted are lost");
+    }
+    tasks.close();
+    if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "the time to drain is over, closing what is left");
+        stop.cancel();
+        let _ = timeout(Duration::from_millis(STOP_MS), tasks.wait()).await;
+    }
+    Ok(())
 }
 
 /// What is behind a listener.
@@ -357,20 +379,9 @@ impl<H: Handler> Door<H> {
         }
     }
 
-    /// Closes the listener, which would reset what the kernel has for it: those are accepted first. The runtime's news
-    /// may be a poll old, so the kernel is asked.
+    /// Closes the listener, which would reset what the kernel has for it: those are accepted first.
     fn close(&self, listener: TcpListener) -> io::Result<()> {
-        let listener = listener.into_std()?;
-        for _ in 0..BACKLOG {
-            match listener.accept() {
-                Ok((tcp, address)) => {
-                    tcp.set_nonblocking(true)?;
-                    self.serve(TcpStream::from_std(tcp)?, address);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
+        listener.into_waiting(BACKLOG as usize)?.into_iter().for_each(|(tcp, address)| self.serve(tcp, address));
         Ok(())
     }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use cellway_machine::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How long a connection that was closed here is heard, and how much is read of it meanwhile.
 const LINGER_MS: u64 = 1_000;
@@ -28,6 +28,7 @@ pub(crate) struct Keepalive {
 
 impl Keepalive {
     pub(crate) fn set(&self, tcp: &TcpStream) -> io::Result<()> {
+        let Some(tcp) = tcp.kernel() else { return Ok(()) };
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_millis(self.after_ms))
             .with_interval(Duration::from_millis(self.every_ms))
@@ -72,8 +73,11 @@ impl SocketHandle {
     /// Tells the peer that nothing more comes, and goes on reading. What is still written is discarded.
     pub(crate) fn half_close(&self) {
         if !self.0.half_closed.swap(true, Ordering::AcqRel) {
-            // An error means that the peer is gone already, which reading will show.
-            let _ = SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
+            match &self.0.tcp {
+                // An error means that the peer is gone already, which reading will show.
+                TcpStream::Kernel(tcp) => drop(SockRef::from(tcp).shutdown(std::net::Shutdown::Write)),
+                TcpStream::Replaced(tcp) => tcp.shut(),
+            }
         }
     }
 
@@ -83,11 +87,12 @@ impl SocketHandle {
         if !self.0.half_closed.load(Ordering::Acquire) {
             return;
         }
+        let TcpStream::Kernel(tcp) = &self.0.tcp else { return };
         let mut scrap = vec![0; 16 * 1024];
         let discard = async {
             let mut left = LINGER_MAX_BYTES;
-            while self.0.tcp.readable().await.is_ok() {
-                match self.0.tcp.try_read(&mut scrap) {
+            while tcp.readable().await.is_ok() {
+                match tcp.try_read(&mut scrap) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Ok(count) if count > 0 && count < left => left -= count,
                     _ => return,
@@ -101,16 +106,18 @@ impl SocketHandle {
     /// heard of meanwhile; never without a limit. [`SocketHandle::reset`] then returns.
     pub(crate) fn give_up_after(&self, limit: Option<Duration>) {
         // Best effort: without it the connection only stays longer.
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&self.0.tcp).set_tcp_user_timeout(limit);
-        #[cfg(not(target_os = "linux"))]
-        let _ = limit;
+        self.0.tcp.give_up_after(limit);
     }
 
     /// Asks the kernel, not the runtime, whose news may be a poll old.
     pub(crate) fn idleness(&self) -> Idleness {
+        let tcp = match &self.0.tcp {
+            TcpStream::Kernel(tcp) => tcp,
+            TcpStream::Replaced(tcp) if tcp.is_quiet() => return Idleness::Quiet,
+            TcpStream::Replaced(_) => return Idleness::Unusable,
+        };
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(&self.0.tcp).peek(&mut byte) {
+        match SockRef::from(tcp).peek(&mut byte) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Idleness::Quiet,
             _ => Idleness::Unusable,
         }
@@ -119,10 +126,12 @@ impl SocketHandle {
     /// Waits until the peer resets the connection. A peer that only stops writing is not seen: it may wait for its
     /// answer.
     pub(crate) async fn reset(&self) {
+        // Another machine's connection tells its reader.
+        let TcpStream::Kernel(tcp) = &self.0.tcp else { return std::future::pending().await };
         loop {
-            match self.0.tcp.ready(Interest::ERROR).await {
+            match tcp.ready(Interest::ERROR).await {
                 Err(_) => return,
-                Ok(_) if !matches!(self.0.tcp.take_error(), Ok(None)) => return,
+                Ok(_) if !matches!(tcp.take_error(), Ok(None)) => return,
                 // A stale report; the error may have been taken by a read or write, which then ends the connection.
                 Ok(_) => std::future::pending().await,
             }
@@ -132,7 +141,10 @@ impl SocketHandle {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let tcp = &self.0.tcp;
+        let tcp = match &self.0.tcp {
+            TcpStream::Kernel(tcp) => tcp,
+            TcpStream::Replaced(tcp) => return tcp.poll_read(cx, buf),
+        };
         loop {
             ready!(tcp.poll_read_ready(cx))?;
             let room = buf.remaining();
@@ -159,15 +171,21 @@ impl Socket {
     fn poll_try_write(
         &self,
         cx: &mut Context<'_>,
-        length: usize,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        bufs: &[io::IoSlice<'_>],
+        write: impl Fn(&tokio::net::TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if self.0.half_closed.load(Ordering::Acquire) {
-            return Poll::Ready(Ok(length));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
+        let tcp = match &self.0.tcp {
+            TcpStream::Kernel(tcp) => tcp,
+            TcpStream::Replaced(tcp) => {
+                return tcp.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
+            }
+        };
         loop {
-            ready!(self.0.tcp.poll_write_ready(cx))?;
-            match write(&self.0.tcp) {
+            ready!(tcp.poll_write_ready(cx))?;
+            match write(tcp) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -177,7 +195,7 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_try_write(cx, buf.len(), |tcp| tcp.try_write(buf))
+        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| tcp.try_write(buf))
     }
 
     fn poll_write_vectored(
@@ -185,8 +203,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_try_write(cx, length, |tcp| tcp.try_write_vectored(bufs))
+        self.poll_try_write(cx, bufs, |tcp| tcp.try_write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

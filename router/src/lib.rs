@@ -272,7 +272,7 @@ impl Router {
         let reloads = tokio::spawn(reload::follow(reloads, Arc::clone(&shared), fixed));
         if let Some(path) = shared.snapshot_path.clone() {
             let loading = Arc::clone(&shared);
-            tokio::task::spawn_blocking(move || load_snapshot(&loading, &path))
+            cellway_machine::off_thread(move || load_snapshot(&loading, &path))
                 .await
                 .context("loading the snapshot")?;
         }

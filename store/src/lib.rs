@@ -24,7 +24,8 @@ pub use embedded::{
 };
 pub use error::{Cause, StoreError};
 pub use etcd::{
-    DEFAULT_PREFIX, EtcdConfig, EtcdStore, EtcdUser, REQUEST_ATTEMPTS_MAX, REQUEST_TIMEOUT_MS, WATCH_PATIENCE_MS,
+    Connect, Connecting, DEFAULT_PREFIX, EtcdConfig, EtcdStore, EtcdUser, REQUEST_ATTEMPTS_MAX, REQUEST_TIMEOUT_MS,
+    WATCH_PATIENCE_MS,
 };
 pub use follow::{FollowEvent, FollowOptions, Follower, list_all};
 #[cfg(feature = "test-faults")]

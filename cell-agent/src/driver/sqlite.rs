@@ -160,7 +160,7 @@ fn sync_dir(dir: &Path) -> Result<(), DriverError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, DriverError> {
-    match tokio::task::spawn_blocking(work).await {
+    match cellway_machine::off_thread(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

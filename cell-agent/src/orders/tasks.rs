@@ -258,7 +258,7 @@ impl Job {
 
     async fn write_fence(&self, epoch: Epoch) -> Result<(), DriverError> {
         let (disk, tenant) = (Arc::clone(&self.means.disk), self.tenant.clone());
-        let written = tokio::task::spawn_blocking(move || disk.write_fence(&tenant, epoch)).await;
+        let written = cellway_machine::off_thread(move || disk.write_fence(&tenant, epoch)).await;
         written.unwrap_or_else(|_| Err(DiskError::Nobody(self.means.disk.dir().to_owned())))?;
         Ok(())
     }

@@ -111,7 +111,7 @@ async fn some_chunks(passes: &Passes, move_id: &MoveId, home: &HomeId, wanted: C
         let text = format!("at most {CHUNKS_PER_REQUEST_MAX} chunks at a time");
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
-    let read = tokio::task::spawn_blocking(move || read_chunks(&pass, &wanted.chunks));
+    let read = cellway_machine::off_thread(move || read_chunks(&pass, &wanted.chunks));
     read.await.map_err(failed)?.map_err(failed)
 }
 

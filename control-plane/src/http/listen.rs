@@ -4,11 +4,11 @@ use super::callers::{Caller, Proof};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use cellway_api::identity::Identity;
+use cellway_machine::{TcpListener, TcpStream};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -96,9 +96,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                let _ = stream.set_nodelay(true);
-                #[cfg(target_os = "linux")]
-                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(Duration::from_millis(UNHEARD_MS)));
+                let _ = stream.set_nodelay();
+                stream.give_up_after(Some(Duration::from_millis(UNHEARD_MS)));
                 return (stream, address);
             }
             Err(error) => {

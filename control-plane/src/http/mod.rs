@@ -18,9 +18,9 @@ use axum::response::{IntoResponse, Response};
 use callers::Caller;
 use cellway_api::identity::{Callers, LiveIdentity};
 use cellway_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
+use cellway_machine::Bound;
 use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
-use std::net::TcpListener;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ pub(crate) struct Ctx {
 pub(crate) async fn serve(
     replica: Arc<Replica>,
     registry: prometheus::Registry,
-    listener: TcpListener,
+    listener: Bound,
     identity: Option<Arc<LiveIdentity>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
         .layer(axum::middleware::from_fn(callers::check))
         .with_state(ctx)
         .into_make_service_with_connect_info::<Caller>();
-    let listener = tokio::net::TcpListener::from_std(listener).context("cannot use the listener")?;
+    let listener = listener.start().context("cannot use the listener")?;
     let stopped = shutdown.clone().cancelled_owned();
     let served = match identity {
         None => axum::serve(listen::Clear(listener), app).with_graceful_shutdown(stopped).into_future().left_future(),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use cellway_machine::TcpStream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -124,9 +124,11 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
         address = proxy_protocol.client(&mut tcp, address).await?;
     }
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
-    tcp.set_nodelay(true)?;
-    limit_unsent(&tcp);
+    tcp.set_nodelay()?;
     KEEPALIVE.set(&tcp)?;
+    if let Some(kernel) = tcp.kernel() {
+        limit_unsent(kernel);
+    }
     let Some(tls) = &options.tls else {
         let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);
@@ -227,7 +229,7 @@ impl<I: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<I, T> {
 }
 
 /// Keeps what the kernel queues of an answer that its client does not read small; what is on its way is not limited.
-fn limit_unsent(tcp: &TcpStream) {
+fn limit_unsent(tcp: &tokio::net::TcpStream) {
     // Best effort: without it a slow client costs more memory of the machine, not of this process.
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use cellway_machine::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -23,7 +23,7 @@ pub(super) async fn dial(
 ) -> io::Result<(Io, SocketHandle)> {
     let connecting = async {
         let tcp = TcpStream::connect(destination.address).await?;
-        tcp.set_nodelay(true)?;
+        tcp.set_nodelay()?;
         KEEPALIVE.set(&tcp)?;
         let (socket, handle) = Socket::new(tcp);
         let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };

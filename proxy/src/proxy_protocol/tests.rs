@@ -238,9 +238,9 @@ proptest! {
 async fn connected() -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    client.set_nodelay(true).unwrap();
+    client.set_nodelay().unwrap();
     let (server, peer) = listener.accept().await.unwrap();
-    (client, server, peer)
+    (client, server.into(), peer)
 }
 
 fn trusting(network: &str) -> ProxyProtocol {

@@ -281,7 +281,7 @@ impl Keeper {
     /// Says whether it was written.
     async fn write(&self, save: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static) -> bool {
         let shared = Arc::clone(&self.shared);
-        let saved = tokio::task::spawn_blocking(move || save(&shared));
+        let saved = cellway_machine::off_thread(move || save(&shared));
         match saved.await {
             Ok(Ok(())) => {
                 self.shared.metrics.snapshot_saved();

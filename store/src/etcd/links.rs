@@ -4,6 +4,9 @@
 //! own. Idempotent requests are retried; commits are not.
 
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -28,6 +31,20 @@ const RETRY_LONGEST_MS: u64 = 500;
 /// etcd closes a connection whose pings come faster than every 5 s.
 const KEEP_ALIVE_MS: u64 = 10_000;
 const KEEP_ALIVE_TIMEOUT_MS: u64 = 5_000;
+
+/// A client on its way.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Client, etcd_client::Error>> + Send>>;
+
+/// How a client of the member with this URL is made.
+pub type Connect = Arc<dyn Fn(&str, ConnectOptions) -> Connecting + Send + Sync>;
+
+/// Over the network.
+pub(crate) fn by_network() -> Connect {
+    Arc::new(|endpoint, options| {
+        let endpoint = endpoint.to_owned();
+        Box::pin(async move { Client::connect([endpoint], Some(options)).await })
+    })
+}
 
 /// The clients of one member.
 #[derive(Clone)]
@@ -59,11 +76,12 @@ pub(crate) struct Links {
     links: Vec<Link>,
     current: AtomicUsize,
     options: ConnectOptions,
+    connect: Connect,
     request_timeout: Duration,
 }
 
 impl Links {
-    pub(crate) fn new(config: &EtcdConfig) -> Result<Self, StoreError> {
+    pub(crate) fn new(config: &EtcdConfig, connect: Connect) -> Result<Self, StoreError> {
         let endpoints: BTreeSet<&String> = config.endpoints.iter().collect();
         if endpoints.is_empty() || endpoints.len() < config.endpoints.len() {
             let reason = "etcd needs at least one endpoint, and each only once".to_owned();
@@ -82,7 +100,7 @@ impl Links {
         }
         let link = |endpoint: &String| Link { endpoint: endpoint.clone(), connection: Mutex::default() };
         let links = config.endpoints.iter().map(link).collect();
-        Ok(Self { links, current: AtomicUsize::new(0), options, request_timeout })
+        Ok(Self { links, current: AtomicUsize::new(0), options, connect, request_timeout })
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
@@ -101,7 +119,7 @@ impl Links {
         if let Some(clients) = open {
             return (used, Ok(clients));
         }
-        let connect = Client::connect([&link.endpoint], Some(self.options.clone()));
+        let connect = (self.connect)(&link.endpoint, self.options.clone());
         let client = match timeout(self.request_timeout, connect).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => return (used, Err(from_etcd("connect to etcd", error))),

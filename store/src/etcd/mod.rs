@@ -23,7 +23,7 @@ use crate::etcd::watch::Watch;
 use crate::watch::WatchStream;
 
 pub use config::{DEFAULT_PREFIX, EtcdConfig, EtcdUser, REQUEST_TIMEOUT_MS, WATCH_PATIENCE_MS};
-pub use links::REQUEST_ATTEMPTS_MAX;
+pub use links::{Connect, Connecting, REQUEST_ATTEMPTS_MAX};
 
 /// Requests that one page may take at split points; the page is short then.
 const REQUESTS_PER_PAGE_MAX: usize = 64;
@@ -50,7 +50,12 @@ impl EtcdStore {
     /// Checks the configuration. Connections are made, and made again, when they are needed: etcd
     /// need not be there yet.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
-        let links = Arc::new(Links::new(&config)?);
+        Self::connect_by(config, links::by_network()).await
+    }
+
+    /// [`EtcdStore::connect`], by clients that are made otherwise.
+    pub async fn connect_by(config: EtcdConfig, connect: Connect) -> Result<Self, StoreError> {
+        let links = Arc::new(Links::new(&config, connect)?);
         if let (_, Err(error @ StoreError::Refused { .. })) = links.current().await {
             return Err(error);
         }

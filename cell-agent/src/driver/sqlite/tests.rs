@@ -31,7 +31,7 @@ impl Cell {
         let config = DriverConfig::Sqlite { live_dir: dir.path().join("live") };
         let (cell, client) = ("cell-a".parse().unwrap(), TransferClient::new(None).unwrap());
         let driver = Driver::open(&config, &cell, disk, client, Faults::default()).await.unwrap();
-        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = cellway_machine::Bound::new("127.0.0.1:0".parse().unwrap()).unwrap();
         let endpoint = socket.local_addr().unwrap().to_string();
         let answering = driver.clone();
         let answer: listener::Answer = Arc::new(move |_, request| {

@@ -26,7 +26,7 @@ async fn connected(said: &[u8]) -> (Wire, SocketHandle, TcpStream) {
         peer.write_all(said).await.unwrap();
         ours.readable().await.unwrap();
     }
-    let (socket, handle) = Socket::new(ours);
+    let (socket, handle) = Socket::new(ours.into());
     (Wire::new(Io::Clear(socket)), handle, peer)
 }
 

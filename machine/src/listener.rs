@@ -1,0 +1,101 @@
+//! Listeners: bound first, so that their address is known, then started inside a runtime.
+
+use crate::{Accept, TcpStream, replaced};
+use std::io;
+use std::net::SocketAddr;
+
+/// A listener that is bound and does not accept yet.
+pub struct Bound(Kind);
+
+enum Kind {
+    Kernel(std::net::TcpListener),
+    Replaced(Box<dyn Accept>),
+}
+
+impl Bound {
+    /// Binds an address; port 0 picks one.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        if let Some(bound) = Self::replaced(address)? {
+            return Ok(bound);
+        }
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener.into())
+    }
+
+    /// Binds an address of the machine that took this one's place; `None` where none did.
+    pub fn replaced(address: SocketAddr) -> io::Result<Option<Self>> {
+        let bound = replaced().map(|machine| machine.bind(address)).transpose()?;
+        Ok(bound.map(|listener| Self(Kind::Replaced(listener))))
+    }
+
+    /// The address, with the port that was picked.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Kernel(listener) => listener.local_addr(),
+            Kind::Replaced(listener) => Ok(listener.local_addr()),
+        }
+    }
+
+    /// Begins to accept, inside a runtime.
+    pub fn start(self) -> io::Result<TcpListener> {
+        Ok(match self.0 {
+            Kind::Kernel(listener) => TcpListener::Kernel(tokio::net::TcpListener::from_std(listener)?),
+            Kind::Replaced(listener) => TcpListener::Replaced(listener),
+        })
+    }
+}
+
+/// Takes a listener that does not block.
+impl From<std::net::TcpListener> for Bound {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self(Kind::Kernel(listener))
+    }
+}
+
+/// A listener that accepts.
+pub enum TcpListener {
+    /// The kernel's.
+    Kernel(tokio::net::TcpListener),
+    /// Another machine's.
+    Replaced(Box<dyn Accept>),
+}
+
+impl TcpListener {
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Kernel(listener) => listener.local_addr(),
+            Self::Replaced(listener) => Ok(listener.local_addr()),
+        }
+    }
+
+    /// The next connection, and whose it is.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Kernel(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((TcpStream::Kernel(stream), address))
+            }
+            Self::Replaced(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((TcpStream::made_of(stream), address))
+            }
+        }
+    }
+
+    /// Closes it, which would reset what it has not accepted yet: up to `max` of those are accepted first. The runtime's
+    /// news may be a poll old, so the kernel is asked.
+    pub fn into_waiting(self, max: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+        let mut waiting = Vec::new();
+        let Self::Kernel(listener) = self else { return Ok(waiting) };
+        let listener = listener.into_std()?;
+        while waiting.len() < max
+            && let Ok((tcp, address)) = listener.accept()
+        {
+            tcp.set_nonblocking(true)?;
+            waiting.push((TcpStream::Kernel(tokio::net::TcpStream::from_std(tcp)?), address));
+        }
+        Ok(waiting)
+    }
+}
