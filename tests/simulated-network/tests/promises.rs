@@ -96,7 +96,7 @@ fn the_same_seed_gives_the_same_log() {
         let (one, other) = (run(seed, &["--verbose"]), run(seed, &["--verbose"]));
         let differs = one.1.lines().zip(other.1.lines()).enumerate().find(|(_, (one, other))| one != other);
         assert!(differs.is_none(), "seed {seed}, from line {differs:?} on");
-        assert!(one == other && one.1.lines().count() > 1_000);
+        assert!(one == other && one.1.lines().count() > 500);
     }
 }
 
