@@ -16,6 +16,21 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 const LINGER_MS: u64 = 1_000;
 const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// What the kernel takes of what is written ahead of what is on its way.
+#[cfg(target_os = "linux")]
+const UNSENT_MAX_BYTES: u32 = 128 * 1024;
+
+/// Keeps what the kernel queues for a peer that does not read small; what is on its way is not limited.
+pub(crate) fn limit_unsent(tcp: &TcpStream) {
+    // Best effort: without it a slow peer costs more memory of the machine, not of this process.
+    #[cfg(target_os = "linux")]
+    if let Some(tcp) = tcp.kernel() {
+        let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = tcp;
+}
+
 /// How a peer of which nothing is heard is asked whether it is there, by the kernel.
 pub(crate) struct Keepalive {
     /// Silent for this long, it is asked …

@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cellway_machine::TcpStream;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +20,7 @@ use crate::http2;
 use crate::io::Io;
 use crate::proxy_protocol::NoClient;
 use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
-use crate::socket::{Keepalive, Socket, SocketHandle};
+use crate::socket::{Keepalive, Socket, SocketHandle, limit_unsent};
 use crate::tls::{PeerTls, UnderWay};
 
 pub(crate) mod http1;
@@ -34,9 +33,6 @@ const PREFACE_PAUSE_MS: u64 = 5;
 const LATE_OPENING_MS: u64 = 250;
 /// How a client of which nothing is heard is asked whether it is there.
 const KEEPALIVE: Keepalive = Keepalive { after_ms: 60_000, every_ms: 10_000, times: 6 };
-/// What the kernel takes of an answer ahead of what is on its way.
-#[cfg(target_os = "linux")]
-const UNSENT_MAX_BYTES: u32 = 128 * 1024;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
@@ -126,9 +122,7 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     tcp.set_nodelay()?;
     KEEPALIVE.set(&tcp)?;
-    if let Some(kernel) = tcp.kernel() {
-        limit_unsent(kernel);
-    }
+    limit_unsent(&tcp);
     let Some(tls) = &options.tls else {
         let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);
@@ -226,13 +220,4 @@ impl<I: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<I, T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
-}
-
-/// Keeps what the kernel queues of an answer that its client does not read small; what is on its way is not limited.
-fn limit_unsent(tcp: &tokio::net::TcpStream) {
-    // Best effort: without it a slow client costs more memory of the machine, not of this process.
-    #[cfg(target_os = "linux")]
-    let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
-    #[cfg(not(target_os = "linux"))]
-    let _ = tcp;
 }

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Destination;
 use crate::io::Io;
-use crate::socket::{Keepalive, Socket, SocketHandle};
+use crate::socket::{Keepalive, Socket, SocketHandle, limit_unsent};
 
 /// How an endpoint is asked of which nothing is heard: streams have no other limit.
 const KEEPALIVE: Keepalive = Keepalive { after_ms: 6_000, every_ms: 2_000, times: 3 };
@@ -25,6 +25,7 @@ pub(super) async fn dial(
         let tcp = TcpStream::connect(destination.address).await?;
         tcp.set_nodelay()?;
         KEEPALIVE.set(&tcp)?;
+        limit_unsent(&tcp);
         let (socket, handle) = Socket::new(tcp);
         let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };
         let config =
