@@ -87,6 +87,9 @@ pub(crate) struct SoakArgs {
     /// Event streams to keep open.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=1_000))]
     feeds: u16,
+    /// Send no uploads that take 30 ms to 2 s: what is held then waits for ordinary requests only.
+    #[arg(long)]
+    no_slow_uploads: bool,
     /// Where a router is; may be repeated: connections are spread over all, and one that refuses them is passed over.
     /// Default: by --port-base.
     #[arg(long, value_name = "HOST:PORT")]
@@ -240,8 +243,10 @@ async fn drive(run: &Arc<Run>, client: &Client, args: &SoakArgs) -> (Moved, bool
 
     let tasks = TaskTracker::new();
     tasks.spawn(traffic::send_requests(Arc::clone(run), args.rps));
-    tasks.spawn(traffic::send_slow_uploads(Arc::clone(run)));
-    tasks.spawn(traffic::send_brief_uploads(Arc::clone(run)));
+    if !args.no_slow_uploads {
+        tasks.spawn(traffic::send_slow_uploads(Arc::clone(run)));
+        tasks.spawn(traffic::send_brief_uploads(Arc::clone(run)));
+    }
     tasks.spawn(streams::keep_open(Arc::clone(run), args.websockets.into(), args.feeds.into()));
     let shown = Arc::clone(run);
     tasks.spawn(async move { progress::show(&shown, wanted, at_least).await });

@@ -32,6 +32,9 @@ struct Args {
     /// What is done to the fleet meanwhile.
     #[arg(long, value_enum, default_value_t = Faults::Kills)]
     faults: Faults,
+    /// Send no uploads that take 30 ms to 2 s, which holds wait for.
+    #[arg(long)]
+    no_slow_uploads: bool,
     /// The first round's seed; each further one has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -63,6 +66,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             rps: args.rps,
             duration: Duration::from_secs_f64(requests / args.rps),
             faults: args.faults,
+            slow_uploads: !args.no_slow_uploads,
         })
         .await?;
         keep(&args.file, &round)?;

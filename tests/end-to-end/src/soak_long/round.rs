@@ -38,6 +38,8 @@ pub struct RoundPlan {
     pub duration: Duration,
     /// What is done to the fleet meanwhile.
     pub faults: Faults,
+    /// Whether uploads are kept under way to tenants that move.
+    pub slow_uploads: bool,
 }
 
 /// What came of it.
@@ -123,6 +125,7 @@ pub async fn run(plan: RoundPlan) -> anyhow::Result<Round> {
         .args(["--router", &port(0), "--router", &port(SECOND_LISTEN)])
         .args(["--seed", &plan.seed.to_string(), "--moves", &plan.moves.to_string()])
         .args(["--rps", &plan.rps.to_string(), "--duration", &format!("{}s", plan.duration.as_secs())])
+        .args((!plan.slow_uploads).then_some("--no-slow-uploads"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
