@@ -14,7 +14,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
@@ -158,7 +158,7 @@ pub struct ThreadContext {
     pub thread: usize,
     /// For what must go on after a request was answered (tunnels): the drain waits for these.
     pub tasks: TaskTracker,
-    /// Fires when the shutdown begins.
+    /// Fires when the shutdown has begun, and no thread listens any more.
     pub shutdown: CancellationToken,
     /// Fires when the time to drain is over: what listens ends now.
     pub stop: CancellationToken,
@@ -279,26 +279,29 @@ pub async fn serve<H: Handler>(
     let address = listeners.address;
     let shutdown = shutdown.child_token();
     let _shutdown_on_drop = shutdown.clone().drop_guard();
+    let closed = CancellationToken::new();
+    let ending = Ending { shutdown, listening: Arc::new(closed.clone().drop_guard()), closed };
     let make = Arc::new(make);
     let addresses = Addresses::new(options.connections_per_address);
     let mut threads = Vec::new();
     for (thread, socket) in listeners.sockets.into_iter().enumerate() {
         let (done, ended) = oneshot::channel();
-        let (make, shutdown, addresses) = (Arc::clone(&make), shutdown.clone(), Arc::clone(&addresses));
+        let (make, ending, addresses) = (Arc::clone(&make), ending.clone(), Arc::clone(&addresses));
         let options = options.clone();
         if cellway_machine::is_replaced() {
-            let served = async move { done.send(run(socket, options, thread, shutdown, &addresses, &*make).await) };
+            let served = async move { done.send(run(socket, options, thread, ending, &addresses, &*make).await) };
             tokio::task::spawn_local(served);
             threads.push(ended);
             continue;
         }
         let spawned = std::thread::Builder::new().name(format!("serve-{thread}")).spawn(move || {
-            let result = run_thread(socket, options, thread, shutdown, &addresses, &*make);
+            let result = run_thread(socket, options, thread, ending, &addresses, &*make);
             let _ = done.send(result);
         });
         spawned.map_err(|source| ServeError::Start { address, source })?;
         threads.push(ended);
     }
+    drop(ending);
     for ended in threads {
         match ended.await {
             Ok(Ok(())) => {}
@@ -309,17 +312,28 @@ pub async fn serve<H: Handler>(
     Ok(())
 }
 
+/// How threads end: all listeners first. Who was told that its connection ends, and comes again, then finds none.
+#[derive(Clone)]
+struct Ending {
+    /// Fires when the shutdown begins.
+    shutdown: CancellationToken,
+    /// Fires when nobody listens any more.
+    closed: CancellationToken,
+    /// Held by each thread that listens.
+    listening: Arc<DropGuard>,
+}
+
 fn run_thread<H: Handler>(
     socket: Bound,
     options: ServeOptions,
     thread: usize,
-    shutdown: CancellationToken,
+    ending: Ending,
     addresses: &Arc<Addresses>,
     make: &impl Fn(ThreadContext) -> Rc<H>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, run(socket, options, thread, shutdown, addresses, make))
+    local.block_on(&runtime, run(socket, options, thread, ending, addresses, make))
 }
 
 /// What a thread does. It needs a `LocalSet`.
@@ -327,16 +341,16 @@ async fn run<H: Handler>(
     socket: Bound,
     options: ServeOptions,
     thread: usize,
-    shutdown: CancellationToken,
+    ending: Ending,
     addresses: &Arc<Addresses>,
     make: &impl Fn(ThreadContext) -> Rc<H>,
 ) -> io::Result<()> {
+    let Ending { shutdown, closed, listening } = ending;
     let listener = socket.start()?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let drain_ms = options.drain_ms;
-    let (open, begun) = (tasks.clone(), shutdown.clone());
-    let context = ThreadContext { thread, tasks: open, shutdown: begun, stop: stop.clone(), drain_ms };
+    let context = ThreadContext { thread, tasks: tasks.clone(), shutdown: closed, stop: stop.clone(), drain_ms };
     let handler = make(context.clone());
     let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
     tokio::select! {
@@ -346,6 +360,7 @@ async fn run<H: Handler>(
     if let Err(error) = door.close(listener) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
     }
+    drop(listening);
     tasks.close();
     if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {
         tracing::warn!(left = tasks.len(), "the time to drain is over, closing what is left");
