@@ -94,7 +94,7 @@ async fn every_move_ends_whichever_write_the_control_plane_died_around() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "twice as long: `make faults`"]
+#[ignore = "twice as long; `make faults` runs it"]
 async fn every_move_ends_whether_the_control_plane_died_before_or_after_any_write() {
     println!("{}", die_everywhere(|_| vec!["before", "after"]).await);
 }

@@ -1,7 +1,7 @@
 //! A soak of hours that can be interrupted: rounds of traffic and moves, each on a fleet of its own (etcd, control plane,
 //! two routers, three agents and apps) to which harm is done at random. A run goes on from the rounds that its file has.
-//! Exits with 1 as soon as a round lost a write, broke a promise, or failed a request that was not under way at a process
-//! that was killed, or at a gate that refused connections.
+//! Exits with 1 as soon as a round lost a write, broke a promise, or failed a request that no harm excuses (`judge`,
+//! `docs/operate/faults.md`).
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to who started it")]
 
