@@ -28,6 +28,18 @@ async fn a_gate_says_why_it_does_not_admit() {
 }
 
 #[tokio::test]
+async fn a_gate_that_ends_says_on_a_kept_connection_that_nothing_more_was_taken() {
+    let mut stage = Stage::with_acme_open().await;
+    let mut kept = stage.ask("HEAD /", 5, "\r\n").await;
+    assert_eq!(status(&kept.head().await), 200);
+    stage.stop().await;
+    let said = kept.head().await;
+    assert_eq!((status(&said), field(&said, "x-cellway-verdict")), (421, Some("behind")), "{said}");
+    let verdict = field(&said, "x-cellway-verdict").and_then(|text| text.parse().ok());
+    assert_eq!(verdict, Some(cellway_core::verdict::Verdict::Behind));
+}
+
+#[tokio::test]
 async fn the_app_learns_tenant_and_epoch_and_no_other_word_of_cellway() {
     let stage = Stage::with_acme_open().await;
     let fields = "x-cellway-verdict: a\r\nX_Cellway_Tenant: evil\r\nx-cellway-cost: 1\r\nconnection: x-cellway-epoch\r\n\
