@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults stress simulate model fuzz measure postgres-move install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults stress simulate model fuzz measure postgres-move bench install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ measure: setup ## what an access log's record costs the thread that serves (a fi
 postgres-move: setup ## moves of 1 GB between two PostgreSQL servers (figures)
 	@scripts/postgres-move
 
+bench: setup ## the router beside nginx, HAProxy and a relay: CPU per request; writes target/bench.json (ARGS="h1 --rounds 9")
+	@scripts/bench $(ARGS)
+
 install: setup ## install the binary into cargo's bin directory
-	$(CARGO) install --path cli --locked
+	$(CARGO) install --profile dist --path cli --locked
 
 test: setup-tests ## everything
 	@scripts/test all

@@ -1,0 +1,123 @@
+//! The comparison: every target runs at once, and each round asks one after the other.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+
+use crate::cost;
+use crate::load::Client;
+use crate::machine::{self, Cores};
+use crate::process::Process;
+use crate::report::{self, HEAD, Measured, Row};
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::target::{Ground, Kind, Target};
+
+/// How long everybody is asked before the first round, in seconds.
+const WARM_UP_S: u64 = 1;
+
+/// What is compared, and how long.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Only these scenarios.
+    scenarios: Vec<String>,
+    /// Only these targets: cellway, nginx, haproxy, relay.
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
+    /// Rounds; the figures are their medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    rounds: u64,
+    /// How long each target is asked in each round.
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Another build of `cellway`, measured beside this one as `before`.
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+    /// Where the rows are written as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
+    to: PathBuf,
+}
+
+/// Compares, prints the table and writes the rows.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| args.scenarios.is_empty() || args.scenarios.iter().any(|name| name == scenario.name))
+        .collect();
+    anyhow::ensure!(!chosen.is_empty(), "no scenario of that name; there are {}", SCENARIOS.map(|s| s.name).join(", "));
+    let dir = tempfile::tempdir().context("a directory")?;
+    let cores = Cores::of_this_machine()?;
+    let [origin] = machine::free_addresses()?;
+    let own = std::env::current_exe().context("this program's own path")?;
+    let words = ["origin".to_owned(), origin.to_string()];
+    let mut app = Process::start("origin", cores.rest, &own, &words, dir.path())?;
+    app.listens_on(origin)?;
+
+    print!("{HEAD}");
+    let mut rows: Vec<Row> = Vec::new();
+    for of_one_table in chosen.chunk_by(|one, other| one.tenants == other.tenants) {
+        let tenants = of_one_table[0].tenants;
+        let ground = Ground { dir: dir.path(), cores, origin, tenants, before: args.before.as_deref() };
+        let targets = start(args, &ground)?;
+        for scenario in of_one_table {
+            let found = rows_of(scenario, &targets, &ground, args)?;
+            print!("{}", report::table(&found));
+            rows.extend(found);
+            write(&args.to, &rows)?;
+        }
+    }
+    Ok(())
+}
+
+fn start(args: &Args, ground: &Ground<'_>) -> anyhow::Result<Vec<Target>> {
+    let chosen = |kind: &Kind| match kind {
+        Kind::Before => args.before.is_some(),
+        _ => args.targets.is_empty() || args.targets.iter().any(|name| name == kind.name()),
+    };
+    Kind::ALL.into_iter().filter(chosen).map(|kind| Target::start(kind, ground)).collect()
+}
+
+fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &Args) -> anyhow::Result<Vec<Row>> {
+    let able: Vec<&Target> = targets.iter().filter(|target| target.kind.can(scenario)).collect();
+    let client = Client { dir: ground.dir, core: ground.cores.rest };
+    for target in &able {
+        client.ask(scenario, target.address(scenario.speech), WARM_UP_S).with_context(|| target.kind.name())?;
+    }
+    let mut rounds = Vec::new();
+    for round in 0..args.rounds {
+        let mut found = Vec::new();
+        for at in 0..able.len() {
+            // Each is the first as often as any other.
+            let target = able[(at + usize::try_from(round)?) % able.len()];
+            let measured = measure(scenario, target, &client, args.seconds).with_context(|| target.kind.name())?;
+            found.push((target.kind, measured));
+        }
+        found.sort_by_key(|(kind, _)| Kind::ALL.iter().position(|other| other == kind));
+        rounds.push(found);
+    }
+    Ok(report::rows(scenario.name, &rounds))
+}
+
+fn measure(scenario: &Scenario, target: &Target, client: &Client<'_>, seconds: u64) -> anyhow::Result<Measured> {
+    let pid = target.process.id();
+    let (before, begun) = (cost::cpu_ns(pid), Instant::now());
+    let done = client.ask(scenario, target.address(scenario.speech), seconds)?;
+    let used_ns = cost::cpu_ns(pid).saturating_sub(before);
+    anyhow::ensure!(used_ns > 0, "no CPU time is counted of {} in {:?}", target.kind.name(), begun.elapsed());
+    Ok(Measured {
+        cpu_us_per_request: used_ns as f64 / 1e3 / done.requests as f64,
+        requests_per_s: done.requests_per_s,
+        p99_ms: done.p99_ms,
+        pss_mib: cost::pss_mib(pid),
+    })
+}
+
+fn write(to: &std::path::Path, rows: &[Row]) -> anyhow::Result<()> {
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    fs::write(to, text).with_context(|| format!("cannot write {}", to.display()))
+}

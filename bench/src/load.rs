@@ -1,0 +1,163 @@
+//! The clients: wrk for HTTP/1.1, h2load for HTTP/2.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::machine;
+use crate::scenario::{Ask, Scenario, Speech, asked_hosts, host};
+
+/// Connections of a load over HTTP/1.1.
+const CONNECTIONS: usize = 64;
+/// Connections of a load over HTTP/2, and requests under way on each.
+const SHARED_CONNECTIONS: usize = 16;
+const STREAMS: usize = 8;
+/// The body of a POST.
+const POSTED_BYTES: usize = 16 * 1024;
+/// Failed requests that end a measurement: a proxy that refuses is cheap.
+const FAILED_MAX: u64 = 0;
+
+/// What a load did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    /// Requests that were answered well.
+    pub(crate) requests: u64,
+    /// So many in a second.
+    pub(crate) requests_per_s: f64,
+    /// The time of the hundredth that took longest, at least.
+    pub(crate) p99_ms: f64,
+}
+
+/// Where a load runs.
+pub(crate) struct Client<'a> {
+    /// For its files.
+    pub(crate) dir: &'a Path,
+    /// Its core.
+    pub(crate) core: usize,
+}
+
+impl Client<'_> {
+    /// Asks as the scenario says for so many seconds.
+    pub(crate) fn ask(&self, scenario: &Scenario, at: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
+        let done = match scenario.speech {
+            Speech::Http1 => self.wrk(scenario, &format!("http://{at}"), seconds),
+            // The name that the certificate has beside those of the tenants.
+            Speech::TlsHttp1 => self.wrk(scenario, &format!("https://localhost:{}", at.port()), seconds),
+            Speech::TlsHttp2 => self.h2load(scenario, at, seconds),
+        }?;
+        anyhow::ensure!(done.requests > 0, "{}: nothing was answered", scenario.name);
+        Ok(done)
+    }
+
+    fn run(&self, program: &str, args: &[String]) -> anyhow::Result<String> {
+        let path = machine::program(program).with_context(|| format!("{program} is not installed"))?;
+        let core = self.core.to_string();
+        let ran = Command::new("taskset").args(["-c", &core]).arg(path).args(args).output();
+        let ran = ran.with_context(|| format!("{program} cannot be started"))?;
+        let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+        if !ran.status.success() {
+            bail!("{program} failed: {}{printed}", String::from_utf8_lossy(&ran.stderr));
+        }
+        Ok(printed)
+    }
+
+    fn wrk(&self, scenario: &Scenario, url: &str, seconds: u64) -> anyhow::Result<Done> {
+        let script = self.script(scenario)?.display().to_string();
+        let fixed = ["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s", &script, url];
+        let printed = self.run("wrk", &fixed.map(str::to_owned))?;
+        let line = printed.lines().find_map(|line| line.strip_prefix(FIGURES)).context("wrk told nothing")?;
+        let told: Told = serde_json::from_str(line).with_context(|| format!("what wrk told: {line}"))?;
+        anyhow::ensure!(told.failed <= FAILED_MAX, "{}: {} requests failed", scenario.name, told.failed);
+        let requests_per_s = told.requests as f64 * 1e6 / told.duration_us.max(1.0);
+        Ok(Done { requests: told.requests, requests_per_s, p99_ms: told.p99_us / 1e3 })
+    }
+
+    /// A script by which wrk asks for one tenant after the other and tells its figures.
+    fn script(&self, scenario: &Scenario) -> anyhow::Result<PathBuf> {
+        let hosts = self.dir.join(format!("hosts-{}.txt", scenario.tenants));
+        let mut lines = String::new();
+        asked_hosts(scenario.tenants).try_for_each(|tenant| writeln!(lines, "{}", host(tenant)))?;
+        fs::write(&hosts, lines)?;
+        let (method, path, body) = match scenario.ask {
+            Ask::Small => ("GET", "/1k", "nil".to_owned()),
+            Ask::Large => ("GET", "/100k", "nil".to_owned()),
+            Ask::Post => ("POST", "/16k", format!("string.rep(\"x\", {POSTED_BYTES})")),
+        };
+        let close = if scenario.reconnects { "headers[\"Connection\"] = \"close\"" } else { "" };
+        let script = self.dir.join(format!("{}.lua", scenario.name));
+        let text = format!(
+            "local requests, at = {{}}, 0\n\
+             function init()\n  for host in io.lines({hosts:?}) do\n    \
+             local headers = {{[\"Host\"] = host, [\"User-Agent\"] = \"wrk\", [\"Accept\"] = \"*/*\"}}\n    {close}\n    \
+             requests[#requests + 1] = wrk.format({method:?}, {path:?}, headers, {body})\n  end\nend\n\
+             function request()\n  at = at % #requests + 1\n  return requests[at]\nend\n\
+             function done(summary, latency)\n  local e = summary.errors\n  \
+             local failed = e.connect + e.read + e.write + e.status + e.timeout\n  \
+             io.write(string.format('{FIGURES}{{\"requests\":%d,\"duration_us\":%d,\"failed\":%d,\"p99_us\":%d}}\\n',\n    \
+             summary.requests, summary.duration, failed, latency:percentile(99)))\nend\n"
+        );
+        fs::write(&script, text)?;
+        Ok(script)
+    }
+
+    fn h2load(&self, scenario: &Scenario, at: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
+        let log = self.dir.join("h2load.log");
+        let _ = fs::remove_file(&log);
+        let first = asked_hosts(scenario.tenants).next().context("a tenant")?;
+        let args = [
+            format!("-c{SHARED_CONNECTIONS}"),
+            format!("-m{STREAMS}"),
+            "-t1".to_owned(),
+            format!("-D{seconds}"),
+            format!("--log-file={}", log.display()),
+            format!("--header=:authority: {}", host(first)),
+            format!("https://localhost:{}/1k", at.port()),
+        ];
+        let printed = self.run("h2load", &args)?;
+        let requests = count(&printed, "succeeded").context("h2load told no requests")?;
+        let failed = count(&printed, "failed").unwrap_or(0) + count(&printed, "errored").unwrap_or(0);
+        let other = printed.lines().find(|line| line.starts_with("status codes:")).unwrap_or_default();
+        anyhow::ensure!(failed <= FAILED_MAX && other.contains(" 0 4xx, 0 5xx"), "h2load: {printed}");
+        let log = fs::read_to_string(&log).context("h2load's log")?;
+        let mut times: Vec<u64> = log.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok()).collect();
+        times.sort_unstable();
+        let p99_us = times.get(times.len() * 99 / 100).copied().unwrap_or(0);
+        Ok(Done { requests, requests_per_s: requests as f64 / seconds as f64, p99_ms: p99_us as f64 / 1e3 })
+    }
+}
+
+/// Begins the line that a script of wrk tells its figures in.
+const FIGURES: &str = "figures: ";
+
+#[derive(Deserialize)]
+struct Told {
+    requests: u64,
+    duration_us: f64,
+    failed: u64,
+    p99_us: f64,
+}
+
+/// The number before a word in h2load's line of requests.
+fn count(printed: &str, word: &str) -> Option<u64> {
+    let line = printed.lines().find(|line| line.starts_with("requests:"))?;
+    let part = line.split(',').find(|part| part.trim_end().ends_with(word))?;
+    part.split_whitespace().rev().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_h2load_are_read() {
+        let printed = "requests: 1000 total, 1010 started, 1000 done, 998 succeeded, 1 failed, 1 errored, 0 timeout\n";
+        assert_eq!(count(printed, "succeeded"), Some(998));
+        assert_eq!(count(printed, "failed"), Some(1));
+        assert_eq!(count(printed, "lost"), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! Medians of rounds, as a table and as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::target::Kind;
+
+/// What one round of a scenario found of one target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    /// CPU time of the target.
+    pub(crate) cpu_us_per_request: f64,
+    /// Answered in a second.
+    pub(crate) requests_per_s: f64,
+    /// The time of the slowest hundredth, at least.
+    pub(crate) p99_ms: f64,
+    /// Memory after it.
+    pub(crate) pss_mib: f64,
+}
+
+/// A scenario and a target: medians of all rounds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    scenario: &'static str,
+    target: &'static str,
+    cpu_us_per_request: f64,
+    requests_per_s: f64,
+    p99_ms: f64,
+    pss_mib: f64,
+    /// CPU time against the better peer's of the same round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+    rounds: usize,
+}
+
+/// The rows of a scenario. `rounds[n]` has what round `n` found of each target.
+pub(crate) fn rows(scenario: &'static str, rounds: &[Vec<(Kind, Measured)>]) -> Vec<Row> {
+    let kinds = rounds.first().into_iter().flatten().map(|(kind, _)| *kind);
+    let row = |kind: Kind| {
+        let of =
+            |figure: fn(&Measured) -> f64| median(rounds.iter().filter_map(|round| Some(figure(found(round, kind)?))));
+        let ratio = |round: &Vec<(Kind, Measured)>| {
+            let peers = round.iter().filter(|(other, _)| other.is_peer() && *other != kind);
+            let best = peers.map(|(_, measured)| measured.cpu_us_per_request).reduce(f64::min)?;
+            Some(found(round, kind)?.cpu_us_per_request / best)
+        };
+        let ratios: Vec<f64> = rounds.iter().filter_map(ratio).collect();
+        Row {
+            scenario,
+            target: kind.name(),
+            cpu_us_per_request: of(|measured| measured.cpu_us_per_request),
+            requests_per_s: of(|measured| measured.requests_per_s),
+            p99_ms: of(|measured| measured.p99_ms),
+            pss_mib: of(|measured| measured.pss_mib),
+            ratio: (kind.is_ours() && !ratios.is_empty()).then(|| median(ratios.into_iter())),
+            rounds: rounds.len(),
+        }
+    };
+    kinds.map(row).collect()
+}
+
+fn found(round: &[(Kind, Measured)], kind: Kind) -> Option<&Measured> {
+    round.iter().find(|(other, _)| *other == kind).map(|(_, measured)| measured)
+}
+
+/// The middle one, or between the two middle ones.
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    let half = figures.len() / 2;
+    match figures.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => figures[half],
+        _ => f64::midpoint(figures[half - 1], figures[half]),
+    }
+}
+
+/// The columns of [`table`].
+pub(crate) const HEAD: &str =
+    "scenario   target    CPU µs/request  of the better peer  requests/s   p99 ms   PSS MiB\n";
+
+/// Rows as people read them.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let Row { scenario, target, cpu_us_per_request, requests_per_s, p99_ms, pss_mib, .. } = row;
+        let _ = writeln!(
+            text,
+            "{scenario:<10} {target:<9} {cpu_us_per_request:>14.1} {ratio:>19} {requests_per_s:>11.0} {p99_ms:>8.2} {pss_mib:>9.1}"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(cellway: f64, nginx: f64, haproxy: f64) -> Vec<(Kind, Measured)> {
+        let of = |cpu_us_per_request| Measured { cpu_us_per_request, requests_per_s: 1.0, p99_ms: 1.0, pss_mib: 1.0 };
+        vec![(Kind::Cellway, of(cellway)), (Kind::Nginx, of(nginx)), (Kind::Haproxy, of(haproxy))]
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_rounds_against_the_better_peer_of_each() {
+        let rows = rows("h1", &[round(10.0, 20.0, 40.0), round(30.0, 40.0, 20.0), round(9.0, 10.0, 10.0)]);
+        assert_eq!(rows[0].cpu_us_per_request, 10.0);
+        assert_eq!(rows[0].ratio, Some(0.9));
+        assert_eq!((rows[1].ratio, rows.len()), (None, 3));
+        assert_eq!(median([1.0, 4.0].into_iter()), 2.5);
+    }
+}
