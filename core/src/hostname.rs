@@ -5,12 +5,14 @@
 
 use std::fmt;
 
+use smol_str::SmolStr;
+
 /// Longest host name in bytes (RFC 1035, without the trailing dot).
 pub const HOSTNAME_MAX_BYTES: usize = 253;
 
 /// A normalised host name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hostname(Box<str>);
+pub struct Hostname(SmolStr);
 
 /// Why a text is no host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,22 +77,27 @@ impl Hostname {
         if host.len() > HOSTNAME_MAX_BYTES {
             return Err(InvalidHostname::TooLong);
         }
+        let (mut last, mut is_punycode) = (host, false);
         for label in host.split('.') {
             check_label(label)?;
+            is_punycode |= label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"));
+            last = label;
         }
         // A last label of digits only is how an IPv4 address is told from a name (WHATWG URL, "ends in a number").
-        let last = host.rsplit('.').next().unwrap_or(host);
         let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
         if last.bytes().all(|byte| byte.is_ascii_digit())
             || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         {
             return Err(InvalidHostname::IpLiteral);
         }
-        let host = host.to_ascii_lowercase();
-        if host.split('.').any(|label| label.starts_with("xn--")) {
+        let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => SmolStr::from(host.to_ascii_lowercase()),
+            false => SmolStr::new(host),
+        };
+        if is_punycode {
             check_punycode(&host)?;
         }
-        Ok(Self(host.into_boxed_str()))
+        Ok(Self(host))
     }
 
     /// The name as text.

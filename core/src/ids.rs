@@ -1,8 +1,10 @@
-//! The names and numbers that everything else is keyed by.
+//! The names and numbers that everything else is keyed by. Short names lie within their value: a copy is no allocation.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+
+use smol_str::SmolStr;
 
 /// Longest DNS label, in bytes (RFC 1035). Tenant ids and cell names are labels.
 pub const LABEL_MAX_BYTES: usize = 63;
@@ -52,13 +54,13 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks `text` and makes it an id.
             pub fn new(text: &str) -> Result<Self, InvalidId> {
                 check_label(text, $max)?;
-                Ok(Self(text.into()))
+                Ok(Self(SmolStr::new(text)))
             }
 
             /// The id as text.

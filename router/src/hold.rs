@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::table::Table;
+use crate::table::{Map, Table};
 use queue::{Queue, Step};
 
 mod queue;
@@ -67,7 +67,7 @@ pub(crate) struct Holds {
     metrics: Arc<Metrics>,
     settings: Arc<ArcSwap<Settings>>,
     runtime: Handle,
-    queues: papaya::HashMap<TenantId, Arc<Shared>>,
+    queues: Map<TenantId, Arc<Shared>>,
     /// Taken to add a queue, a member to a queue, or to remove a queue.
     membership: Mutex<()>,
     held: AtomicUsize,
@@ -100,7 +100,7 @@ impl Holds {
             metrics,
             settings,
             runtime,
-            queues: papaya::HashMap::new(),
+            queues: Map::default(),
             membership: Mutex::new(()),
             held: AtomicUsize::new(0),
         }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use cellway_core::ids::TenantId;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::table::Map;
 
 mod slot;
 
@@ -33,7 +35,7 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// The limits of all tenants that have any.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    tenants: papaya::HashMap<TenantId, Arc<Limited>>,
+    tenants: Map<TenantId, Arc<Limited>>,
     /// Told whenever any tenant is opened or closed.
     switched: watch::Sender<()>,
     /// What times are counted from.
@@ -81,7 +83,7 @@ pub(crate) struct Slot {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tenants: papaya::HashMap::new(), switched: watch::Sender::default(), since: Instant::now() }
+        Self { tenants: Map::default(), switched: watch::Sender::default(), since: Instant::now() }
     }
 }
 
@@ -136,6 +138,7 @@ impl Limits {
         limited: &Arc<Limited>,
         method: &http::Method,
         opens_websocket: bool,
+        now: Instant,
         metrics: &Metrics,
     ) -> Result<Slot, Failure> {
         if let Some(words) = &*limited.words.load()
@@ -149,7 +152,7 @@ impl Limits {
             counter.inc();
             return Err(failure);
         }
-        let quota = limited.take_request(self.now_ns());
+        let quota = limited.take_request(nanos(now.saturating_duration_since(self.since)));
         if let Some(quota) = quota.filter(|quota| !quota.decision.allowed) {
             metrics.limited_rate.inc();
             return Err(Failure::OverRate(quota));
@@ -169,14 +172,10 @@ impl Limits {
             let _ = switched.changed().await;
         }
     }
-
-    fn now_ns(&self) -> u64 {
-        ns_since(self.since)
-    }
 }
 
-fn ns_since(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Limited {
@@ -246,9 +245,10 @@ impl Limited {
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Charges bytes that have passed, and says how long to wait before more may, in ns.
-    fn pass(&self, bytes: u64, now_ns: u64) -> u64 {
+    /// Charges bytes that have passed, and says how long to wait before more may, in ns. Times count from `since`.
+    fn pass(&self, bytes: u64, since: Instant) -> u64 {
         let Some(bandwidth) = self.bandwidth() else { return 0 };
+        let now_ns = nanos(since.elapsed());
         let mut tat_ns = self.bytes_tat_ns.load(Ordering::Relaxed);
         loop {
             let (new_tat_ns, wait_ns) = limit::pace(tat_ns, now_ns, bytes, bandwidth);

@@ -1,16 +1,15 @@
 //! What a router knows: tenants, hosts, cells. Reads take no lock; a change touches one entry.
 //!
-//! A tenant's hint lives inside its entry. The feed's next change makes a new entry, so a hint cannot outlive the
-//! knowledge that it was given against, and it is never in a snapshot.
+//! An entry is small, as there may be millions: a tenant's name lies in it, and where the tenant is placed is shared by
+//! all who are placed there. Hints are few and kept apart, each with the entry that it was given against; the tenant's
+//! next change in the feed makes it void, and none is in a snapshot.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cellway_api::identity::Identity;
-use cellway_core::cell::{CellCondition, CellKind};
-use cellway_core::certificate::{CertificateName, SealedCertificate};
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
@@ -18,165 +17,75 @@ use cellway_core::route::{Owner, may_follow};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
-use crate::limits::Limits;
+use crate::limits::{Limited, Limits};
 use crate::metrics::CellCounters;
 use crate::tls::StoredCertificates;
 
-/// Where a tenant is, as the feed says.
+mod change;
+
+pub use change::{Applied, CellRoute, Change, Subject, TenantRoute};
+
+/// Where tenants are placed: a cell, and its identity where the feed knows it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Place {
+    cell: CellName,
+    uid: Option<CellUid>,
+}
+
+/// What is known of a tenant.
+#[derive(Debug, Clone)]
+struct Entry {
+    state: State,
+    epoch: Epoch,
+    revision: Revision,
+    /// What it may use, as [`Limits`] has it: a large table is in no cache, so that a second look-up costs.
+    limited: Option<Arc<Limited>>,
+}
+
+/// [`TenantRoute`] without what an entry has beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TenantRoute {
-    /// In a cell.
-    Placed {
-        /// The cell's name.
-        cell: CellName,
-        /// The cell's identity, where the feed knows it.
-        uid: Option<CellUid>,
-        /// The placement's epoch.
-        epoch: Epoch,
-        /// Whether a move holds its traffic.
-        held: bool,
-    },
-    /// Nowhere: deleted, or vanished from the feed. Kept, so that its epoch is never lowered.
-    Gone {
-        /// The last epoch.
-        epoch: Epoch,
-    },
-    /// Somewhere, but its record cannot be read and no earlier one is known. It takes the place of nothing that is.
+enum State {
+    Placed(Arc<Place>),
+    Held(Arc<Place>),
+    Gone,
     Unreadable,
 }
 
-impl TenantRoute {
-    /// The epoch, whichever form it is.
-    pub fn epoch(&self) -> Epoch {
-        match self {
-            Self::Placed { epoch, .. } | Self::Gone { epoch } => *epoch,
-            Self::Unreadable => Epoch(0),
+/// What a tenant costs in the table, beside a name of more than 23 bytes and the table's own places.
+const ENTRY_BYTES: usize = size_of::<(TenantId, Entry)>();
+const _: () = assert!(ENTRY_BYTES <= 64, "the allocator's next size is 80");
+
+impl Entry {
+    fn route(&self) -> TenantRoute {
+        let placed = |place: &Place, held| {
+            let (cell, uid) = (place.cell.clone(), place.uid.clone());
+            TenantRoute::Placed { cell, uid, epoch: self.epoch, held }
+        };
+        match &self.state {
+            State::Placed(place) => placed(place, false),
+            State::Held(place) => placed(place, true),
+            State::Gone => TenantRoute::Gone { epoch: self.epoch },
+            State::Unreadable => TenantRoute::Unreadable,
         }
+    }
+
+    /// Whether it says the same of the placement as another one, of whatever revision.
+    fn is_at(&self, other: &Self) -> bool {
+        self.state == other.state && self.epoch == other.epoch
+    }
+
+    /// Whether it is the same word of the feed.
+    fn is_of(&self, other: &Self) -> bool {
+        self.is_at(other) && self.revision == other.revision
     }
 }
 
-/// A cell, as the feed says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CellRoute {
-    /// Its name.
-    pub name: CellName,
-    /// Its identity, where the feed knows it.
-    pub uid: Option<CellUid>,
-    /// Where it is reached.
-    pub endpoints: Vec<SocketAddr>,
-    /// Its condition. It does not matter to routing: who is placed there is served there.
-    pub condition: CellCondition,
-    /// Gates or plain origins.
-    pub kind: CellKind,
-}
-
-/// One change of one entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// A tenant is new or was changed.
-    Tenant {
-        /// Which.
-        tenant: TenantId,
-        /// Where it is now.
-        route: TenantRoute,
-        /// The revision of the change.
-        revision: Revision,
-    },
-    /// A tenant's record vanished.
-    TenantRemoved(TenantId),
-    /// A host belongs to a tenant.
-    Host {
-        /// The host.
-        host: Hostname,
-        /// Its owner.
-        tenant: TenantId,
-    },
-    /// A host belongs to nobody any more.
-    HostRemoved(Hostname),
-    /// A cell is new or was changed.
-    Cell(CellRoute),
-    /// A cell's record vanished.
-    CellRemoved(CellName),
-    /// What a tenant may use.
-    Limits {
-        /// Which.
-        tenant: TenantId,
-        /// All of it.
-        limits: TenantLimits,
-    },
-    /// A tenant's limits were lifted.
-    LimitsRemoved(TenantId),
-    /// A certificate is new or was changed.
-    Certificate {
-        /// What it is kept under.
-        name: CertificateName,
-        /// Its chain and its sealed key.
-        sealed: Arc<SealedCertificate>,
-    },
-    /// A certificate was removed.
-    CertificateRemoved(CertificateName),
-}
-
-/// What an entry is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A tenant.
-    Tenant(TenantId),
-    /// A host.
-    Host(Hostname),
-    /// A cell.
-    Cell(CellName),
-    /// A tenant's limits.
-    Limits(TenantId),
-    /// A certificate.
-    Certificate(CertificateName),
-}
-
-impl Change {
-    /// What it is about.
-    pub fn subject(&self) -> Subject {
-        match self {
-            Self::Tenant { tenant, .. } | Self::TenantRemoved(tenant) => Subject::Tenant(tenant.clone()),
-            Self::Host { host, .. } | Self::HostRemoved(host) => Subject::Host(host.clone()),
-            Self::Cell(cell) => Subject::Cell(cell.name.clone()),
-            Self::CellRemoved(cell) => Subject::Cell(cell.clone()),
-            Self::Limits { tenant, .. } | Self::LimitsRemoved(tenant) => Subject::Limits(tenant.clone()),
-            Self::Certificate { name, .. } | Self::CertificateRemoved(name) => Subject::Certificate(name.clone()),
-        }
-    }
-}
-
-/// What became of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// The table is different now.
-    Changed,
-    /// It said so already.
-    Same,
-    /// The change would have lowered an epoch, and was ignored.
-    LowerEpoch,
-}
-
-/// A tenant's entry.
+/// What a gate has said of a tenant.
 #[derive(Debug)]
-pub struct TenantEntry {
-    route: TenantRoute,
-    revision: Revision,
-    hinted: AtomicBool,
-    hint: Mutex<Option<Owner>>,
-}
-
-impl TenantEntry {
-    fn new(route: TenantRoute, revision: Revision) -> Self {
-        Self { route, revision, hinted: AtomicBool::new(false), hint: Mutex::new(None) }
-    }
-
-    fn hint(&self) -> Option<Owner> {
-        if !self.hinted.load(Ordering::Acquire) {
-            return None;
-        }
-        self.hint.lock().clone()
-    }
+struct Hint {
+    /// What was known then. Against anything else it says nothing.
+    against: Entry,
+    owner: Owner,
 }
 
 /// Where to send a tenant's request now.
@@ -188,7 +97,8 @@ pub struct Target {
     pub cell: Option<Arc<Cell>>,
     /// Whether the feed says that a move holds the traffic.
     pub held: bool,
-    entry: Arc<TenantEntry>,
+    tenant: TenantId,
+    entry: Entry,
 }
 
 /// A cell's entry.
@@ -224,12 +134,18 @@ impl Cell {
     }
 }
 
+/// Names are chosen by who may create tenants, and hashed with a secret of this process; clients only look them up.
+pub(crate) type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct Table {
-    tenants: papaya::HashMap<TenantId, Arc<TenantEntry>>,
-    hosts: papaya::HashMap<Hostname, TenantId>,
-    cells: papaya::HashMap<CellName, Arc<Cell>>,
+    tenants: Map<TenantId, Entry>,
+    /// Every place of an entry.
+    places: Mutex<HashSet<Arc<Place>>>,
+    hints: Map<TenantId, Hint>,
+    hosts: Map<Hostname, TenantId>,
+    cells: Map<CellName, Arc<Cell>>,
     limits: Limits,
     /// `None` where they are of no use.
     certificates: Option<Arc<StoredCertificates>>,
@@ -254,10 +170,7 @@ impl Table {
             }
             Change::Tenant { tenant, route, revision } => self.set_tenant(tenant, route, revision),
             Change::TenantRemoved(tenant) => match self.entry(&tenant) {
-                Some(entry) => {
-                    let gone = TenantRoute::Gone { epoch: entry.route.epoch() };
-                    self.set_tenant(tenant, gone, entry.revision)
-                }
+                Some(Entry { epoch, revision, .. }) => self.set_tenant(tenant, TenantRoute::Gone { epoch }, revision),
                 None => Applied::Same,
             },
             Change::Host { host, tenant } => {
@@ -267,8 +180,8 @@ impl Table {
             Change::HostRemoved(host) => changed_if(self.hosts.pin().remove(&host).is_some()),
             Change::Cell(route) => self.set_cell(route),
             Change::CellRemoved(cell) => changed_if(self.cells.pin().remove(&cell).is_some()),
-            Change::Limits { tenant, limits } => changed_if(self.limits.set(tenant, limits)),
-            Change::LimitsRemoved(tenant) => changed_if(self.limits.set(tenant, TenantLimits::default())),
+            Change::Limits { tenant, limits } => self.set_limits(tenant, limits),
+            Change::LimitsRemoved(tenant) => self.set_limits(tenant, TenantLimits::default()),
         };
         if applied == Applied::Changed {
             self.version.fetch_add(1, Ordering::Release);
@@ -277,18 +190,57 @@ impl Table {
     }
 
     fn set_tenant(&self, tenant: TenantId, route: TenantRoute, revision: Revision) -> Applied {
+        let entry = Entry { limited: self.limits.of(&tenant), ..self.entry_of(route, revision) };
         if let Some(before) = self.entry(&tenant) {
-            if route == TenantRoute::Unreadable {
+            if entry.state == State::Unreadable {
                 return Applied::Same;
             }
-            if route.epoch() < before.route.epoch() {
+            if entry.epoch < before.epoch {
                 return Applied::LowerEpoch;
             }
-            if route == before.route {
+            if entry.is_at(&before) {
                 return Applied::Same;
             }
         }
-        self.tenants.pin().insert(tenant, Arc::new(TenantEntry::new(route, revision)));
+        self.tenants.pin().insert(tenant.clone(), entry);
+        if !self.hints.is_empty() {
+            self.hints.pin().remove(&tenant);
+        }
+        Applied::Changed
+    }
+
+    fn entry_of(&self, route: TenantRoute, revision: Revision) -> Entry {
+        let epoch = route.epoch();
+        let state = match route {
+            TenantRoute::Placed { cell, uid, held: false, .. } => State::Placed(self.place(cell, uid)),
+            TenantRoute::Placed { cell, uid, held: true, .. } => State::Held(self.place(cell, uid)),
+            TenantRoute::Gone { .. } => State::Gone,
+            TenantRoute::Unreadable => State::Unreadable,
+        };
+        Entry { state, epoch, revision, limited: None }
+    }
+
+    fn place(&self, cell: CellName, uid: Option<CellUid>) -> Arc<Place> {
+        let place = Place { cell, uid };
+        let mut places = self.places.lock();
+        if let Some(known) = places.get(&place) {
+            return Arc::clone(known);
+        }
+        // Cells come and go: those where nobody is any more are forgotten.
+        places.retain(|place| Arc::strong_count(place) > 1);
+        let place = Arc::new(place);
+        places.insert(Arc::clone(&place));
+        place
+    }
+
+    fn set_limits(&self, tenant: TenantId, limits: TenantLimits) -> Applied {
+        if !self.limits.set(tenant.clone(), limits) {
+            return Applied::Same;
+        }
+        if let Some(entry) = self.entry(&tenant) {
+            let limited = self.limits.of(&tenant);
+            self.tenants.pin().insert(tenant, Entry { limited, ..entry });
+        }
         Applied::Changed
     }
 
@@ -305,8 +257,7 @@ impl Table {
     pub fn vanished(&self, named: &HashSet<Subject>) -> Vec<Change> {
         let mut removed = Vec::new();
         for (tenant, entry) in &self.tenants.pin() {
-            let gone = matches!(entry.route, TenantRoute::Gone { .. });
-            if !gone && !named.contains(&Subject::Tenant(tenant.clone())) {
+            if entry.state != State::Gone && !named.contains(&Subject::Tenant(tenant.clone())) {
                 removed.push(Change::TenantRemoved(tenant.clone()));
             }
         }
@@ -336,7 +287,7 @@ impl Table {
         contents.extend(self.cells.pin().values().map(|cell| Change::Cell(cell.route.clone())));
         contents.extend(self.tenants.pin().iter().map(|(tenant, entry)| Change::Tenant {
             tenant: tenant.clone(),
-            route: entry.route.clone(),
+            route: entry.route(),
             revision: entry.revision,
         }));
         let host = |(host, tenant): (&Hostname, &TenantId)| Change::Host { host: host.clone(), tenant: tenant.clone() };
@@ -361,6 +312,11 @@ impl Table {
         self.certificates.as_ref().map_or(0, |certificates| certificates.version())
     }
 
+    /// What a tenant may use, if it has limits.
+    pub(crate) fn limited(&self, tenant: &TenantId) -> Option<Arc<Limited>> {
+        self.tenants.pin().get(tenant)?.limited.clone()
+    }
+
     /// What tenants may use.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
@@ -378,7 +334,7 @@ impl Table {
 
     /// How many tenants are placed.
     pub fn placed(&self) -> usize {
-        self.tenants.pin().values().filter(|entry| matches!(entry.route, TenantRoute::Placed { .. })).count()
+        self.tenants.pin().values().filter(|entry| matches!(entry.state, State::Placed(_) | State::Held(_))).count()
     }
 
     /// The tenant that a custom domain belongs to.
@@ -390,27 +346,41 @@ impl Table {
     pub fn tenant(&self, label: &str) -> Option<TenantId> {
         let tenants = self.tenants.pin();
         let (tenant, entry) = tenants.get_key_value(label)?;
-        (!matches!(entry.route, TenantRoute::Gone { .. })).then(|| tenant.clone())
+        (entry.state != State::Gone).then(|| tenant.clone())
     }
 
     /// Where to send a tenant's request now; `None` if that is unknown, or the tenant is gone.
     pub fn target(&self, tenant: &TenantId) -> Option<Target> {
         let entry = self.entry(tenant)?;
-        let TenantRoute::Placed { cell, uid, epoch, held } = &entry.route else { return None };
-        let placed = Owner { cell: cell.clone(), epoch: *epoch };
-        let (owner, uid, held) = match entry.hint() {
-            Some(hint) if hint.epoch > *epoch => (hint, None, false),
-            _ => (placed, uid.clone(), *held),
+        let (place, held) = match &entry.state {
+            State::Placed(place) => (place, false),
+            State::Held(place) => (place, true),
+            State::Gone | State::Unreadable => return None,
         };
-        let cell = self.cells.pin().get(&owner.cell).cloned();
+        let (owner, uid, held) = match self.hint(tenant, &entry) {
+            Some(hint) => (hint, None, false),
+            None => (Owner { cell: place.cell.clone(), epoch: entry.epoch }, place.uid.as_ref(), held),
+        };
+        let cells = self.cells.pin();
         // A new cell of an old name is not where the tenant is.
-        let cell = cell.filter(|cell| uid.is_none() || cell.route.uid.is_none() || cell.route.uid == uid);
-        Some(Target { owner, cell, held, entry })
+        let is_meant = |cell: &&Arc<Cell>| uid.is_none() || cell.route.uid.is_none() || cell.route.uid.as_ref() == uid;
+        let cell = cells.get(&owner.cell).filter(is_meant).cloned();
+        Some(Target { owner, cell, held, tenant: tenant.clone(), entry })
+    }
+
+    /// A hint against this entry, above it.
+    fn hint(&self, tenant: &TenantId, entry: &Entry) -> Option<Owner> {
+        if self.hints.is_empty() {
+            return None;
+        }
+        let hints = self.hints.pin();
+        let hint = hints.get(tenant).filter(|hint| hint.against.is_of(entry) && hint.owner.epoch > entry.epoch)?;
+        Some(hint.owner.clone())
     }
 
     /// Whether the tenant's entry is another one than when `target` was read.
-    pub fn has_changed(&self, tenant: &TenantId, target: &Target) -> bool {
-        self.entry(tenant).is_none_or(|entry| !Arc::ptr_eq(&entry, &target.entry))
+    pub fn has_changed(&self, target: &Target) -> bool {
+        self.entry(&target.tenant).is_none_or(|entry| !entry.is_of(&target.entry))
     }
 
     /// Whether the feed says, now, that a move holds the tenant's traffic.
@@ -424,15 +394,16 @@ impl Table {
         if !may_follow(&target.owner, &target.owner.cell, &hint, known, hops) {
             return false;
         }
-        let mut held = target.entry.hint.lock();
-        if held.as_ref().is_none_or(|before| before.epoch < hint.epoch) {
-            *held = Some(hint);
-            target.entry.hinted.store(true, Ordering::Release);
+        let Target { tenant, entry, .. } = target;
+        let is_newer = |before: &Hint| !before.against.is_of(entry) || before.owner.epoch < hint.epoch;
+        let hints = self.hints.pin();
+        if hints.get(tenant).is_none_or(is_newer) {
+            hints.insert(tenant.clone(), Hint { against: entry.clone(), owner: hint });
         }
         true
     }
 
-    fn entry(&self, tenant: &TenantId) -> Option<Arc<TenantEntry>> {
+    fn entry(&self, tenant: &TenantId) -> Option<Entry> {
         self.tenants.pin().get(tenant).cloned()
     }
 }

@@ -1,10 +1,12 @@
 //! The file feed: a file of JSON lines, read again whenever its size or time of change differs.
 
 use std::fs::Metadata;
+use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cellway_core::ids::Revision;
+use foldhash::quality::RandomState;
 use tokio::sync::mpsc::Sender;
 
 use super::{FeedEvent, lines};
@@ -42,14 +44,16 @@ impl Mark {
 /// A file has no revisions of its own: they are counted on from `revision`, the table's.
 pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events: Sender<FeedEvent>) {
     let mut read: Option<Mark> = None;
-    let mut content: Option<String> = None;
+    // Its text would be as large as the table.
+    let (hashes, mut content) = (RandomState::default(), None::<u64>);
     let mut complaint: Option<String> = None;
     loop {
         match look(&path, read).await {
             Ok(None) => {}
             Ok(Some((mark, text))) => {
                 read = mark.is_settled().then_some(mark);
-                if content.as_ref() != Some(&text) {
+                let hash = hashes.hash_one(&text);
+                if content != Some(hash) {
                     revision += 1;
                     let event = match lines::parse_listing(&text) {
                         Ok((cluster, contents)) => FeedEvent::Snapshot {
@@ -63,7 +67,7 @@ pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events
                     if events.send(event).await.is_err() {
                         return;
                     }
-                    (content, complaint) = (Some(text), None);
+                    (content, complaint) = (Some(hash), None);
                 }
             }
             Err(reason) => {

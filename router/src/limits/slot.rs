@@ -10,7 +10,7 @@ use cellway_proxy::{BodyError, Pace, ResponseBody};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Limited, Slot, ns_since};
+use super::{Limited, Slot};
 
 /// The pace of one body: what comes after bytes that were too fast is delayed.
 pub(crate) struct TenantPace {
@@ -36,7 +36,7 @@ impl Pace for TenantPace {
     }
 
     fn passed(&mut self, bytes: usize) {
-        let wait_ns = self.limited.pass(bytes as u64, ns_since(self.since));
+        let wait_ns = self.limited.pass(bytes as u64, self.since);
         if wait_ns > 0 {
             self.timer = Some(Box::pin(sleep_until(Instant::now() + Duration::from_nanos(wait_ns))));
         }

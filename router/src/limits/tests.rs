@@ -52,7 +52,8 @@ fn threads_share_one_bucket_and_one_count() {
     let (all, metrics) = with(TenantLimits { concurrency: Some(70), ..rate(1, 100) });
     let limited = all.of(&tenant()).unwrap();
     let outcomes: Vec<Result<Slot, Failure>> = std::thread::scope(|scope| {
-        let one = || (0..50).map(|_| all.enter(&limited, &Method::GET, false, &metrics)).collect::<Vec<_>>();
+        let one =
+            || (0..50).map(|_| all.enter(&limited, &Method::GET, false, Instant::now(), &metrics)).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -69,7 +70,7 @@ fn threads_share_one_bucket_and_one_count() {
 fn a_change_goes_on_with_what_is_used() {
     let (all, metrics) = with(TenantLimits { concurrency: Some(2), ..TenantLimits::default() });
     let limited = all.of(&tenant()).unwrap();
-    let enter = || all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, &metrics);
+    let enter = || all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, Instant::now(), &metrics);
     let (first, second) = (enter().unwrap(), enter().unwrap());
     all.set(tenant(), TenantLimits { concurrency: Some(1), ..TenantLimits::default() });
     drop(first);
@@ -82,7 +83,7 @@ fn a_change_goes_on_with_what_is_used() {
 #[test]
 fn the_mode_comes_first_and_costs_no_request() {
     let (all, metrics) = with(TenantLimits { mode: Mode::Paused, retry_after_s: Some(60), ..rate(1, 1) });
-    let enter = || all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, &metrics);
+    let enter = || all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, Instant::now(), &metrics);
     for _ in 0..5 {
         assert_eq!(enter().unwrap_err(), Failure::Paused { retry_after_s: 60 });
     }
@@ -95,7 +96,7 @@ fn the_mode_comes_first_and_costs_no_request() {
 #[test]
 fn the_fields_are_those_of_the_draft() {
     let (all, metrics) = with(rate(10, 25));
-    let slot = all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, &metrics).unwrap();
+    let slot = all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, Instant::now(), &metrics).unwrap();
     let mut headers = HeaderMap::new();
     slot.tell(&mut headers);
     assert_eq!(headers[RATELIMIT_POLICY], "\"tenant\";q=25;w=3");

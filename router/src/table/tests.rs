@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use cellway_core::cell::{CellCondition, CellKind};
+
 use super::*;
 
 fn tenant(name: &str) -> TenantId {
@@ -126,4 +128,20 @@ fn endpoints_take_turns() {
     let first: Vec<u16> = (0..4).map(|_| cell.endpoints_in_turn().next().unwrap().port()).collect();
     assert_eq!(first, [1, 2, 1, 2]);
     assert_eq!(cell.endpoints_in_turn().count(), 2);
+}
+
+#[test]
+fn limits_hold_whether_they_or_their_tenant_are_told_first() {
+    let limits = TenantLimits { concurrency: Some(1), ..TenantLimits::default() };
+    let change = Change::Limits { tenant: tenant("acme"), limits };
+    for order in [[change.clone(), placed("a", 1, false)], [placed("a", 1, false), change]] {
+        let table = table(order);
+        let limited = table.limited(&tenant("acme")).unwrap();
+        assert_eq!(table.apply(placed("b", 2, false)), Applied::Changed);
+        assert!(Arc::ptr_eq(&limited, &table.limited(&tenant("acme")).unwrap()), "what is used of them goes on");
+        let target = table.target(&tenant("acme")).unwrap();
+        assert_eq!(table.apply(Change::LimitsRemoved(tenant("acme"))), Applied::Changed);
+        assert!(table.limited(&tenant("acme")).is_none());
+        assert!(!table.has_changed(&target), "the placement is as it was");
+    }
 }

@@ -1,0 +1,103 @@
+//! What the table costs at different sizes: memory per tenant, a look-up of a tenant that nobody has asked for lately, and a
+//! change of one entry: `cargo run --release -p cellway-router --example table -- 1000 1000000`.
+
+use anyhow::Context;
+use cellway_core::cell::{CellCondition, CellKind};
+use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
+use cellway_router::table::{CellRoute, Change, Table, TenantRoute};
+use std::io::Write;
+use std::time::Instant;
+
+/// Look-ups and changes of each kind.
+const TRIES: usize = 200_000;
+/// Readings of the clock, to know what one costs.
+const READINGS: usize = 100_000;
+/// Tenants are spread over so many cells.
+const CELLS: usize = 50;
+/// A prime, so that neighbours are not asked for one after the other.
+const STRIDE: usize = 7_368_787;
+
+fn main() -> anyhow::Result<()> {
+    let mut sizes = std::env::args().skip(1).map(|text| text.parse::<usize>()).collect::<Result<Vec<_>, _>>();
+    if let Ok(sizes) = &mut sizes
+        && sizes.is_empty()
+    {
+        sizes.extend([1_000, 1_000_000]);
+    }
+    let clock_ns = clock_ns();
+    say("tenants      bytes each   look-up p50    p99 ns   change p50    p99 ns")?;
+    for size in sizes.context("sizes are numbers")? {
+        anyhow::ensure!(size > 0 && size % STRIDE != 0, "{size} tenants cannot be measured");
+        measure(size, clock_ns)?;
+    }
+    Ok(())
+}
+
+fn measure(size: usize, clock_ns: u64) -> anyhow::Result<()> {
+    let before = resident_bytes()?;
+    let table = Table::default();
+    for cell in 0..CELLS {
+        table.apply(Change::Cell(CellRoute {
+            name: CellName::new(&format!("cell-{cell}"))?,
+            uid: Some(CellUid::new(&format!("uid-{cell}"))?),
+            endpoints: vec!["127.0.0.1:1".parse()?],
+            condition: CellCondition::Open,
+            kind: CellKind::Agent,
+        }));
+    }
+    for number in 0..size {
+        table.apply(placed(number, 1)?);
+    }
+    let each = resident_bytes()?.saturating_sub(before) / size as u64;
+    let mut looked_up = Vec::with_capacity(TRIES);
+    for turn in 0..TRIES {
+        let label = format!("tenant-{}", turn.wrapping_mul(STRIDE) % size);
+        let began = Instant::now();
+        let target = table.tenant(&label).and_then(|tenant| table.target(&tenant));
+        looked_up.push(began.elapsed());
+        anyhow::ensure!(target.is_some_and(|target| target.cell.is_some()), "{label} is not found");
+    }
+    let mut changed = Vec::with_capacity(TRIES);
+    for turn in 0..TRIES {
+        let change = placed(turn.wrapping_mul(STRIDE) % size, 2 + turn as u64)?;
+        let began = Instant::now();
+        table.apply(change);
+        changed.push(began.elapsed());
+    }
+    let figures = |times: &mut Vec<std::time::Duration>| {
+        times.sort_unstable();
+        let at = |share: usize| (times[times.len() * share / 100].as_nanos() as u64).saturating_sub(clock_ns);
+        (at(50), at(99))
+    };
+    let ((p50, p99), (change_p50, change_p99)) = (figures(&mut looked_up), figures(&mut changed));
+    say(&format!("{size:<12} {each:>10} {p50:>13} {p99:>9} {change_p50:>12} {change_p99:>9}"))
+}
+
+fn placed(number: usize, epoch: u64) -> anyhow::Result<Change> {
+    let cell = number % CELLS;
+    let route = TenantRoute::Placed {
+        cell: CellName::new(&format!("cell-{cell}"))?,
+        uid: Some(CellUid::new(&format!("uid-{cell}"))?),
+        epoch: Epoch(epoch),
+        held: false,
+    };
+    Ok(Change::Tenant { tenant: TenantId::new(&format!("tenant-{number}"))?, route, revision: Revision(epoch) })
+}
+
+/// What reading the clock twice costs, at the median.
+fn clock_ns() -> u64 {
+    let mut readings: Vec<u64> = (0..READINGS).map(|_| Instant::now().elapsed().as_nanos() as u64).collect();
+    readings.sort_unstable();
+    readings[READINGS / 2]
+}
+
+fn resident_bytes() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("this process's status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("its memory")?;
+    let kib: u64 = line.split_whitespace().next().context("a number")?.parse()?;
+    Ok(kib * 1024)
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot print")
+}
