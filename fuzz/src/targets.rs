@@ -8,7 +8,7 @@ use cellway_core::ids::Revision;
 use cellway_core::network::Network;
 use cellway_core::route::{PathPrefix, is_plain_path};
 use cellway_proxy::proxy_protocol::{self, HEADER_MAX_BYTES, Progress};
-use cellway_proxy::{Forwarding, TrustedField, forwarded, hygiene, pool};
+use cellway_proxy::{FieldLines, Forwarding, TrustedField, forwarded, hygiene, pool};
 use cellway_router::CookiePolicy;
 use cellway_router::feed::lines;
 use cellway_router::snapshot::certificates::{self, SavedCertificates};
@@ -75,7 +75,7 @@ pub fn authority(bytes: &[u8]) {
     let text = authority.host.as_str();
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     assert!(text.bytes().all(legal) && text.parse::<IpAddr>().is_err(), "{text}");
-    let again = Request::builder().uri("/").header("host", authority.to_value()).body(()).map(|r| r.into_parts().0);
+    let again = Request::builder().uri("/").header("host", authority.to_string()).body(()).map(|r| r.into_parts().0);
     assert_eq!(again.map(|head| hygiene::authority(&head)).ok(), Some(Ok(authority)));
 }
 
@@ -139,7 +139,9 @@ pub fn forwarded(bytes: &[u8]) {
         assert!(client.proxies.len() <= forwarded::PROXIES_MAX);
         let Ok(authority) = hygiene::authority(&head) else { continue };
         let mut written = HeaderMap::new();
-        client.write(&mut written, &authority, true);
+        let mut lines = FieldLines::default();
+        client.write(&mut lines, &authority, true);
+        lines.insert_into(&mut written);
         assert_eq!(written.len(), forwarded::WRITTEN.len());
         for value in written.values() {
             let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:;=,[]\" ".contains(byte);

@@ -197,8 +197,11 @@ impl RequestBody {
         }
     }
 
-    pub(crate) fn attach(&mut self, socket: SocketHandle) {
-        self.socket = Some(socket);
+    /// Says what connection it is to be sent on.
+    pub(crate) fn attach(&mut self, socket: &SocketHandle) {
+        if self.on_break == OnBreak::HalfClose {
+            self.socket = Some(socket.clone());
+        }
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

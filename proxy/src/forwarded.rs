@@ -5,13 +5,14 @@
 //! client. What stands before it is anybody's word, and goes no further. Everything written here is written anew from
 //! addresses and a normalised host, so no byte of a field that came in goes out again.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cellway_core::network::Networks;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 
+use crate::field_lines::FieldLines;
 use crate::hygiene::Authority;
 
 /// The addresses that a request came through, the client's first.
@@ -124,43 +125,54 @@ impl Forwarding {
 
 impl Client {
     /// Writes who asked for which host, over what, and through whom. Fields that said so before must be gone.
-    #[expect(clippy::expect_used, reason = "addresses, a normalised host name and digits are plain ASCII")]
-    pub fn write(&self, headers: &mut HeaderMap, authority: &Authority, x_forwarded: bool) {
-        let mut put = |name, text: &str| {
-            let value = HeaderValue::from_str(text);
-            headers.insert(name, value.expect("addresses, a normalised host name and digits are plain ASCII"));
-        };
-        let scheme = self.scheme.as_str();
-        let host = match authority.port {
-            Some(port) => format!("{}:{port}", authority.host),
-            None => authority.host.to_string(),
-        };
+    pub fn write(&self, lines: &mut FieldLines, authority: &Authority, x_forwarded: bool) {
+        lines.put(&header::FORWARDED, Forwarded { client: self, authority });
+        if x_forwarded {
+            lines.put(&X_FORWARDED_FOR, ForwardedFor(self));
+            lines.put_bytes(&X_FORWARDED_PROTO, self.scheme.as_str().as_bytes());
+            lines.put(&X_FORWARDED_HOST, authority);
+        }
+    }
+}
+
+/// The value of `Forwarded`.
+struct Forwarded<'a> {
+    client: &'a Client,
+    authority: &'a Authority,
+}
+
+impl Display for Forwarded<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { client, authority } = self;
+        For(client.address).fmt(f)?;
         // A colon makes a value one that must be quoted.
         let quote = if authority.port.is_some() { "\"" } else { "" };
-        let mut text = format!("{};host={quote}{host}{quote};proto={scheme}", For(self.address));
-        for proxy in &self.proxies {
-            // Writing to a string does not fail.
-            let _ = write!(text, ", {}", For(*proxy));
+        for part in [";host=", quote] {
+            f.write_str(part)?;
         }
-        put(header::FORWARDED, &text);
-        if x_forwarded {
-            text.clear();
-            let _ = write!(text, "{}", self.address);
-            for proxy in &self.proxies {
-                let _ = write!(text, ", {proxy}");
-            }
-            put(X_FORWARDED_FOR, &text);
-            put(X_FORWARDED_PROTO, scheme);
-            put(X_FORWARDED_HOST, &host);
+        authority.fmt(f)?;
+        for part in [quote, ";proto=", client.scheme.as_str()] {
+            f.write_str(part)?;
         }
+        client.proxies.iter().try_for_each(|proxy| write!(f, ", {}", For(*proxy)))
+    }
+}
+
+/// The value of `X-Forwarded-For`.
+struct ForwardedFor<'a>(&'a Client);
+
+impl Display for ForwardedFor<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.address.fmt(f)?;
+        self.0.proxies.iter().try_for_each(|proxy| write!(f, ", {proxy}"))
     }
 }
 
 /// An address as `Forwarded` has it.
 struct For(IpAddr);
 
-impl std::fmt::Display for For {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for For {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpAddr::V4(address) => write!(f, "for={address}"),
             IpAddr::V6(address) => write!(f, "for=\"[{address}]\""),

@@ -1,6 +1,8 @@
 //! What is checked and stripped on every head that passes: authority, framing, hop-by-hop fields, the reserved
 //! `x-cellway-*` fields, what clients say of themselves ([`crate::forwarded`] writes that anew).
 
+use std::fmt;
+
 use cellway_core::hostname::{Hostname, InvalidHostname};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -19,24 +21,7 @@ pub const COST: HeaderName = HeaderName::from_static("x-cellway-cost");
 /// Names a request across router, gate and app.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const REAL_IP: &str = "x-real-ip";
-
-/// Fields that concern one connection only, beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    HTTP2_SETTINGS,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::EXPECT,
-];
 
 /// Fields that never belong into trailers, whoever sends them (RFC 9110, 6.5.1).
 const NEVER_TRAILERS: [HeaderName; 12] = [
@@ -140,15 +125,16 @@ impl Authority {
         let port = text.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         Ok(Self { host, port })
     }
+}
 
-    /// The `host` field that says this.
-    #[expect(clippy::expect_used, reason = "a normalised host name and a port are plain ASCII")]
-    pub fn to_value(&self) -> HeaderValue {
-        let text = match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_string(),
-        };
-        HeaderValue::from_str(&text).expect("a normalised host name and a port are plain ASCII")
+/// As a `host` field says it.
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host.as_str())?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -303,27 +289,29 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 /// Takes from a client's request what concerns its connection alone, what only cellway may say, and what would let
 /// it speak in another client's name. `Expect` goes too: whoever answers the client answers that.
 pub fn strip_request(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    remove_all(headers, |name| is_reserved(name) || is_forwarding(name) || is_twin(name));
+    strip(headers, |name| is_reserved(name) || is_forwarding(name) || is_twin(name));
 }
 
 /// Takes from a request what concerns one connection alone, and leaves the fields of cellway: between router and app.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_names(headers).collect();
-    // What frames the message or names its host is not the sender's to hide.
-    let kept = [header::HOST, header::CONTENT_LENGTH];
-    for name in named.iter().filter(|name| !kept.contains(*name)) {
-        headers.remove(name);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    strip(headers, |_| false);
 }
 
 /// Takes from an answer what concerns one connection alone and what only cellway may say to cellway.
 pub fn strip_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    remove_all(headers, is_reserved);
+    strip(headers, is_reserved);
+}
+
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    if headers.contains_key(header::CONNECTION) {
+        // What frames the message or names its host is not the sender's to hide.
+        let kept = [header::HOST, header::CONTENT_LENGTH];
+        let named: Vec<HeaderName> = connection_names(headers).filter(|name| !kept.contains(name)).collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    remove_all(headers, |name| is_hop_by_hop(name) || unwanted(name));
 }
 
 /// Takes from trailers what may only stand in a head.
@@ -332,6 +320,23 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     remove_all(trailers, |name| {
         name.contains('"') || is_forwarding(name) || NEVER_TRAILERS.iter().any(|never| never.as_str() == name)
     });
+}
+
+/// Fields that concern one connection only, beside those that `Connection` names.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "expect"
+    )
 }
 
 /// `x-cellway-*`, with any mix of `-` and `_`: many apps cannot tell these apart.

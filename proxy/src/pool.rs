@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body;
+use foldhash::fast::RandomState;
+use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,6 +29,7 @@ mod chores;
 mod connection;
 mod destination;
 mod dial;
+mod head;
 mod http1;
 mod http2;
 mod limits;
@@ -41,6 +42,7 @@ pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
 use chores::{Chore, Chores, run_chore, sweep};
 use connection::{Connection, Slot};
 pub use destination::Destination;
+pub use head::Head;
 pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
 use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
@@ -66,7 +68,7 @@ pub struct Pool {
 struct Inner {
     limits: PoolLimits,
     tls: Option<Arc<rustls::ClientConfig>>,
-    endpoints: RefCell<HashMap<Destination, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<Destination, Rc<Endpoint>, RandomState>>,
     chores: Chores,
 }
 
@@ -110,7 +112,8 @@ impl Pool {
         endpoint: impl Into<Destination>,
         request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
-        self.send_for(None, endpoint, Box::new(request)).await
+        let (head, body) = request.into_parts();
+        self.send_for(None, endpoint, Head::of(&head), Box::new(body)).await
     }
 
     /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange, or the tunnel that comes of
@@ -119,17 +122,18 @@ impl Pool {
         &self,
         tenant: Option<&str>,
         endpoint: impl Into<Destination>,
-        mut request: Box<Request<RequestBody>>,
+        head: Head<'_>,
+        body: Box<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
-        frame_by_body(&mut request);
         let endpoint = self.endpoint(endpoint.into());
-        let deadline = Instant::now() + Duration::from_millis(self.inner.limits.wait_ms);
+        let now = Instant::now();
+        let deadline = now + Duration::from_millis(self.inner.limits.wait_ms);
         let share = match tenant {
             Some(tenant) => {
                 let max = endpoint.share_max();
                 let Some(share) = endpoint.shares.take(tenant, max, deadline).await else {
                     let cause = NotSent::Exhausted(max);
-                    return Err(SendError::NotSent { request, cause });
+                    return Err(SendError::NotSent { body, cause });
                 };
                 Some(share)
             }
@@ -137,8 +141,8 @@ impl Pool {
         };
         let _in_use = InUse::new(&endpoint);
         let sent = match endpoint.destination.protocol {
-            Protocol::Http1 => self.send_alone(&endpoint, share, deadline, request).await,
-            Protocol::Http2 => Box::pin(self.send_shared(&endpoint, share, deadline, request)).await,
+            Protocol::Http1 => self.send_alone(&endpoint, share, now, head, body).await,
+            Protocol::Http2 => Box::pin(self.send_shared(&endpoint, share, deadline, head, body)).await,
         };
         match &sent {
             Ok(_) => endpoint.breaker.borrow_mut().answered(),
@@ -153,25 +157,26 @@ impl Pool {
         &self,
         endpoint: &Rc<Endpoint>,
         mut share: Option<Share>,
-        deadline: Instant,
-        mut request: Box<Request<RequestBody>>,
+        now: Instant,
+        head: Head<'_>,
+        mut body: Box<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
         loop {
-            let mut connection = match self.obtain(endpoint, deadline).await {
+            let mut connection = match self.obtain(endpoint, now).await {
                 Ok(connection) => connection,
-                Err(cause) => return Err(SendError::NotSent { request, cause }),
+                Err(cause) => return Err(SendError::NotSent { body, cause }),
             };
-            let (reused, room) = (connection.reused, request.body().room());
-            request.body_mut().attach(connection.socket.clone());
+            let (reused, room) = (connection.reused, body.room());
+            body.attach(&connection.socket);
             let read_bytes = room.as_ref().map_or(FIRST_READ_BYTES, Room::first_read_bytes);
-            match connection.wire.send(request, read_bytes).await {
-                Ok(head) => {
+            match connection.wire.send(head, body, read_bytes).await {
+                Ok(answer) => {
                     connection.share = share.take();
-                    return Ok(PooledBody::of_answer(head, Carrier::Http1(connection), room));
+                    return Ok(PooledBody::of_answer(answer, Carrier::Http1(connection), room));
                 }
-                Err(Unanswered::NotSent(unsent, _)) if reused => request = unsent,
-                Err(Unanswered::NotSent(request, error)) => {
-                    return Err(SendError::NotSent { request, cause: NotSent::Closed(error.into()) });
+                Err(Unanswered::NotSent(unsent, _)) if reused => body = unsent,
+                Err(Unanswered::NotSent(body, error)) => {
+                    return Err(SendError::NotSent { body, cause: NotSent::Closed(error.into()) });
                 }
                 Err(Unanswered::Lost(error)) if reused => return Err(SendError::Lost(error.into())),
                 Err(Unanswered::Lost(error) | Unanswered::Failed(error)) => {
@@ -186,9 +191,10 @@ impl Pool {
         endpoint: &Rc<Endpoint>,
         share: Option<Share>,
         deadline: Instant,
-        mut request: Box<Request<RequestBody>>,
+        head: Head<'_>,
+        mut body: Box<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
-        let room = request.body().room();
+        let room = body.room();
         let window = room.as_ref().map(|room| room.keep_window(WIDE_WINDOW_BYTES as usize));
         let crowded = window.as_ref().is_some_and(Option::is_none);
         let connections = if crowded { &endpoint.shared_narrow } else { &endpoint.shared };
@@ -196,19 +202,18 @@ impl Pool {
         loop {
             let (ticket, reused) = match self.board(endpoint, connections, deadline).await {
                 Ok(boarded) => boarded,
-                Err(cause) => return Err(SendError::NotSent { request, cause }),
+                Err(cause) => return Err(SendError::NotSent { body, cause }),
             };
-            match http2::send(&ticket, &endpoint.destination, *request).await {
+            match http2::send(&ticket, &endpoint.destination, head, body).await {
                 Ok((head, answer)) => {
                     let (limits, chores) = (self.inner.limits, self.inner.chores.clone());
                     let carrier =
                         Carrier::Http2 { answer, _ticket: ticket, _share: share, _window: window, limits, chores };
                     return Ok(PooledBody::of_answer(head, carrier, room));
                 }
-                Err(Ok((unsent, _))) if reused => request = Box::new(unsent),
-                Err(Ok((unsent, error))) => {
-                    let cause = NotSent::Closed(error.into());
-                    return Err(SendError::NotSent { request: Box::new(unsent), cause });
+                Err(Ok((unsent, _))) if reused => body = unsent,
+                Err(Ok((body, error))) => {
+                    return Err(SendError::NotSent { body, cause: NotSent::Closed(error.into()) });
                 }
                 Err(Err(failed)) => return Err(failed),
             }
@@ -241,10 +246,11 @@ impl Pool {
         let pool = self.clone();
         let tenant: Option<Box<str>> = tenant.map(Into::into);
         let endpoint: Destination = endpoint.into();
-        let (request, ended) = (Box::new(request), Ended::new(ended));
+        let (head, body) = request.into_parts();
+        let (head, body, ended) = (Box::new(head), Box::new(body), Ended::new(ended));
         let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
         spawn_local(async move {
-            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, request));
+            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body));
             let sent = tokio::select! {
                 biased;
                 sent = sending.as_mut() => Some(sent),
@@ -309,10 +315,10 @@ impl Pool {
     }
 
     /// A connection to use: an idle one, or a new one.
-    async fn obtain(&self, endpoint: &Rc<Endpoint>, deadline: Instant) -> Result<Connection, NotSent> {
-        match endpoint.take_idle() {
+    async fn obtain(&self, endpoint: &Rc<Endpoint>, now: Instant) -> Result<Connection, NotSent> {
+        match endpoint.take_idle(now) {
             Some(connection) => Ok(connection),
-            None => self.connect(endpoint, deadline).await,
+            None => self.connect(endpoint, now + Duration::from_millis(self.inner.limits.wait_ms)).await,
         }
     }
 
@@ -324,7 +330,7 @@ impl Pool {
             if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
                 return Err(NotSent::Exhausted(self.inner.limits.open_per_endpoint));
             }
-            if let Some(connection) = endpoint.take_idle() {
+            if let Some(connection) = endpoint.take_idle(Instant::now()) {
                 return Ok(connection);
             }
         };
@@ -446,12 +452,12 @@ impl Endpoint {
     }
 
     /// The connection used last, so that those that are not needed grow old.
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self, now: Instant) -> Option<Connection> {
         loop {
             let (connection, since) = self.idle.borrow_mut().pop_back()?;
-            let old = since.elapsed() >= Duration::from_millis(self.limits.idle_ms);
-            let usable = !old && connection.socket.idleness() == Idleness::Quiet;
-            if usable {
+            let old = now.duration_since(since) >= Duration::from_millis(self.limits.idle_ms);
+            // Whether the peer has closed it meanwhile is seen as the request is sent.
+            if !old {
                 return Some(connection);
             }
         }
@@ -471,15 +477,6 @@ impl Endpoint {
         *self.idle.borrow_mut() = kept;
         // Closing calls back into the endpoint, so it must not be borrowed.
         drop(dropped);
-    }
-}
-
-/// A head that announces a body of which nothing will be sent would take the next request on its connection for it.
-fn frame_by_body(request: &mut Request<RequestBody>) {
-    if request.body().is_end_stream()
-        && let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH)
-    {
-        *length = HeaderValue::from_static("0");
     }
 }
 

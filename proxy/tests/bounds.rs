@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellway_proxy::pool::{Destination, NotSent, SHARED_PER_ENDPOINT_MAX};
-use cellway_proxy::{OnDrop, Pool, PoolLimits, Protocol, RequestBody, Room, SendError};
+use cellway_proxy::{Head, OnDrop, Pool, PoolLimits, PooledBody, Protocol, RequestBody, Room, SendError};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,15 @@ fn get() -> Request<RequestBody> {
     Request::builder().uri("/").header("host", "a").body(RequestBody::empty()).unwrap()
 }
 
+async fn ask(
+    pool: &Pool,
+    tenant: Option<&str>,
+    app: impl Into<Destination>,
+) -> Result<Response<PooledBody>, SendError> {
+    let (head, body) = get().into_parts();
+    pool.send_for(tenant, app, Head::of(&head), Box::new(body)).await
+}
+
 async fn until(condition: impl Fn() -> bool) {
     let reached = timeout(PATIENCE, async {
         while !condition() {
@@ -63,16 +72,16 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
             let limits = PoolLimits { open_per_endpoint: 4, used_per_tenant: 2, wait_ms: 60, ..PoolLimits::default() };
             let pool = Pool::new(limits);
             let acme = Some("acme");
-            let first = pool.send_for(acme, app, Box::new(get())).await.unwrap();
-            let _second = pool.send_for(acme, app, Box::new(get())).await.unwrap();
+            let first = ask(&pool, acme, app).await.unwrap();
+            let _second = ask(&pool, acme, app).await.unwrap();
             let began = Instant::now();
-            let third = pool.send_for(acme, app, Box::new(get())).await;
+            let third = ask(&pool, acme, app).await;
             assert!(matches!(third, Err(SendError::NotSent { cause: NotSent::Exhausted(2), .. })));
             assert!(began.elapsed() >= Duration::from_millis(60), "it is waited for");
-            assert!(pool.send_for(Some("beta"), app, Box::new(get())).await.is_ok());
+            assert!(ask(&pool, Some("beta"), app).await.is_ok());
             // Who waits gets the connection that comes free meanwhile.
             let waiting = pool.clone();
-            let third = spawn_local(async move { waiting.send_for(acme, app, Box::new(get())).await.is_ok() });
+            let third = spawn_local(async move { ask(&waiting, acme, app).await.is_ok() });
             sleep(Duration::from_millis(10)).await;
             drop(first);
             assert!(third.await.unwrap());
@@ -155,7 +164,7 @@ async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives
             let half = SHARED_PER_ENDPOINT_MAX * STREAMS as usize / 2;
             let mut open = Vec::new();
             let refused = loop {
-                match pool.send_for(Some("acme"), app.clone(), Box::new(get())).await {
+                match ask(&pool, Some("acme"), app.clone()).await {
                     Ok(answer) => open.push(answer),
                     Err(error) => break error,
                 }
@@ -163,7 +172,7 @@ async fn one_tenant_cannot_take_all_places_over_http2_however_few_the_peer_gives
             assert!(matches!(refused, SendError::NotSent { cause: NotSent::Exhausted(_), .. }), "{refused}");
             assert_eq!(open.len(), half);
             for _ in 0..half {
-                open.push(pool.send_for(Some("beta"), app.clone(), Box::new(get())).await.unwrap());
+                open.push(ask(&pool, Some("beta"), app.clone()).await.unwrap());
             }
         })
         .await;
@@ -212,7 +221,7 @@ async fn an_idle_connection_is_nobodys() {
             let limits = PoolLimits { open_per_endpoint: 2, used_per_tenant: 1, wait_ms: 60, ..PoolLimits::default() };
             let pool = Pool::new(limits);
             for tenant in ["acme", "acme", "beta", "acme"] {
-                let answer = pool.send_for(Some(tenant), app, Box::new(get())).await.unwrap();
+                let answer = ask(&pool, Some(tenant), app).await.unwrap();
                 assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
             }
             assert_eq!(pool.open_connections(app), 1);

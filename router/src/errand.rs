@@ -7,9 +7,11 @@ use cellway_core::cell::CellKind;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::route::Owner;
-use cellway_proxy::{ClientHalf, Pace, PooledBody, Protocol, RequestBody, Room, hygiene};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use cellway_proxy::{ClientHalf, FieldLines, Head, Pace, PooledBody, Protocol, RequestBody, Room, hygiene};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
+use http_body::Body;
 use prometheus::IntGauge;
+use tokio::time::Instant;
 
 use crate::journey::Journey;
 use crate::limits::Slot;
@@ -24,8 +26,12 @@ pub(crate) struct Errand<'j> {
     pub(crate) host: Hostname,
     pub(crate) method: Method,
     pub(crate) target: Uri,
-    /// Stripped of what the client may not say, with `host`, `forwarded` and `x-request-id` as the router says.
+    /// Its id.
+    pub(crate) id: HeaderValue,
+    /// Stripped of what the client may not say, and of what the lines say.
     pub(crate) headers: HeaderMap,
+    /// What the router says.
+    pub(crate) lines: OwnLines,
     pub(crate) upload: Upload,
     /// The client's half of the tunnel, if it asks for a WebSocket.
     pub(crate) websocket: Option<ClientHalf>,
@@ -35,6 +41,8 @@ pub(crate) struct Errand<'j> {
     pub(crate) room: Option<Room>,
     /// Bytes of the body that the last attempt has sent.
     pub(crate) sent: Rc<Cell<u64>>,
+    /// When the last attempt began.
+    pub(crate) began: Instant,
     /// What is told of it.
     pub(crate) journey: &'j mut Journey,
 }
@@ -56,37 +64,56 @@ impl Errand<'_> {
         if hygiene::is_grpc(&self.headers) { Protocol::Http2 } else { Protocol::Http1 }
     }
 
-    /// The request of one attempt, and what it holds of the body.
-    #[expect(clippy::expect_used, reason = "a tenant id is plain ASCII")]
-    pub(crate) fn request(
-        &mut self,
-        kind: CellKind,
-        stamp: Option<(&TenantId, Epoch)>,
-    ) -> (Box<Request<RequestBody>>, Lent) {
-        self.sent = Rc::default();
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        let lent = self.upload.lend(&mut request, kind);
-        let headers = request.headers_mut();
-        if let Some((tenant, epoch)) = stamp {
-            let tenant = HeaderValue::from_str(tenant.as_str()).expect("a tenant id is plain ASCII");
-            headers.insert(hygiene::TENANT, tenant);
-            headers.insert(hygiene::EPOCH, HeaderValue::from(epoch.0));
+    /// The head of the attempt that [`Errand::attempt`] has begun.
+    pub(crate) fn head(&self) -> Head<'_> {
+        let Self { method, target, headers, lines, .. } = self;
+        Head { method, target, headers, lines: Some(&lines.all), expects: lines.expects }
+    }
+
+    /// Begins an attempt: gives its body, and what it holds of that.
+    pub(crate) fn attempt(&mut self, kind: CellKind, stamp: Option<(&TenantId, Epoch)>) -> (Box<RequestBody>, Lent) {
+        let (body, lent) = self.upload.lend();
+        // A gate asks for the body with `100 Continue` once it has admitted the request.
+        let expects = lent.is_some() && kind == CellKind::Agent;
+        self.lines.of_attempt(stamp, expects);
+        if let Some(held) = lent.as_ref().filter(|_| !expects) {
+            held.release();
         }
-        if self.websocket.is_some() {
-            hygiene::write_websocket(headers);
+        let mut body = body.within(self.room.clone());
+        if !body.is_end_stream() {
+            self.sent = Rc::default();
+            let pace = self.slot.as_ref().map(|slot| Box::new(slot.pace()) as Box<dyn Pace>);
+            body = body.counted_by(Rc::clone(&self.sent)).paced_by(pace);
         }
-        if self.protocol() == Protocol::Http2 {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        let counter = Rc::clone(&self.sent);
-        let pace = self.slot.as_ref().map(|slot| Box::new(slot.pace()) as Box<dyn Pace>);
-        let room = self.room.clone();
-        let request = request.map(|body| body.counted_by(counter).paced_by(pace).within(room));
         // It lies in the futures of all who work on it.
-        (Box::new(request), lent)
+        (Box::new(body), lent)
+    }
+}
+
+/// What the router says to a cell: the same to all attempts, then what is of one.
+pub(crate) struct OwnLines {
+    all: FieldLines,
+    of_all_bytes: usize,
+    /// Whether the attempt's ask for `100 Continue`.
+    expects: bool,
+}
+
+impl OwnLines {
+    /// What is said to all attempts.
+    pub(crate) fn new(of_all: FieldLines) -> Self {
+        Self { of_all_bytes: of_all.len(), all: of_all, expects: false }
+    }
+
+    fn of_attempt(&mut self, stamp: Option<(&TenantId, Epoch)>, expects: bool) {
+        self.all.truncate(self.of_all_bytes);
+        if let Some((tenant, epoch)) = stamp {
+            self.all.put_bytes(&hygiene::TENANT, tenant.as_str().as_bytes());
+            self.all.put(&hygiene::EPOCH, epoch);
+        }
+        self.expects = expects;
+        if expects {
+            self.all.put_bytes(&header::EXPECT, b"100-continue");
+        }
     }
 }
 
@@ -100,7 +127,12 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     {
         return id.clone();
     }
-    HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).expect("hexadecimal digits are plain ASCII")
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut id = [0; 32];
+    for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    HeaderValue::from_bytes(&id).expect("hexadecimal digits are plain ASCII")
 }
 
 /// Counts as one in a gauge for as long as it lives.

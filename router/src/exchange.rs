@@ -8,9 +8,9 @@ use cellway_core::cell::CellKind;
 use cellway_core::ids::TenantId;
 use cellway_core::route::Owner;
 use cellway_proxy::pool::NotSent;
-use cellway_proxy::{Destination, HeldHandle, PooledBody, RequestBody, SendError};
-use http::{Request, Response};
-use tokio::time::{Instant, sleep};
+use cellway_proxy::{Destination, Head, HeldHandle, PooledBody, RequestBody, SendError};
+use http::Response;
+use tokio::time::{Instant, sleep_until};
 
 use crate::TimeLimits;
 use crate::errand::Errand;
@@ -39,6 +39,7 @@ struct Underway<'a> {
     tenant: Option<&'a TenantId>,
     lent: &'a Lent,
     sent: &'a Counter<u64>,
+    began: Instant,
 }
 
 impl Underway<'_> {
@@ -71,11 +72,12 @@ impl Forwarder {
     ) -> (Result<Option<Response<PooledBody>>, Failure>, Lent) {
         let mut losses_left = if kind == CellKind::Origin && errand.method.is_safe() { LOSSES_MAX } else { 0 };
         loop {
-            let (request, lent) = errand.request(kind, owner.map(|(tenant, owner)| (tenant, owner.epoch)));
+            let (body, lent) = errand.attempt(kind, owner.map(|(tenant, owner)| (tenant, owner.epoch)));
             errand.journey.attempt(owner.map(|(_, owner)| owner), &errand.sent);
             let tenant = owner.map(|(tenant, _)| tenant);
-            let underway = Underway { tenant, lent: &lent, sent: &errand.sent };
-            match self.exchange(endpoint.clone(), request, underway).await {
+            errand.began = Instant::now();
+            let underway = Underway { tenant, lent: &lent, sent: &errand.sent, began: errand.began };
+            match self.exchange(endpoint.clone(), errand.head(), body, underway).await {
                 Ok(Exchanged::Answered(response)) => return (Ok(Some(response)), lent),
                 Ok(Exchanged::NotSent) => return (Ok(None), lent),
                 Ok(Exchanged::Lost) if losses_left > 0 && lent.is_none() => {
@@ -92,23 +94,25 @@ impl Forwarder {
     async fn exchange(
         &self,
         endpoint: Destination,
-        request: Box<Request<RequestBody>>,
+        head: Head<'_>,
+        body: Box<RequestBody>,
         underway: Underway<'_>,
     ) -> Result<Exchanged, Failure> {
         let shown = endpoint.address;
         let limits = self.shared.limits;
         let silent = endpoint.clone();
-        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, request));
-        let began = Instant::now();
+        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, head, body));
         let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).clamp(1, LOOK_MAX_MS);
         let (mut sent_before, mut still_ms) = (0, 0);
+        let mut look = pin!(sleep_until(underway.began + Duration::from_millis(look_ms)));
         loop {
             let answer = tokio::select! {
                 answer = answer.as_mut() => answer,
-                () = sleep(Duration::from_millis(look_ms)) => {
+                () = look.as_mut() => {
+                    look.as_mut().reset(Instant::now() + Duration::from_millis(look_ms));
                     still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
                     sent_before = underway.sent.get();
-                    if let Err(failure) = underway.check(still_ms, began.elapsed(), limits) {
+                    if let Err(failure) = underway.check(still_ms, underway.began.elapsed(), limits) {
                         if failure == Failure::CellTimeout {
                             self.pool.fell_silent(&silent);
                         }

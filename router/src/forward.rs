@@ -16,7 +16,8 @@ use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
-    Destination, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, ResponseBody, ThreadContext,
+    Destination, FieldLines, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, ResponseBody,
+    ThreadContext,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
@@ -24,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::errand::{Errand, Outcome, request_id};
+use crate::errand::{Errand, Outcome, OwnLines, request_id};
 use crate::failure::Failure;
 use crate::failure::page::Asker;
 use crate::hold::Place;
@@ -95,8 +96,9 @@ impl Forwarder {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         metrics.answered(response.status());
-        metrics.request_seconds.observe(journey.elapsed().as_secs_f64());
-        journey.answer(response)
+        let elapsed = journey.elapsed();
+        metrics.request_seconds.observe(elapsed.as_secs_f64());
+        journey.answer(response, elapsed)
     }
 }
 
@@ -136,24 +138,36 @@ impl Forwarder {
         }
         let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
         let opens_websocket = hygiene::asks_for_websocket(&head);
-        let slot = self.slot(tenant.as_ref(), &head.method, opens_websocket, asker)?;
+        let slot = self.slot(tenant.as_ref(), &head, opens_websocket, asker, journey.began())?;
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
         let websocket = opens_websocket.then_some(client_half);
         hygiene::strip_request(&mut head.headers);
-        head.headers.insert(header::HOST, authority.to_value());
-        head.headers.insert(hygiene::REQUEST_ID, asker.id.clone());
-        client.write(&mut head.headers, &authority, forwarding.x_forwarded);
+        if websocket.is_some() {
+            hygiene::write_websocket(&mut head.headers);
+        }
+        if hygiene::is_grpc(&head.headers) {
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        head.headers.remove(header::HOST);
+        head.headers.remove(hygiene::REQUEST_ID);
+        let mut lines = FieldLines::default();
+        lines.put(&header::HOST, &authority);
+        lines.put_bytes(&hygiene::REQUEST_ID, asker.id.as_bytes());
+        client.write(&mut lines, &authority, forwarding.x_forwarded);
         let errand = Errand {
             host: authority.host,
             method: head.method,
             target: origin_form(&head.uri),
             headers: head.headers,
+            lines: OwnLines::new(lines),
+            id: asker.id.clone(),
             upload,
             websocket,
             slot,
             room: peer.room(),
             sent: Rc::default(),
+            began: journey.began(),
             journey,
         };
         Ok(Order::Deliver(Box::new(errand), tenant))
@@ -177,14 +191,15 @@ impl Forwarder {
     fn slot(
         &self,
         tenant: Option<&TenantId>,
-        method: &Method,
+        head: &Parts,
         opens_websocket: bool,
         asker: &mut Asker,
+        now: Instant,
     ) -> Result<Option<Slot>, Failure> {
-        let limits = self.shared.table.limits();
-        asker.limited = tenant.and_then(|tenant| limits.of(tenant));
+        let table = &self.shared.table;
+        asker.limited = tenant.and_then(|tenant| table.limited(tenant));
         let Some(limited) = &asker.limited else { return Ok(None) };
-        limits.enter(limited, method, opens_websocket, &self.shared.metrics).map(Some)
+        table.limits().enter(limited, &head.method, opens_websocket, now, &self.shared.metrics).map(Some)
     }
 
     /// Tries until a cell answers, holding the request in between.
@@ -229,7 +244,7 @@ impl Forwarder {
                 }
                 empty => empty.insert(holds.enter(tenant)?),
             };
-            if self.shared.table.has_changed(tenant, &target) {
+            if self.shared.table.has_changed(&target) {
                 place.feed_has_changed();
             }
             let hold = peer.hold();
@@ -380,10 +395,10 @@ impl Forwarder {
         if !hygiene::is_event_stream(&head.headers) {
             let limits = self.shared.limits;
             body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));
-            body.limit_time(Duration::from_millis(limits.total_ms));
+            body.limit_time(errand.began.checked_add(Duration::from_millis(limits.total_ms)));
         }
         hygiene::strip_response(&mut head.headers);
-        head.headers.insert(hygiene::REQUEST_ID, errand.headers[hygiene::REQUEST_ID].clone());
+        head.headers.insert(hygiene::REQUEST_ID, errand.id.clone());
         head.version = Version::HTTP_11;
         let body = body.into();
         let Some(slot) = errand.slot.take() else { return Ok(Response::from_parts(head, body)) };

@@ -92,9 +92,13 @@ impl Journey {
         self.began.elapsed()
     }
 
-    /// The answer, which takes the journey with it.
-    pub(crate) fn answer(mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        let elapsed = self.elapsed();
+    /// When the request came.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The answer, which takes the journey with it; `elapsed` until here.
+    pub(crate) fn answer(mut self, response: Response<ResponseBody>, elapsed: Duration) -> Response<ResponseBody> {
         let Some(draft) = &mut self.draft else { return response };
         draft.record.status = Some(response.status().as_u16());
         draft.record.head_us = Some(micros(elapsed));

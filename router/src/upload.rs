@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cellway_core::cell::CellKind;
 use cellway_proxy::{HeldBody, HeldHandle, IncomingBody, RequestBody, Room, RoomShare};
-use http::{HeaderValue, Request, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use prometheus::IntGauge;
@@ -128,34 +126,23 @@ impl Upload {
         Ok(())
     }
 
-    /// Gives the body to a request to a cell of this kind, and writes what the request's head must say of it.
-    pub(crate) fn lend(&mut self, request: &mut Request<RequestBody>, kind: CellKind) -> Lent {
+    /// Gives the body to a request. What is still with the client is held until it is released.
+    pub(crate) fn lend(&mut self) -> (RequestBody, Lent) {
         match std::mem::replace(self, Self::Given) {
             Self::Kept(bytes, share) => {
-                *request.body_mut() = RequestBody::kept(bytes.clone());
+                let body = RequestBody::kept(bytes.clone());
                 *self = Self::Kept(bytes, share);
-                None
+                (body, None)
             }
             Self::Small(body) | Self::Large(body) => {
-                if body.size_hint().exact().is_none() {
-                    request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
                 let (held, handle) = HeldBody::new(body);
-                *request.body_mut() = RequestBody::held(held);
-                match kind {
-                    // Released once the gate asks for it with `100 Continue`.
-                    CellKind::Agent => {
-                        request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-                    }
-                    CellKind::Origin => handle.release(),
-                }
-                Some(handle)
+                (RequestBody::held(held), Some(handle))
             }
             Self::None => {
                 *self = Self::None;
-                None
+                (RequestBody::empty(), None)
             }
-            Self::Given => None,
+            Self::Given => (RequestBody::empty(), None),
         }
     }
 

@@ -14,7 +14,7 @@ fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
 }
 
 fn host(target: &str, fields: &[(&str, &str)]) -> Result<String, BadRequest> {
-    authority(&head("GET", target, fields)).map(|authority| authority.to_value().to_str().unwrap().to_owned())
+    authority(&head("GET", target, fields)).map(|authority| authority.to_string())
 }
 
 #[test]

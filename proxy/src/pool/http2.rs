@@ -8,14 +8,14 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::limits::OPEN_PER_ENDPOINT_MAX;
-use super::{Destination, SendError};
+use super::{Destination, Head, SendError};
 use crate::body::{BodyError, RequestBody};
 use crate::connection::{Tap, Tapped};
 use crate::http2::{Bounds, FramePart, FrameReader, Received, SMALL_DATA_BUDGET_BYTES, Sender, send_body};
@@ -297,24 +297,24 @@ async fn begin(io: Io, window_bytes: u32, freed: Rc<Notify>) -> Result<Rc<Shared
 pub(super) async fn send(
     ticket: &Ticket,
     destination: &Destination,
-    request: Request<RequestBody>,
-) -> Result<(http::response::Parts, Rc<SharedAnswer>), Result<(Request<RequestBody>, h2::Error), SendError>> {
+    head: Head<'_>,
+    body: Box<RequestBody>,
+) -> Result<(http::response::Parts, Rc<SharedAnswer>), Result<(Box<RequestBody>, h2::Error), SendError>> {
     let mut sender = ticket.connection.sender.clone();
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         ticket.connection.closed.set(true);
-        return Err(Ok((request, error)));
+        return Err(Ok((body, error)));
     }
-    let (mut head, body) = request.into_parts();
-    let asks = head.headers.contains_key(header::EXPECT).then(|| body.held_handle()).flatten();
+    let asks = head.expects.then(|| body.held_handle()).flatten();
     let at_end = body.is_end_stream();
-    let kept = (head.version, head.uri.clone(), head.headers.clone());
+    let (mut head, ()) = head.to_request().into_parts();
     to_http2(&mut head, destination);
-    let (answer, mut outgoing) = match sender.send_request(Request::from_parts(head.clone(), ()), at_end) {
+    if at_end && let Some(length) = head.headers.get_mut(header::CONTENT_LENGTH) {
+        *length = HeaderValue::from_static("0");
+    }
+    let (answer, mut outgoing) = match sender.send_request(Request::from_parts(head, ()), at_end) {
         Ok(sent) => sent,
-        Err(error) => {
-            (head.version, head.uri, head.headers) = kept;
-            return Err(Ok((Request::from_parts(head, body), error)));
-        }
+        Err(error) => return Err(Ok((body, error))),
     };
     if !at_end {
         spawn_local(async move {
@@ -355,7 +355,7 @@ fn to_http2(head: &mut http::request::Parts, destination: &Destination) {
         head.headers.insert(header::EXPECT, expects);
     }
     if trailers {
-        head.headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
+        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     let scheme = if destination.server_name.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
     let host = head.headers.remove(header::HOST);

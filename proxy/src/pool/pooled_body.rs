@@ -21,6 +21,8 @@ use crate::io::Io;
 
 /// What is read of an answer at once.
 const READ_BYTES: usize = 32 * 1024;
+/// Frames of an answer that flows between two looks at the clock.
+const FRAMES_PER_LOOK: u8 = 8;
 
 /// What happens to an answer that is dropped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +107,9 @@ pub struct PooledBody {
     ended: Option<Ended>,
     on_drop: OnDrop,
     silence: Option<Silence>,
-    /// Asked about at each wait and each frame: an answer that flows is cut as well.
+    /// Asked about at each wait and now and then between: an answer that flows is cut as well.
     until: Option<Instant>,
+    frames_to_look: u8,
     /// What the client's connection may keep, and of it what is read of this answer and not taken; nothing bounds it
     /// where it carries one answer at a time.
     room: Option<(Room, RoomShare)>,
@@ -135,6 +138,7 @@ impl PooledBody {
             on_drop: OnDrop::Close,
             silence: None,
             until: None,
+            frames_to_look: FRAMES_PER_LOOK,
             room: None,
         }
     }
@@ -146,10 +150,10 @@ impl PooledBody {
         self.silence = Some(Silence { limit, sent_bytes, sent_before, since: None, timer: None });
     }
 
-    /// Breaks off with [`TooLong`] when it is still being read after `limit`, at the latest at its next frame after that
-    /// (or when its silence is over).
-    pub fn limit_time(&mut self, limit: Duration) {
-        self.until = Instant::now().checked_add(limit);
+    /// Breaks off with [`TooLong`] when it is still being read after `until`, at the latest a few frames after that (or when
+    /// its silence is over).
+    pub fn limit_time(&mut self, until: Option<Instant>) {
+        self.until = until;
     }
 
     /// Says what happens when it is dropped before its end; [`OnDrop::Close`] unless said.
@@ -234,16 +238,23 @@ impl PooledBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            return self.break_off(Box::new(TooLong));
+        if self.frames_to_look == 0 {
+            self.frames_to_look = FRAMES_PER_LOOK;
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return self.break_off(Box::new(TooLong));
+            }
         }
         let read_bytes = self.room.as_ref().map_or(READ_BYTES, |(room, _)| room.read_bytes());
         let Some(connection) = self.connection.as_mut() else { return Poll::Ready(None) };
         let polled = connection.poll_frame(cx, read_bytes);
         let at_end = connection.is_at_end();
         match polled {
-            Poll::Pending => self.poll_silence(cx),
+            Poll::Pending => {
+                self.frames_to_look = 0;
+                self.poll_silence(cx)
+            }
             Poll::Ready(Some(Ok(frame))) => {
+                self.frames_to_look = self.frames_to_look.saturating_sub(1);
                 if let Some(silence) = &mut self.silence {
                     silence.since = None;
                 }

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use http::Request;
 use rustix::io::Errno;
 
 use super::Broken;
@@ -14,8 +13,8 @@ pub enum SendError {
     /// No byte of the request was written: it can be sent elsewhere, whatever its method.
     #[error("the request was not sent")]
     NotSent {
-        /// The request, its body untouched.
-        request: Box<Request<RequestBody>>,
+        /// Its body, untouched.
+        body: Box<RequestBody>,
         /// What was in the way.
         #[source]
         cause: NotSent,

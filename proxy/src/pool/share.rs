@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// The shares of one endpoint.
 #[derive(Default)]
 pub(super) struct Shares {
-    users: RefCell<HashMap<Box<str>, Rc<User>>>,
+    users: RefCell<HashMap<Box<str>, Rc<User>, RandomState>>,
 }
 
 #[derive(Default)]

@@ -1,10 +1,12 @@
 //! The head of an answer, and how long its body is (RFC 9112, section 6.3).
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use httparse::ParserConfig;
 use hyper::ext::ReasonPhrase;
 
 use super::chunks::Chunks;
@@ -82,9 +84,10 @@ pub(super) struct Head {
 
 /// Takes a head out of `input`, once it is whole. `to_head` says that the request was a HEAD.
 pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>, Malformed> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut answer = httparse::Response::new(&mut fields);
-    let length = match answer.parse(input).map_err(Malformed::Head)? {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, input, &mut fields);
+    let length = match parsed.map_err(Malformed::Head)? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };
@@ -95,13 +98,10 @@ pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let begin = input.as_ptr().addr();
     let place = |part: &[u8]| part.as_ptr().addr() - begin..part.as_ptr().addr() - begin + part.len();
-    let mut places: [(Range<usize>, Range<usize>); FIELDS_MAX] = [const { (0..0, 0..0) }; FIELDS_MAX];
-    let count = answer.headers.len();
-    for (at, field) in answer.headers.iter().enumerate() {
-        places[at] = (place(field.name.as_bytes()), place(field.value));
-    }
+    let fields = answer.headers.iter().map(|field| (place(field.name.as_bytes()), place(field.value)));
+    let places: Vec<(Range<usize>, Range<usize>)> = fields.collect();
     let bytes = input.split(length);
-    let headers = headers(&bytes, &places[..count])?;
+    let headers = headers(&bytes, &places)?;
 
     let (mut parts, ()) = Response::new(()).into_parts();
     (parts.status, parts.version, parts.headers) = (status, version, headers);
@@ -113,9 +113,12 @@ pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>
     Ok(Some(Head { parts, length, keeps_alive }))
 }
 
+/// Fields that whoever passes the answer on is likely to add.
+const ADDED_FIELDS: usize = 4;
+
 /// The fields, their values not copied.
 fn headers(bytes: &Bytes, places: &[(Range<usize>, Range<usize>)]) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(places.len());
+    let mut headers = HeaderMap::with_capacity(places.len() + ADDED_FIELDS);
     for (name, value) in places {
         let bad_name = Malformed::Head(httparse::Error::HeaderName);
         let name = HeaderName::from_bytes(&bytes[name.clone()]).map_err(|_| bad_name)?;

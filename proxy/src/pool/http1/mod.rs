@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::response::Parts as AnswerHead;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::task::{AbortHandle, spawn_local};
@@ -30,6 +30,7 @@ use upload::{Stuck, Upload};
 use crate::body::{BodyError, RequestBody};
 use crate::held::HeldHandle;
 use crate::io::Io;
+use crate::pool::head::Head as RequestHead;
 
 /// The longest head of an answer.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
@@ -109,7 +110,7 @@ pub enum Broken {
 #[derive(Debug)]
 pub(super) enum Unanswered {
     /// No byte of it was written.
-    NotSent(Box<Request<RequestBody>>, Broken),
+    NotSent(Box<RequestBody>, Broken),
     /// The connection ended before a byte of an answer came.
     Lost(Broken),
     Failed(Broken),
@@ -154,42 +155,34 @@ impl Wire {
     /// Sends a request and waits for the head of its answer; reads at most `read_bytes` at once for it.
     pub(super) async fn send(
         &mut self,
-        request: Box<Request<RequestBody>>,
+        head: RequestHead<'_>,
+        body: Box<RequestBody>,
         read_bytes: usize,
     ) -> Result<AnswerHead, Unanswered> {
         self.uploading = None;
-        let mut waited = AwaitedHead::of(&request);
+        let mut waited = AwaitedHead::of(head, &body);
         let quiet =
             poll_fn(|cx| Poll::Ready(self.state.borrow_mut().poll_head(cx, &mut waited, read_bytes).is_pending()));
         if !quiet.await || waited.came {
             // Who speaks before it is asked would answer the wrong question; who has hung up answers none.
-            return Err(Unanswered::NotSent(request, Broken::Closed));
+            return Err(Unanswered::NotSent(body, Broken::Closed));
         }
-        let mut sending = self.begin(request);
-        match poll_fn(|cx| self.state.borrow_mut().poll_answer(cx, &mut sending, &mut waited, read_bytes)).await {
+        self.state.borrow_mut().upload = Some(Upload::new(head, body));
+        // Why the request cannot be written any further.
+        let mut not_written = None;
+        match poll_fn(|cx| self.state.borrow_mut().poll_answer(cx, &mut not_written, &mut waited, read_bytes)).await {
             Ok(parts) => {
                 self.upload_on();
                 Ok(parts)
             }
-            Err(error) => Err(self.unanswered(sending, waited.came, error)),
+            Err(error) => Err(self.unanswered(not_written, waited.came, error)),
         }
     }
 
-    /// Makes a request the next to be sent. Apart from [`Wire::send`], whose future should not have room for it.
-    fn begin(&self, mut request: Box<Request<RequestBody>>) -> Sending {
-        let body = std::mem::replace(request.body_mut(), RequestBody::empty());
-        self.state.borrow_mut().upload = Some(Upload::new(&request, body));
-        Sending { request: Some(request), not_written: None }
-    }
-
-    fn unanswered(&self, sending: Sending, came: bool, error: Broken) -> Unanswered {
-        let error = sending.not_written.map_or(error, Broken::Io);
-        let untouched = self.state.borrow_mut().upload.take().and_then(Upload::into_untouched);
-        match (sending.request, untouched) {
-            (Some(mut request), Some(body)) if !came => {
-                *request.body_mut() = body;
-                Unanswered::NotSent(request, error)
-            }
+    fn unanswered(&self, not_written: Option<io::Error>, came: bool, error: Broken) -> Unanswered {
+        let error = not_written.map_or(error, Broken::Io);
+        match self.state.borrow_mut().upload.take().and_then(Upload::into_untouched) {
+            Some(body) if !came => Unanswered::NotSent(body, error),
             _ if !came && is_closed(&error) => Unanswered::Lost(error),
             _ => Unanswered::Failed(error),
         }
@@ -292,14 +285,6 @@ fn is_closed(error: &Broken) -> bool {
     }
 }
 
-/// A request whose answer has not begun.
-struct Sending {
-    /// The request without its body, as long as no byte of it was written.
-    request: Option<Box<Request<RequestBody>>>,
-    /// Why it cannot be written any further.
-    not_written: Option<io::Error>,
-}
-
 /// What is known while the head of an answer is waited for.
 struct AwaitedHead {
     to_head: bool,
@@ -313,9 +298,9 @@ struct AwaitedHead {
 }
 
 impl AwaitedHead {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let asks = request.headers().contains_key(header::EXPECT).then(|| request.body().held_handle()).flatten();
-        Self { to_head: request.method() == Method::HEAD, asks, scanned: 0, interim: 0, came: false }
+    fn of(head: RequestHead<'_>, body: &RequestBody) -> Self {
+        let asks = head.expects.then(|| body.held_handle()).flatten();
+        Self { to_head: head.method == Method::HEAD, asks, scanned: 0, interim: 0, came: false }
     }
 }
 
@@ -324,20 +309,16 @@ impl State {
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        sending: &mut Sending,
+        not_written: &mut Option<io::Error>,
         waited: &mut AwaitedHead,
         read_bytes: usize,
     ) -> Poll<Result<AnswerHead, Broken>> {
-        if sending.not_written.is_none() {
+        if not_written.is_none() {
             match self.poll_upload(cx) {
                 Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broken::Body(error))),
-                Poll::Ready(Err(Stuck::Io(error))) => sending.not_written = Some(error),
+                Poll::Ready(Err(Stuck::Io(error))) => *not_written = Some(error),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-        }
-        if self.upload.as_ref().is_none_or(Upload::has_begun) {
-            // It can be sent by nobody else any more, and its answer may take long.
-            sending.request = None;
         }
         // A peer may answer and close before it has read everything, so an answer is looked for all the same.
         self.poll_head(cx, waited, read_bytes)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
 use http_body::Body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,8 +60,8 @@ fn post() -> (Request<RequestBody>, oneshot::Sender<()>) {
 async fn a_peer_that_speaks_before_it_is_asked_is_not_asked() {
     let said = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong";
     let (mut wire, handle, mut peer) = connected(said).await;
-    let request = Box::new(Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap());
-    assert!(matches!(wire.send(request, 1024).await, Err(Unanswered::NotSent(..))));
+    let (head, body) = Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap().into_parts();
+    assert!(matches!(wire.send(RequestHead::of(&head), Box::new(body), 1024).await, Err(Unanswered::NotSent(..))));
     drop((wire, handle));
     let mut seen = Vec::new();
     // It may see a reset: what it said was never read.
@@ -81,7 +82,8 @@ async fn a_request_that_breaks_off_within_its_answer_is_seen_to_be_cut_at_once()
     local
         .run_until(async {
             let (request, until) = post();
-            assert_eq!(wire.send(Box::new(request), 1024).await.unwrap().status, 200);
+            let (head, body) = request.into_parts();
+            assert_eq!(wire.send(RequestHead::of(&head), Box::new(body), 1024).await.unwrap().status, 200);
             drop(until);
             // Nobody takes the answer meanwhile.
             let seen = tokio::time::timeout(PATIENCE, answering).await.unwrap().unwrap();

@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, header};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use crate::body::{BodyError, RequestBody};
+use crate::field_lines::FieldLines;
+use crate::pool::head::Head;
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -41,7 +43,7 @@ struct OtherLength;
 
 /// The request, of which the bytes before `body` are to be written first.
 pub(super) struct Upload {
-    body: RequestBody,
+    body: Box<RequestBody>,
     framing: Framing,
     before: BytesMut,
     data: Bytes,
@@ -53,29 +55,41 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new<T>(head: &Request<T>, body: RequestBody) -> Self {
+    pub(super) fn new(head: Head<'_>, body: Box<RequestBody>) -> Self {
+        let Head { method, target, headers, lines, .. } = head;
         let is_empty = body.is_end_stream();
-        let stated = head.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let length = if is_empty { Some(0) } else { stated.or(body.size_hint().exact()) };
-        let body_ended = length == Some(0);
-        let framing = length.map_or(Framing::Chunked, Framing::Length);
-        let mut before = BytesMut::with_capacity(FIELD_BYTES * (head.headers().len() + 2));
-        // Writing to a buffer that grows does not fail.
-        let _ = match head.uri().path_and_query() {
-            Some(target) => write!(before, "{} {target} HTTP/1.1\r\n", head.method()),
-            None => write!(before, "{} / HTTP/1.1\r\n", head.method()),
+        let stated = headers.get(header::CONTENT_LENGTH);
+        let length = match stated.and_then(|length| length.to_str().ok()?.parse().ok()) {
+            _ if is_empty => Some(0),
+            Some(length) => Some(length),
+            None => body.size_hint().exact(),
         };
-        let chunked = matches!(framing, Framing::Chunked);
-        let frames = |name| name == header::TRANSFER_ENCODING || chunked && name == header::CONTENT_LENGTH;
-        let fields = head.headers().iter().filter(|(name, _)| !frames(*name));
+        let framing = length.map_or(Framing::Chunked, Framing::Length);
+        let lines = lines.map_or(&[][..], FieldLines::as_bytes);
+        let mut before = BytesMut::with_capacity(FIELD_BYTES * (headers.len() + 2) + lines.len());
+        before.put_slice(method.as_str().as_bytes());
+        before.put_slice(b" ");
+        let target = target.path_and_query().map_or("/", |target| target.as_str());
+        if !target.starts_with(['/', '*']) {
+            // Of a target that named a host and no path.
+            before.put_slice(b"/");
+        }
+        before.put_slice(target.as_bytes());
+        before.put_slice(b" HTTP/1.1\r\n");
+        // What frames the message is written by what is sent of it: a length of which nothing comes would take the next
+        // request on its connection for the body.
+        let frames = |name| name == header::TRANSFER_ENCODING || name == header::CONTENT_LENGTH;
+        let fields = headers.iter().filter(|(name, _)| !frames(*name));
         fields.for_each(|(name, value)| write_field(&mut before, name.as_str(), value.as_bytes()));
+        before.put_slice(lines);
         match framing {
             Framing::Chunked => write_field(&mut before, header::TRANSFER_ENCODING.as_str(), b"chunked"),
-            Framing::Length(length) if stated.is_none() && !is_empty => {
+            Framing::Length(length) if stated.is_some() || !is_empty => {
                 write_field(&mut before, header::CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
             }
             Framing::Length(_) => {}
         }
+        let body_ended = length == Some(0);
         before.put_slice(LINE_END);
         Self {
             body,
@@ -89,13 +103,8 @@ impl Upload {
         }
     }
 
-    /// Whether a byte of the request was written.
-    pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
-    }
-
     /// The body, if nothing was done with it.
-    pub(super) fn into_untouched(self) -> Option<RequestBody> {
+    pub(super) fn into_untouched(self) -> Option<Box<RequestBody>> {
         (!self.has_begun && !self.body_touched).then_some(self.body)
     }
 
@@ -105,7 +114,7 @@ impl Upload {
             // Asked for first, so that a head and the bytes that follow it go out together; but never while an end is
             // unwritten that belongs behind what was asked for before.
             if !self.body_ended && self.data.is_empty() && self.after.is_empty() {
-                match Pin::new(&mut self.body).poll_frame(cx) {
+                match Pin::new(&mut *self.body).poll_frame(cx) {
                     Poll::Ready(frame) => {
                         self.body_touched = true;
                         self.stage(frame.transpose().map_err(Stuck::Body)?).map_err(Stuck::Body)?;

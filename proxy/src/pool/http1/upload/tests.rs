@@ -1,5 +1,6 @@
 //! Writers that take little at a time.
 
+use http::Request;
 use http_body::{Frame, SizeHint};
 use proptest::prelude::*;
 
@@ -57,8 +58,8 @@ impl Body for Frames {
 }
 
 fn sent(body: Frames, takes: Vec<usize>) -> Result<Vec<u8>, Stuck> {
-    let head = Request::post("/p?q=1").header("x-a", "b").body(()).unwrap();
-    let mut upload = Upload::new(&head, RequestBody::streamed(IncomingBody::made_of(body)));
+    let (head, ()) = Request::post("/p?q=1").header("x-a", "b").body(()).unwrap().into_parts();
+    let mut upload = Upload::new(Head::of(&head), Box::new(RequestBody::streamed(IncomingBody::made_of(body))));
     let mut io = Slow { written: Vec::new(), takes, turn: 0 };
     let mut cx = Context::from_waker(std::task::Waker::noop());
     loop {
@@ -118,8 +119,8 @@ fn a_request_is_over_with_the_last_byte_of_its_stated_length() {
     for data in ["", "four"] {
         let never_ends = [None, None].into_iter().chain((!data.is_empty()).then(|| Some(Frame::data(data.into()))));
         let frames = Frames { frames: never_ends.collect(), length: Some(data.len() as u64) };
-        let head = Request::post("/").body(()).unwrap();
-        let mut upload = Upload::new(&head, RequestBody::streamed(IncomingBody::made_of(frames)));
+        let (head, ()) = Request::post("/").body(()).unwrap().into_parts();
+        let mut upload = Upload::new(Head::of(&head), Box::new(RequestBody::streamed(IncomingBody::made_of(frames))));
         let mut io = Slow { written: Vec::new(), takes: vec![100], turn: 0 };
         assert!(upload.poll(&mut io, &mut Context::from_waker(std::task::Waker::noop())).is_ready());
         assert!(io.written.ends_with(format!("content-length: {}\r\n\r\n{data}", data.len()).as_bytes()));

@@ -1,0 +1,118 @@
+//! Fields of a request as they stand on the wire: written once, without a map and without a copy for each value.
+
+use std::fmt::{Display, Write};
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What a few fields take, roughly.
+const ROOM_BYTES: usize = 512;
+
+/// Lines `name: value`, each with its end.
+#[derive(Debug, Clone)]
+pub struct FieldLines(BytesMut);
+
+impl Default for FieldLines {
+    fn default() -> Self {
+        Self(BytesMut::with_capacity(ROOM_BYTES))
+    }
+}
+
+impl FieldLines {
+    /// Appends a field. A value that could be more than one line is left out with its name: callers write what they have
+    /// made themselves, of addresses, normalised names and digits.
+    pub fn put(&mut self, name: &HeaderName, value: impl Display) {
+        let begin = self.0.len();
+        self.0.put_slice(name.as_str().as_bytes());
+        self.0.put_slice(b": ");
+        let value_begin = self.0.len();
+        let written = write!(self.0, "{value}");
+        self.end(begin, value_begin, written.is_ok());
+    }
+
+    /// [`FieldLines::put`] of a text that is there.
+    pub fn put_bytes(&mut self, name: &HeaderName, value: &[u8]) {
+        let begin = self.0.len();
+        self.0.put_slice(name.as_str().as_bytes());
+        self.0.put_slice(b": ");
+        let value_begin = self.0.len();
+        self.0.put_slice(value);
+        self.end(begin, value_begin, true);
+    }
+
+    fn end(&mut self, begin: usize, value_begin: usize, is_whole: bool) {
+        let is_value = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+        if is_whole && self.0[value_begin..].iter().all(is_value) {
+            self.0.put_slice(b"\r\n");
+        } else {
+            self.0.truncate(begin);
+        }
+    }
+
+    /// How long they are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes away what was put since they were `length` long.
+    pub fn truncate(&mut self, length: usize) {
+        self.0.truncate(length);
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Adds them to a map, each in place of what the map has under its name.
+    pub fn insert_into(&self, headers: &mut HeaderMap) {
+        for line in self.as_bytes().split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+
+    #[test]
+    fn lines_say_what_a_map_of_them_says() {
+        let mut lines = FieldLines::default();
+        lines.put_bytes(&header::HOST, b"acme.example:8080");
+        let length = lines.len();
+        lines.put(&header::AGE, 7);
+        assert_eq!(lines.as_bytes(), b"host: acme.example:8080\r\nage: 7\r\n");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AGE, HeaderValue::from_static("1"));
+        lines.insert_into(&mut headers);
+        assert_eq!(
+            (headers.len(), &headers["host"], &headers["age"]),
+            (2, &"acme.example:8080".parse().unwrap(), &"7".parse().unwrap())
+        );
+        lines.truncate(length);
+        assert_eq!(lines.as_bytes(), b"host: acme.example:8080\r\n");
+    }
+
+    #[test]
+    fn a_value_never_becomes_a_second_line() {
+        let mut lines = FieldLines::default();
+        for value in ["a\r\nx-cellway-epoch: 9", "a\nb", "a\0b"] {
+            lines.put_bytes(&header::AGE, value.as_bytes());
+            lines.put(&header::AGE, value);
+        }
+        assert!(lines.is_empty());
+    }
+}
