@@ -37,6 +37,15 @@ impl Bound {
         }
     }
 
+    /// Another handle of the same listener: what waits in its queue goes to whoever accepts first, and it is closed when
+    /// the last handle is. `None` where another machine took this one's place.
+    pub fn copy(&self) -> io::Result<Option<std::net::TcpListener>> {
+        match &self.0 {
+            Kind::Kernel(listener) => listener.try_clone().map(Some),
+            Kind::Replaced(_) => Ok(None),
+        }
+    }
+
     /// Begins to accept, inside a runtime.
     pub fn start(self) -> io::Result<TcpListener> {
         Ok(match self.0 {

@@ -23,6 +23,7 @@ mod head_tap;
 pub mod http2;
 mod incoming;
 mod io;
+mod listeners;
 mod socket;
 
 pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
@@ -31,7 +32,8 @@ pub use forwarded::{Client, Forwarding, TrustedField};
 pub use held::{HeldBody, HeldHandle};
 pub use http2::{Hold, Room, RoomShare};
 pub use incoming::IncomingBody;
+pub use listeners::{Copies, Listeners, bind};
 pub use pool::{Destination, Head, OnDrop, Pool, PoolLimits, PooledBody, SendError};
-pub use serve::{Handler, Listeners, Peer, Protocol, ServeOptions, ThreadContext, bind, serve};
+pub use serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext, serve};
 pub use tls::{Covers, Handshakes, Outcome, PeerTls, ServerTls};
 pub use upgrade::ClientHalf;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellway_machine::{Bound, TcpListener, TcpStream};
+use futures_util::future::join_all;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -23,6 +23,7 @@ use crate::connection::{Accepted, drive};
 use crate::http2::{Hold, HoldSlot, Room};
 use crate::hygiene::BadRequest;
 use crate::incoming::IncomingBody;
+use crate::listeners::{BACKLOG, Given, Listeners};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{PeerTls, ServerTls};
 
@@ -41,8 +42,6 @@ pub const DRAIN_MS: u64 = 10_000;
 pub const HEAD_MAX_BYTES: usize = 32 * 1024;
 /// Connections per thread; further ones are closed at once.
 pub const CONNECTIONS_PER_THREAD_MAX: usize = 20_000;
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 4_096;
 /// Connections that are accepted in a row before those that are open have a turn: a crowd that comes at once waits in the
 /// kernel's queue instead of making everybody wait.
 const ACCEPTED_IN_A_ROW: u64 = 16;
@@ -52,58 +51,6 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 const PARTING_SPREAD_MAX_MS: u64 = 5_000;
 /// How long tasks may take to notice that they were stopped.
 const STOP_MS: u64 = 500;
-
-/// Listeners on one address, one per thread.
-pub struct Listeners {
-    address: SocketAddr,
-    sockets: Vec<Bound>,
-}
-
-impl Listeners {
-    /// The address, with the port that was chosen if port 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How many threads will serve it.
-    pub fn threads(&self) -> usize {
-        self.sockets.len()
-    }
-}
-
-/// Opens `threads` listeners that share `address`. An address that another process serves is refused.
-pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Listeners> {
-    if let Some(bound) = Bound::replaced(address)? {
-        return Ok(Listeners { address: bound.local_addr()?, sockets: vec![bound] });
-    }
-    // Only the first bind goes without SO_REUSEPORT, so that it fails where anyone else listens; set afterwards, the
-    // flag lets its siblings in.
-    let first = open(address, false)?;
-    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    let mut raw = vec![first];
-    if threads > 1 {
-        raw[0].set_reuse_port(true)?;
-    }
-    for _ in 1..threads {
-        raw.push(open(address, true)?);
-    }
-    for socket in &raw {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(Listeners {
-        address,
-        sockets: raw.into_iter().map(|socket| std::net::TcpListener::from(socket).into()).collect(),
-    })
-}
-
-fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
 
 /// The bounds of [`serve()`].
 #[derive(Debug, Clone)]
@@ -269,33 +216,35 @@ pub enum ServeError {
 }
 
 /// Serves until `shutdown` fires and all connections have ended, or the time to drain is over. `make` runs once on
-/// each thread. Dropping the future begins the shutdown.
+/// each thread. Dropping the future begins the shutdown. Listeners that are given away ([`crate::Copies::give_away`]) are
+/// left; connections go on until the shutdown.
 pub async fn serve<H: Handler>(
     listeners: Listeners,
     options: ServeOptions,
     shutdown: CancellationToken,
     make: impl Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
-    let address = listeners.address;
+    let address = listeners.local_addr();
     let shutdown = shutdown.child_token();
     let _shutdown_on_drop = shutdown.clone().drop_guard();
     let closed = CancellationToken::new();
-    let ending = Ending { shutdown, listening: Arc::new(closed.clone().drop_guard()), closed };
+    let given = listeners.given();
+    let ending = Ending { shutdown, given, listening: Arc::new(closed.clone().drop_guard()), closed };
     let make = Arc::new(make);
     let addresses = Addresses::new(options.connections_per_address);
     let mut threads = Vec::new();
-    for (thread, socket) in listeners.sockets.into_iter().enumerate() {
+    for (thread, sockets) in listeners.into_threads().into_iter().enumerate() {
         let (done, ended) = oneshot::channel();
         let (make, ending, addresses) = (Arc::clone(&make), ending.clone(), Arc::clone(&addresses));
         let options = options.clone();
         if cellway_machine::is_replaced() {
-            let served = async move { done.send(run(socket, options, thread, ending, &addresses, &*make).await) };
+            let served = async move { done.send(run(sockets, options, thread, ending, &addresses, &*make).await) };
             tokio::task::spawn_local(served);
             threads.push(ended);
             continue;
         }
         let spawned = std::thread::Builder::new().name(format!("serve-{thread}")).spawn(move || {
-            let result = run_thread(socket, options, thread, ending, &addresses, &*make);
+            let result = run_thread(sockets, options, thread, ending, &addresses, &*make);
             let _ = done.send(result);
         });
         spawned.map_err(|source| ServeError::Start { address, source })?;
@@ -317,6 +266,8 @@ pub async fn serve<H: Handler>(
 struct Ending {
     /// Fires when the shutdown begins.
     shutdown: CancellationToken,
+    /// Fires when another process accepts from the same sockets.
+    given: Arc<Given>,
     /// Fires when nobody listens any more.
     closed: CancellationToken,
     /// Held by each thread that listens.
@@ -324,7 +275,7 @@ struct Ending {
 }
 
 fn run_thread<H: Handler>(
-    socket: Bound,
+    sockets: Vec<Bound>,
     options: ServeOptions,
     thread: usize,
     ending: Ending,
@@ -333,20 +284,20 @@ fn run_thread<H: Handler>(
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, run(socket, options, thread, ending, addresses, make))
+    local.block_on(&runtime, run(sockets, options, thread, ending, addresses, make))
 }
 
 /// What a thread does. It needs a `LocalSet`.
 async fn run<H: Handler>(
-    socket: Bound,
+    sockets: Vec<Bound>,
     options: ServeOptions,
     thread: usize,
     ending: Ending,
     addresses: &Arc<Addresses>,
     make: &impl Fn(ThreadContext) -> Rc<H>,
 ) -> io::Result<()> {
-    let Ending { shutdown, closed, listening } = ending;
-    let listener = socket.start()?;
+    let Ending { shutdown, given, closed, listening } = ending;
+    let listeners = sockets.into_iter().map(Bound::start).collect::<io::Result<Vec<_>>>()?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let drain_ms = options.drain_ms;
@@ -354,12 +305,19 @@ async fn run<H: Handler>(
     let handler = make(context.clone());
     let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
     tokio::select! {
-        () = door.accept(&listener) => {}
+        _ = join_all(listeners.iter().map(|listener| door.accept(listener))) => {}
+        () = given.fired() => {}
         () = shutdown.cancelled() => {}
     }
-    if let Err(error) = door.close(listener) {
-        tracing::warn!(%error, "connections that waited to be accepted are lost");
+    for listener in listeners {
+        // Where another process accepts, closing resets nothing.
+        if !given.lives_on()
+            && let Err(error) = door.close(listener)
+        {
+            tracing::warn!(%error, "connections that waited to be accepted are lost");
+        }
     }
+    shutdown.cancelled().await;
     drop(listening);
     tasks.close();
     if timeout(Duration::from_millis(drain_ms), tasks.wait()).await.is_err() {

@@ -9,6 +9,7 @@ use prometheus::Registry;
 use rustls::ClientConfig;
 
 use crate::RouterConfig;
+use crate::handover::taking::Passed;
 use crate::https_policy::{Hsts, HttpsPolicy};
 use crate::tls::{FrontTls, TlsConfig};
 use cellway_api::identity::Servers;
@@ -36,9 +37,10 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn bind(config: &HttpsConfig, threads: usize) -> anyhow::Result<Self> {
+    pub(crate) fn bind(config: &HttpsConfig, threads: usize, passed: &mut Passed) -> anyhow::Result<Self> {
         let tls = FrontTls::open(&config.tls)?;
-        let listeners = cellway_proxy::bind(config.listen, threads)
+        let listeners = passed
+            .listeners(config.listen, threads)
             .with_context(|| format!("cannot listen on {} (HTTPS)", config.listen))?;
         let port = config.public_port.unwrap_or(listeners.local_addr().port());
         let policy = HttpsPolicy::new(config.redirect.then_some(port), config.hsts);

@@ -26,6 +26,8 @@ pub(crate) struct Journey {
     /// Those in force when the request began.
     pub(crate) settings: Arc<Settings>,
     began: Instant,
+    /// Its place among what is under way, once it is known whose it is.
+    place: Option<usize>,
     draft: Option<Box<Draft>>,
 }
 
@@ -49,11 +51,12 @@ impl Journey {
             let head_only = request.method() == Method::HEAD;
             Some(Box::new(Draft { record, log: log.clone(), drawn, sent: Rc::default(), tunnel: None, head_only }))
         });
-        Self { settings, began, draft }
+        Self { settings, began, place: None, draft }
     }
 
     /// Whose request it is.
     pub(crate) fn belongs_to(&mut self, tenant: &TenantId) {
+        self.place.get_or_insert_with(|| self.settings.under_way.enter(tenant));
         if let Some(draft) = &mut self.draft {
             draft.record.tenant = Some(tenant.clone());
         }
@@ -99,11 +102,16 @@ impl Journey {
 
     /// The answer, which takes the journey with it; `elapsed` until here.
     pub(crate) fn answer(mut self, response: Response<ResponseBody>, elapsed: Duration) -> Response<ResponseBody> {
-        let Some(draft) = &mut self.draft else { return response };
-        draft.record.status = Some(response.status().as_u16());
-        draft.record.head_us = Some(micros(elapsed));
-        if draft.head_only || response.body().is_end_stream() {
-            draft.record.ending = Ending::Whole;
+        let mut is_whole = response.body().is_end_stream() || (self.place.is_none() && self.draft.is_none());
+        if let Some(draft) = &mut self.draft {
+            draft.record.status = Some(response.status().as_u16());
+            draft.record.head_us = Some(micros(elapsed));
+            is_whole |= draft.head_only;
+            if is_whole {
+                draft.record.ending = Ending::Whole;
+            }
+        }
+        if is_whole {
             return response;
         }
         response.map(|body| ResponseBody::boxed(Logged { body, journey: self }))
@@ -119,12 +127,15 @@ impl Journey {
             draft.record.ending = Ending::Whole;
             draft.tunnel = Some(Rc::clone(bytes));
         }
-        Self { settings: Arc::clone(&self.settings), began: self.began, draft }
+        Self { settings: Arc::clone(&self.settings), began: self.began, place: self.place.take(), draft }
     }
 }
 
 impl Drop for Journey {
     fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.settings.under_way.leave(place);
+        }
         let Some(draft) = self.draft.take() else { return };
         let Draft { mut record, log, drawn, sent, tunnel, .. } = *draft;
         let wrong = record.ending == Ending::Broken || record.status.is_some_and(|status| status >= 500);

@@ -1,15 +1,15 @@
 //! The router: the reverse proxy that browsers reach. It follows the placements, and never decides.
 //!
 //! Read `forward.rs` first: the life of a request. `table.rs` is what the router knows, `feed/` how it learns,
-//! `snapshot.rs` what it starts from when nobody can be asked, `hold.rs` what waits while a tenant moves.
+//! `snapshot.rs` what it starts from when nobody can be asked, `hold.rs` what waits while a tenant moves, `handover/` how
+//! one process takes the place of another.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use cellway_api::identity::LiveIdentity;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::RESERVED_LABELS;
 use cellway_proxy::serve::ServeError;
-use cellway_proxy::{Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, files, serve};
+use cellway_proxy::{Copies, Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, files, serve};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::mpsc;
@@ -26,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 pub mod access_log;
 mod admin;
 mod cookie_policy;
+pub mod drain;
 mod errand;
 mod exchange;
 mod failure;
 pub mod feed;
 mod forward;
 mod front;
+pub mod handover;
 mod health;
 pub mod hold;
 pub mod https_policy;
@@ -48,6 +50,7 @@ pub mod snapshot;
 mod status;
 pub mod table;
 pub mod tls;
+mod under_way;
 mod upload;
 
 pub use access_log::{AccessLogConfig, LogTarget};
@@ -58,6 +61,7 @@ pub use feed::guard::MassDropLimits;
 pub use feed::{FeedEvent, FeedSource};
 pub use forward::{ANSWER_MS, STALL_MS, TOTAL_MS};
 pub use front::HttpsConfig;
+pub use handover::HandoverConfig;
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use metrics::COUNTED_CELLS_MAX;
@@ -71,6 +75,8 @@ pub use upload::{KEPT_MAX_BYTES, REPLAY_MAX_BYTES};
 use admin::Admin;
 use forward::Forwarder;
 use front::Front;
+use handover::taking::Passed;
+use handover::{Life, Office};
 use health::Health;
 use hold::Holds;
 use metrics::Metrics;
@@ -112,6 +118,8 @@ pub struct RouterConfig {
     pub origin: Option<SocketAddr>,
     /// Where the last known routes are kept. Without it, a router cannot start when its source is away.
     pub snapshot_path: Option<PathBuf>,
+    /// Where a router that starts takes the listeners of the one that runs. Without it, one ends before the other begins.
+    pub handover: Option<HandoverConfig>,
     /// How much is held, and how long.
     pub hold: HoldLimits,
     /// How many requests may be in flight: sent or held, their answer not begun. In the upper half, tenants with more
@@ -186,6 +194,7 @@ impl RouterConfig {
             cookies: CookiePolicy::default(),
             origin: None,
             snapshot_path: None,
+            handover: None,
             hold: HoldLimits::default(),
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             replay_max_bytes: REPLAY_MAX_BYTES,
@@ -210,29 +219,48 @@ pub struct Router {
     data: Listeners,
     front: Option<Front>,
     admin: Listeners,
+    office: Option<Office>,
 }
 
-/// Binds and serves: [`Router::bind`], then [`Router::run`].
+/// Binds and serves: [`Router::open`], then [`Router::run`].
 pub async fn run(
     config: RouterConfig,
     feed: FeedSource,
     registry: Registry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    Router::bind(config)?.run(feed, registry, shutdown).await
+    Router::open(config).await?.run(feed, registry, shutdown).await
 }
 
 impl Router {
-    /// Opens the ports.
+    /// Opens the ports; nobody's listeners are taken, and this router hands over to nobody.
     pub fn bind(config: RouterConfig) -> anyhow::Result<Self> {
+        Self::bind_with(config, &mut Passed::default())
+    }
+
+    /// Takes the listeners of the router that runs, if there is one and `handover` is given, and opens what else is
+    /// needed. That router goes on until this one serves.
+    pub async fn open(config: RouterConfig) -> anyhow::Result<Self> {
         front::check(&config)?;
-        let open = |what: &str, address: SocketAddr, threads: usize| {
-            cellway_proxy::bind(address, threads).with_context(|| format!("cannot listen on {address} ({what})"))
+        let Some(handover) = &config.handover else { return Self::bind(config) };
+        let (mut office, mut passed) = Office::open(handover).await?;
+        let mut router = Self::bind_with(config, &mut passed)?;
+        office.has_bound(passed);
+        router.office = Some(office);
+        Ok(router)
+    }
+
+    fn bind_with(config: RouterConfig, passed: &mut Passed) -> anyhow::Result<Self> {
+        front::check(&config)?;
+        let threads = config.threads.max(1);
+        let mut open = |what: &str, address: SocketAddr, threads: usize| {
+            let opened = passed.listeners(address, threads);
+            opened.with_context(|| format!("cannot listen on {address} ({what})"))
         };
-        let data = open("listen", config.listen, config.threads.max(1))?;
-        let front = config.https.as_ref().map(|https| Front::bind(https, config.threads.max(1))).transpose()?;
+        let data = open("listen", config.listen, threads)?;
         let admin = open("admin", config.admin, 1)?;
-        Ok(Self { config, data, front, admin })
+        let front = config.https.as_ref().map(|https| Front::bind(https, threads, passed)).transpose()?;
+        Ok(Self { config, data, front, admin, office: None })
     }
 
     /// Where it serves.
@@ -259,7 +287,7 @@ impl Router {
 
     /// As [`Router::run`], and takes over the configurations that come by `reloads`.
     pub async fn run_with(
-        self,
+        mut self,
         feed: FeedSource,
         registry: Registry,
         reloads: mpsc::Receiver<Reload>,
@@ -268,7 +296,8 @@ impl Router {
         let own_identity = front::watch_identity(&self.config, &registry).context("cannot register a metric")?;
         let fixed = settings::Fixed::of(&self.config);
         let knock_every_ms = self.config.knock_every_ms;
-        let shared = Arc::new(share(self.config.clone(), self.front.as_ref(), &registry)?);
+        let is_first = !self.office.as_ref().is_some_and(Office::is_taking);
+        let shared = Arc::new(share(self.config.clone(), self.front.as_ref(), is_first, &registry)?);
         let reloads = tokio::spawn(reload::follow(reloads, Arc::clone(&shared), fixed));
         if let Some(path) = shared.snapshot_path.clone() {
             let loading = Arc::clone(&shared);
@@ -284,6 +313,9 @@ impl Router {
             tokio::spawn(health::watch(Arc::clone(&shared), every_ms, stop_feed.clone()));
         }
         tokio::spawn(stop_feed.clone().run_until_cancelled_owned(own_identity));
+        if let Some(office) = &mut self.office {
+            office.until_ready(&shared, &shutdown).await?;
+        }
         self.serve(Arc::clone(&shared), registry, &shutdown, &stop_feed).await?;
         reloads.abort();
         if let Some(log) = &shared.settings.load_full().access_log {
@@ -301,7 +333,8 @@ impl Router {
         shutdown: &CancellationToken,
         stop_chores: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let Self { config, data, front, admin } = self;
+        let copies = self.copies()?;
+        let Self { config, data, front, admin, office } = self;
         let gates = front::towards_gates(&config);
         let threads = data.threads() + front.as_ref().map_or(0, |front| front.listeners.threads());
         let connections_per_thread =
@@ -309,6 +342,8 @@ impl Router {
         let unread_ms = Some(config.time_limits.stall_ms);
         let options = ServeOptions { unread_ms, connections_per_thread, ..config.serve };
         let for_admins = ServeOptions { tls: None, proxy_protocol: None, ..options.clone() };
+        let drain_ms = config.serve.drain_ms;
+        let life = Life { shared: Arc::clone(&shared), office, copies, threads, drain_ms };
         let (stop_data, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let registry_of_https = registry.clone();
         let for_admin = Arc::clone(&shared);
@@ -324,16 +359,35 @@ impl Router {
         let (fresh, https) = serve_https(front, options.clone(), &registry_of_https, stop_data.clone(), make.clone())?;
         tokio::spawn(stop_chores.clone().run_until_cancelled_owned(fresh));
         let data = serve(data, options, stop_data.clone(), make);
+        let given_up = OnceLock::new();
+        let living = async {
+            if let Err(error) = life.run(shutdown, &stop_data).await {
+                let _ = given_up.set(error);
+                stop_data.cancel();
+            }
+            std::future::pending().await
+        };
         let serving = async {
             let served = tokio::select! {
                 served = async { tokio::try_join!(data, https) } => served.map(drop),
-                never = drain(&shared, shutdown, &stop_data) => match never {},
+                never = living => never,
             };
             stop_admin.cancel();
             served
         };
         tokio::try_join!(serving, admin)?;
-        Ok(())
+        given_up.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// Handles of all listeners, where another router may ask for them.
+    fn copies(&self) -> anyhow::Result<Vec<Copies>> {
+        if self.office.is_none() {
+            return Ok(Vec::new());
+        }
+        let https = self.front.as_ref().map(|front| &front.listeners);
+        let all = [Some(&self.data), https, Some(&self.admin)];
+        let copies = all.into_iter().flatten().map(Listeners::copies).collect::<Result<_, _>>();
+        copies.context("cannot make the handles of the listeners that another router may ask for")
     }
 }
 
@@ -370,7 +424,12 @@ fn serve_https<H: Handler, F: Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static
     Ok((fresh, served))
 }
 
-fn share(config: RouterConfig, front: Option<&Front>, registry: &Registry) -> anyhow::Result<Shared> {
+fn share(
+    config: RouterConfig,
+    front: Option<&Front>,
+    is_first: bool,
+    registry: &Registry,
+) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
     metrics.last_reload_success.set(1);
     let table = Arc::new(Table::new(front.and_then(|front| front.tls.stored())));
@@ -395,19 +454,11 @@ fn share(config: RouterConfig, front: Option<&Front>, registry: &Registry) -> an
         state: shared::FeedState::default(),
         refused: feed::refused::Refused::default(),
         draining: AtomicBool::new(false),
+        drained_at: Mutex::default(),
+        predecessors: Mutex::default(),
+        saving: tokio::sync::Mutex::new(is_first),
         threads: Mutex::default(),
     })
-}
-
-/// Begins the drain when `shutdown` fires: says so at once, and stops to take connections after the delay.
-async fn drain(shared: &Shared, shutdown: &CancellationToken, stop: &CancellationToken) -> std::convert::Infallible {
-    shutdown.cancelled().await;
-    let delay_ms = shared.settings.load().drain_delay_ms;
-    shared.draining.store(true, Ordering::Release);
-    tracing::info!(delay_ms, "draining");
-    tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-    stop.cancel();
-    std::future::pending().await
 }
 
 fn load_snapshot(shared: &Shared, path: &std::path::Path) {

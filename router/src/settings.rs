@@ -3,6 +3,7 @@
 //! A request reads it once, at its beginning, and keeps what it read to its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use cellway_core::route::Domains;
 use cellway_proxy::{Forwarding, ServeOptions};
@@ -13,6 +14,7 @@ use crate::cookie_policy::CookiePolicy;
 use crate::feed::guard::MassDropLimits;
 use crate::hold::HoldLimits;
 use crate::resolve::TenantNaming;
+use crate::under_way::UnderWay;
 
 pub(crate) struct Settings {
     pub(crate) domains: Domains,
@@ -24,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) drain_delay_ms: u64,
     pub(crate) mass_drop: MassDropLimits,
     pub(crate) access_log: Option<AccessLog>,
+    /// Not a setting: what requests count themselves in, over all settings.
+    pub(crate) under_way: Arc<UnderWay>,
 }
 
 /// Why a configuration is not taken over. The one before stays, all of it.
@@ -70,6 +74,7 @@ impl Settings {
             drain_delay_ms: config.drain_delay_ms,
             mass_drop: config.mass_drop,
             access_log: config.access_log.map(|wanted| reach(wanted, open, counters)).transpose()?,
+            under_way: before.map_or_else(Arc::default, |settings| Arc::clone(&settings.under_way)),
         })
     }
 }
@@ -91,6 +96,7 @@ impl Fixed {
             cookies: _,
             origin: _,
             snapshot_path,
+            handover,
             hold: _,
             requests_in_flight_max,
             replay_max_bytes,
@@ -114,6 +120,7 @@ impl Fixed {
             ("admin", admin.to_string()),
             ("threads", threads.to_string()),
             ("snapshot", snapshot),
+            ("handover", handover.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("replay_max_bytes", replay_max_bytes.to_string()),
             ("requests_in_flight_max", requests_in_flight_max.to_string()),
             ("time_limits", format!("{time_limits:?}")),

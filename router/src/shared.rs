@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use cellway_core::ids::{ClusterId, Revision};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::TimeLimits;
+use crate::drain::Predecessor;
 use crate::feed::refused::Refused;
 use crate::health::Health;
 use crate::hold::Holds;
@@ -40,6 +42,12 @@ pub(crate) struct Shared {
     pub(crate) state: FeedState,
     pub(crate) refused: Refused,
     pub(crate) draining: AtomicBool,
+    /// When what is left is closed, once the drain has begun.
+    pub(crate) drained_at: Mutex<Option<Instant>>,
+    /// Routers that this one has replaced, and that drain.
+    pub(crate) predecessors: Mutex<Vec<Predecessor>>,
+    /// Whether this router writes the snapshot: two at once would spoil it. Held while it is written.
+    pub(crate) saving: tokio::sync::Mutex<bool>,
     /// The connections and tunnels of each thread.
     pub(crate) threads: Mutex<Vec<TaskTracker>>,
 }
@@ -81,6 +89,11 @@ impl Shared {
     /// Whether the router is about to end.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Has this router write the snapshot, or leave it to another; waits for one that is being written.
+    pub(crate) async fn may_save(&self, may: bool) {
+        *self.saving.lock().await = may;
     }
 
     pub(crate) fn set_revision(&self, revision: Revision) {

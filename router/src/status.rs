@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::drain::{Drain, Predecessor};
 use crate::feed::guard::Refusal;
 use crate::shared::Shared;
 
@@ -38,20 +39,24 @@ pub struct Status {
     pub cells: usize,
     /// Routes that the source tells and the router refuses, until an operator accepts them.
     pub refused: Option<Refusal>,
+    /// How its own drain goes.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// Routers that this one has replaced, as long as they drain.
+    #[serde(default)]
+    pub predecessors: Vec<Predecessor>,
 }
 
 impl Status {
     pub(crate) fn of(shared: &Shared) -> Self {
         let metrics = &shared.metrics;
-        let tunnels_open = metrics.tunnels_open.get();
-        let tasks: usize = shared.threads.lock().iter().map(tokio_util::task::TaskTracker::len).sum();
         let (tenants, hosts, cells) = shared.table.sizes();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             draining: shared.is_draining(),
-            connections: tasks.saturating_sub(usize::try_from(tunnels_open).unwrap_or(0)),
+            connections: shared.connections(),
             requests_open: metrics.requests_open.get(),
-            tunnels_open,
+            tunnels_open: metrics.tunnels_open.get(),
             held: metrics.held_now.get(),
             cluster: shared.cluster().map(|cluster| cluster.to_string()),
             revision: shared.revision().0,
@@ -62,6 +67,8 @@ impl Status {
             hosts,
             cells,
             refused: shared.refused.current(),
+            drain: shared.drain(),
+            predecessors: shared.predecessors.lock().clone(),
         }
     }
 }

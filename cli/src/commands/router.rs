@@ -3,6 +3,7 @@
 use crate::output::{Failure, Format, facts, or_dash, print, talk};
 use anyhow::{Context, bail, ensure};
 use cellway_router::Status;
+use cellway_router::drain::Drain;
 use cellway_router::feed::guard::{Reason, Refusal, Word};
 use clap::{Args, Subcommand};
 use reqwest::{Client, Response};
@@ -160,6 +161,13 @@ fn shown(status: &Status) -> String {
         (true, false) => "stale".to_owned(),
     };
     let refused = status.refused.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let drain = status.drain.as_ref().map_or_else(|| "none".to_owned(), drain_shown);
+    let predecessors: Vec<String> = status
+        .predecessors
+        .iter()
+        .map(|one| format!("process {} ({}): {}", one.process, one.version, drain_shown(&one.drain)))
+        .collect();
+    let predecessors = if predecessors.is_empty() { "none".to_owned() } else { predecessors.join("; ") };
     facts(&[
         ("version", status.version.clone()),
         ("draining", yes_or_no(status.draining)),
@@ -175,5 +183,12 @@ fn shown(status: &Status) -> String {
         ("hosts", status.hosts.to_string()),
         ("cells", status.cells.to_string()),
         ("refused", refused),
+        ("own drain", drain),
+        ("replaced", predecessors),
     ])
+}
+
+fn drain_shown(drain: &Drain) -> String {
+    let Drain { connections, streams, tenants, seconds_left } = drain;
+    format!("{connections} connections, {streams} streams of {tenants} tenants, {seconds_left:.0} s left")
 }

@@ -46,7 +46,7 @@ async fn serve(path: &Path) -> Result<(), Failure> {
         FeedFile::Etcd(fields) => FeedSource::Store(roles::etcd(fields).await.map_err(Failure::start_up)?),
     };
     let config = config_of(file).map_err(Failure::start_up)?;
-    let router = Router::bind(config).map_err(Failure::start_up)?;
+    let router = Router::open(config).await.map_err(Failure::start_up)?;
     let https = router.https_addr().map(tracing::field::display);
     tracing::info!(address = %router.local_addr(), https, "the router listens");
     let (reloads, taken) = mpsc::channel(1);
@@ -59,6 +59,7 @@ fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
     let https = file.listen_tls.zip(file.tls.clone()).map(|(listen, tls)| tls.https(listen.0));
     let identity = file.identity.clone().map(|files| files.load(&Identity::Router)).transpose()?;
     let domains = file.domains();
+    let handover = file.handover();
     let defaults = RouterConfig::new(domains.base);
     let hold = HoldLimits::default();
     let mut serve = file.connections.options(file.proxy_protocol.as_ref(), defaults.serve.clone());
@@ -75,6 +76,7 @@ fn config_of(file: RouterFile) -> anyhow::Result<RouterConfig> {
         naming: file.tenant_from.map_or_else(Default::default, NamingFile::naming),
         cookies: file.cookies.into(),
         origin: file.origin.map(|origin| origin.0),
+        handover,
         snapshot_path: Some(file.snapshot),
         hold: HoldLimits {
             per_tenant: file.hold.per_tenant_requests.unwrap_or(hold.per_tenant),

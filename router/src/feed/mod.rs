@@ -250,7 +250,9 @@ impl Keeper {
     /// that they are not written again for every change of a tenant.
     async fn save(&mut self) {
         let Some(path) = self.shared.snapshot_path.clone() else { return };
-        if !self.shared.is_loaded() {
+        let shared = Arc::clone(&self.shared);
+        let saving = shared.saving.lock().await;
+        if !self.shared.is_loaded() || !*saving {
             return;
         }
         let version = self.shared.table.version();

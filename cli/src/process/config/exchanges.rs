@@ -22,7 +22,7 @@ pub(crate) struct ConnectionsFile {
     per_address: Option<NonZeroUsize>,
     per_thread: Option<NonZeroUsize>,
     opening_ms: Option<NonZeroU64>,
-    head_ms: Option<NonZeroU64>,
+    pub(super) head_ms: Option<NonZeroU64>,
     idle_ms: Option<NonZeroU64>,
     age_ms: Option<NonZeroU64>,
 }

@@ -7,6 +7,8 @@ use super::fields::{
 };
 use super::operation::{AccessLogFile, LogField, MassDropFile};
 use super::{Role, RoleFile, TlsFile};
+use cellway_router::HandoverConfig;
+use cellway_router::handover::PATH_MAX_BYTES;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -44,6 +46,12 @@ pub(crate) struct RouterFile {
     #[serde(default)]
     pub(crate) origin: Option<Loopback>,
     pub(crate) snapshot: PathBuf,
+    #[serde(default)]
+    handover: Option<PathBuf>,
+    #[serde(default)]
+    handover_ready_ms: Option<u64>,
+    #[serde(default)]
+    handover_delay_ms: Option<u64>,
     pub(crate) feed: FeedFile,
     #[serde(default)]
     pub(crate) hold: HoldFile,
@@ -100,6 +108,31 @@ impl RouterFile {
         clients::forwarding(&self.trusted_proxies, self.trusted_field, self.x_forwarded)
     }
 
+    /// How it is replaced; kept connections may be idle for as long as at any other time, unless that is said.
+    pub(crate) fn handover(&self) -> Option<HandoverConfig> {
+        let mut handover = HandoverConfig::new(self.handover.clone()?);
+        handover.ready_ms = self.handover_ready_ms.unwrap_or(handover.ready_ms);
+        let head_ms = self.connections.head_ms.map(std::num::NonZeroU64::get);
+        handover.delay_ms = self.handover_delay_ms.or(head_ms).unwrap_or(handover.delay_ms);
+        Some(handover)
+    }
+
+    /// Refuses a path that the kernel would not take, or that depends on where the router was started.
+    fn check_handover(&self) -> Result<(), String> {
+        let Some(path) = &self.handover else {
+            let lonely = self.handover_ready_ms.or(self.handover_delay_ms).is_some();
+            return if lonely { Err("`handover_ready_ms` and `handover_delay_ms` need `handover`".into()) } else { Ok(()) };
+        };
+        let length = path.as_os_str().len();
+        if !path.is_absolute() || length > PATH_MAX_BYTES {
+            return Err(format!(
+                "`handover` is an absolute path of at most {PATH_MAX_BYTES} bytes, not {} ({length} bytes)",
+                path.display()
+            ));
+        }
+        Ok(())
+    }
+
     pub(crate) fn domains(&self) -> cellway_core::route::Domains {
         DomainFields { base: self.base_domains.clone(), reserved: self.reserved_labels.clone() }.domains()
     }
@@ -120,6 +153,7 @@ impl RoleFile for RouterFile {
         if self.listen_tls.is_some() != self.tls.is_some() {
             return Err("`listen_tls` and `tls` belong together: where HTTPS is served, and with what".into());
         }
+        self.check_handover()?;
         if self.allow_clear || redirects {
             return Ok(());
         }
