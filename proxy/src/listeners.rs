@@ -179,7 +179,8 @@ mod tests {
     fn what_listens_elsewhere_is_not_adopted() {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (one, other) = (bind(anywhere, 1).expect("bound"), bind(anywhere, 1).expect("bound"));
-        let sockets = one.copies().expect("copied").sockets().iter().map(|s| s.try_clone().expect("a handle")).collect();
+        let sockets =
+            one.copies().expect("copied").sockets().iter().map(|s| s.try_clone().expect("a handle")).collect();
         assert!(Listeners::adopt(other.local_addr(), sockets, 1).is_err());
         assert!(Listeners::adopt(one.local_addr(), Vec::new(), 1).is_err());
     }

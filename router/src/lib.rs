@@ -424,12 +424,7 @@ fn serve_https<H: Handler, F: Fn(ThreadContext) -> Rc<H> + Send + Sync + 'static
     Ok((fresh, served))
 }
 
-fn share(
-    config: RouterConfig,
-    front: Option<&Front>,
-    is_first: bool,
-    registry: &Registry,
-) -> anyhow::Result<Shared> {
+fn share(config: RouterConfig, front: Option<&Front>, is_first: bool, registry: &Registry) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new(registry).context("cannot register the router's metrics")?);
     metrics.last_reload_success.set(1);
     let table = Arc::new(Table::new(front.and_then(|front| front.tls.stored())));

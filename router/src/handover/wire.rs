@@ -79,10 +79,7 @@ pub(super) enum FromSuccessor {
 #[serde(rename_all = "snake_case")]
 pub(super) enum FromPredecessor {
     /// The listeners, one address for each handle that comes with the line.
-    Offer {
-        from: Speaker,
-        sockets: Vec<SocketAddr>,
-    },
+    Offer { from: Speaker, sockets: Vec<SocketAddr> },
     /// There is nothing to take, and why.
     Refused(String),
     /// It goes on itself, and why.
@@ -225,9 +222,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_end_is_not_kept() {
         let (old, mut new) = pair();
-        let endless = async {
-            while old.write(&[b'x'; READ_BYTES], &[]).await.is_ok() {}
-        };
+        let endless = async { while old.write(&[b'x'; READ_BYTES], &[]).await.is_ok() {} };
         let received = tokio::select! {
             () = endless => panic!("it is written for ever"),
             received = new.receive::<FromSuccessor>() => received,

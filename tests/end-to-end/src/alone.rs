@@ -67,6 +67,7 @@ pub struct RouterAlone {
     dir: TempDir,
     http: Client,
     rotated: usize,
+    started: usize,
 }
 
 impl RouterAlone {
@@ -93,9 +94,21 @@ impl RouterAlone {
         write_config(&dir, &ports, more);
         write_routes(&dir, cells, "");
         let http = Client::builder().no_proxy().timeout(Duration::from_millis(ADMIN_MS)).build().expect("a client");
-        let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0 };
+        let router = Self { process: Process::start(recipe), ports, dir, http, rotated: 0, started: 1 };
         eventually("the router is ready", async || (router.readyz().await? == 200).then_some(())).await;
         router
+    }
+
+    /// Starts another process with its configuration, as that is now, and a log of its own.
+    pub fn start_next(&mut self) -> Process {
+        self.started += 1;
+        let log = self.dir.path().join(format!("router.log.{}", self.started));
+        Process::start(Recipe { name: format!("router {}", self.started), log, ..self.process.recipe.clone() })
+    }
+
+    /// What `/status` answers.
+    pub async fn status(&self) -> Option<serde_json::Value> {
+        self.http.get(format!("{}/status", self.admin())).send().await.ok()?.json().await.ok()
     }
 
     /// Writes its configuration anew, with these further lines.
@@ -218,7 +231,8 @@ pub struct Placed {
 }
 
 impl Placed {
-    fn at(backend: &Backend, tenants: &[String]) -> Self {
+    /// All tenants in one cell, at a stand-in.
+    pub fn at(backend: &Backend, tenants: &[String]) -> Self {
         Self { cell: "a".to_owned(), endpoint: backend.address, tenants: tenants.to_vec() }
     }
 }

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod recovery;
 pub mod relay;
+pub mod replaced;
 pub mod sandbox;
 pub mod soak_long;
 pub mod stress;

@@ -11,6 +11,7 @@ mod crash_points;
 mod dev;
 mod full_disk;
 mod gate_unreachable;
+mod hot_upgrade;
 mod https;
 mod limits;
 mod long_requests;

@@ -121,7 +121,11 @@ impl RouterFile {
     fn check_handover(&self) -> Result<(), String> {
         let Some(path) = &self.handover else {
             let lonely = self.handover_ready_ms.or(self.handover_delay_ms).is_some();
-            return if lonely { Err("`handover_ready_ms` and `handover_delay_ms` need `handover`".into()) } else { Ok(()) };
+            return if lonely {
+                Err("`handover_ready_ms` and `handover_delay_ms` need `handover`".into())
+            } else {
+                Ok(())
+            };
         };
         let length = path.as_os_str().len();
         if !path.is_absolute() || length > PATH_MAX_BYTES {
