@@ -109,6 +109,8 @@ pub struct ThreadContext {
     pub shutdown: CancellationToken,
     /// Fires when the time to drain is over: what listens ends now.
     pub stop: CancellationToken,
+    /// Fires when another process accepts in the place of this one: what can be told so without a loss is.
+    pub(crate) given: Arc<Given>,
     /// The time to drain.
     drain_ms: u64,
 }
@@ -301,7 +303,14 @@ async fn run<H: Handler>(
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let drain_ms = options.drain_ms;
-    let context = ThreadContext { thread, tasks: tasks.clone(), shutdown: closed, stop: stop.clone(), drain_ms };
+    let context = ThreadContext {
+        thread,
+        tasks: tasks.clone(),
+        shutdown: closed,
+        stop: stop.clone(),
+        given: Arc::clone(&given),
+        drain_ms,
+    };
     let handler = make(context.clone());
     let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
     tokio::select! {

@@ -163,7 +163,13 @@ impl<H: Handler> Driver<H> {
         let socket = self.served.socket.clone();
         socket.give_up_after(self.served.options.unread_ms.map(Duration::from_millis));
         let (mut reset, mut stop) = (pin!(socket.reset()), pin!(context.stop.cancelled()));
-        let mut shutdown = pin!(context.shutdown.cancelled());
+        // GOAWAY loses nothing, so it need not wait for an answer to say that the connection ends.
+        let mut shutdown = pin!(async {
+            tokio::select! {
+                () = context.shutdown.cancelled() => {}
+                () = context.given.fired() => {}
+            }
+        });
         let mut age = pin!(sleep(Duration::from_millis(self.served.options.age_ms)));
         let mut begun = 0_u32;
         loop {

@@ -23,6 +23,8 @@ const UPGRADES: usize = 20;
 const THREADS: [usize; 5] = [2, 1, 4, 3, 2];
 /// Answered to each kind of client between two upgrades, so that each falls into traffic.
 const REQUESTS_BETWEEN: usize = 10;
+/// The test's own client keeps idle connections: they are ended soon.
+const IMPATIENT: &str = "handover_delay_ms: 500\n";
 /// The longest time for a process to end.
 const END: Duration = Duration::from_secs(20);
 
@@ -137,7 +139,9 @@ async fn the_drain_of_the_router_before_is_shown_by_the_one_that_serves() {
     assert!(table.contains(&format!("process {}", before.id())), "{table}");
     let (_, failed) = crowd.stop().await;
     assert!(failed.is_empty(), "what was under way is answered: {failed:?}");
+    eprintln!("X answered {:?}", Instant::now());
     assert_eq!(before.wait(END).code(), Some(0), "{}", before.log());
+    eprintln!("X ended {:?} {}", Instant::now(), before.log());
     let gone = async || router.status().await?["predecessors"].as_array()?.is_empty().then_some(());
     eventually("the drain is over, and not shown any more", gone).await;
 }
@@ -202,8 +206,8 @@ async fn a_new_router_that_dies_or_is_not_ready_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_router_goes_on_alone_when_the_one_before_dies() {
     let (place, backend) = (Place::take(), Backend::start(Duration::from_millis(2)).await);
-    let mut router = RouterAlone::start(&backend, &place.lines("")).await;
-    router.configure(&place.lines_of_unready(""));
+    let mut router = RouterAlone::start(&backend, &place.lines(IMPATIENT)).await;
+    router.configure(&place.lines_of_unready(IMPATIENT));
     let next = router.start_next();
     has_logged(&next, "the listeners of a router were passed").await;
     let mut before = std::mem::replace(&mut router.process, next);
@@ -212,7 +216,7 @@ async fn a_new_router_goes_on_alone_when_the_one_before_dies() {
     has_logged(&router.process, "going on alone").await;
     assert_eq!(router.ask("acme").await, Some(503), "no routes yet");
     has_logged(&router.process, "this router can be replaced").await;
-    router.configure(&place.lines(""));
+    router.configure(&place.lines(IMPATIENT));
     let mut before = upgrade(&mut router).await;
     // The connection that was kept has one more answer of the one before.
     eventually("acme is served", async || (router.ask("acme").await? == 200).then_some(())).await;
@@ -222,8 +226,8 @@ async fn a_new_router_goes_on_alone_when_the_one_before_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_new_routers_the_second_is_refused_and_says_why() {
     let (place, backend) = (Place::take(), Backend::start(Duration::from_millis(2)).await);
-    let mut router = RouterAlone::start(&backend, &place.lines("")).await;
-    router.configure(&place.lines_of_unready(""));
+    let mut router = RouterAlone::start(&backend, &place.lines(IMPATIENT)).await;
+    router.configure(&place.lines_of_unready(IMPATIENT));
     let mut first = router.start_next();
     has_logged(&first, "the listeners of a router were passed").await;
     let mut second = router.start_next();
@@ -231,7 +235,7 @@ async fn of_two_new_routers_the_second_is_refused_and_says_why() {
     assert!(second.log().contains("another router is taking over at this moment"), "{}", second.log());
     assert_eq!(router.ask("acme").await, Some(200), "neither disturbs the one that runs");
     first.kill();
-    router.configure(&place.lines(""));
+    router.configure(&place.lines(IMPATIENT));
     has_logged(&router.process, "ended before it served").await;
     let mut before = upgrade(&mut router).await;
     assert_eq!(before.wait(END).code(), Some(0), "{}", before.log());
