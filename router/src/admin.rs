@@ -26,6 +26,18 @@ const BODY_MS: u64 = 5_000;
 
 impl Handler for Admin {
     async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
+        let shared = Arc::clone(&self.shared);
+        let mut answer = self.answer(request).await;
+        if shared.is_draining() {
+            // Whoever asks on a kept connection would not see the router that serves in its place.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+impl Admin {
+    async fn answer(self: Rc<Self>, request: Request<IncomingBody>) -> Response<ResponseBody> {
         match (request.method().clone(), request.uri().path()) {
             (Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
             (Method::GET, "/readyz") => self.readiness(),
@@ -41,9 +53,7 @@ impl Handler for Admin {
             ),
         }
     }
-}
 
-impl Admin {
     fn readiness(&self) -> Response<ResponseBody> {
         let (loaded, synced) = (self.shared.is_loaded(), self.shared.is_synced());
         let revision = self.shared.revision();

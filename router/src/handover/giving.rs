@@ -158,10 +158,10 @@ struct Reports {
 
 impl Reports {
     async fn tell(&mut self, shared: &Shared) {
-        let (Some(wire), Some(drain)) = (&self.wire, shared.drain()) else { return };
         if Instant::now() < self.next {
             return;
         }
+        let (Some(wire), Some(drain)) = (&self.wire, shared.drain()) else { return };
         self.next = Instant::now() + Duration::from_millis(REPORT_MS);
         let mut drains = vec![this(drain)];
         drains.extend(shared.predecessors.lock().iter().cloned());

@@ -94,6 +94,16 @@ impl Office {
         }
     }
 
+    fn publish(&mut self) {
+        let path = self.config.path.display();
+        match self.post.publish() {
+            Ok(()) => tracing::info!(%path, "this router can be replaced"),
+            Err(error) => {
+                tracing::error!(%path, %error, "the handover socket cannot be put there: this router cannot be replaced");
+            }
+        }
+    }
+
     /// Waits until this router could serve. Until then the other one goes on, and if this fails.
     pub(crate) async fn until_ready(&mut self, shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<()> {
         if let Some(taking) = self.taking.take() {
@@ -101,6 +111,8 @@ impl Office {
         }
         if self.taking.is_none() {
             shared.may_save(true).await;
+            // Before anybody can see that it serves: whoever starts next finds the socket.
+            self.publish();
         }
         Ok(())
     }
@@ -141,27 +153,21 @@ impl Life {
 impl Office {
     /// Says to the one before that this router serves, and listens in its place for the next one.
     async fn take_over(
-        self,
+        mut self,
         shared: &Arc<Shared>,
         copies: Vec<Copies>,
         threads: usize,
     ) -> anyhow::Result<(Giving, JoinSet<()>)> {
-        let Self { config, mut post, taking } = self;
         let mut following = JoinSet::new();
-        until_accepting(shared, threads).await;
-        if let Some(taking) = taking {
+        if let Some(taking) = self.taking.take() {
+            until_accepting(shared, threads).await;
             if let Some(draining) = taking.serve().await? {
                 following.spawn(draining.follow(Arc::clone(shared)));
             }
             shared.may_save(true).await;
+            self.publish();
         }
-        match post.publish() {
-            Ok(()) => tracing::info!(path = %config.path.display(), "this router can be replaced"),
-            Err(error) => {
-                let path = config.path.display();
-                tracing::error!(%path, %error, "the handover socket cannot be put there: this router cannot be replaced");
-            }
-        }
+        let Self { config, post, .. } = self;
         Ok((Giving::new(config, post, copies), following))
     }
 }

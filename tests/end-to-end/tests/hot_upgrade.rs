@@ -25,8 +25,8 @@ const THREADS: [usize; 5] = [2, 1, 4, 3, 2];
 const REQUESTS_BETWEEN: usize = 10;
 /// The test's own client keeps idle connections: they are ended soon.
 const IMPATIENT: &str = "handover_delay_ms: 500\n";
-/// The longest time for a process to end.
-const END: Duration = Duration::from_secs(20);
+/// The longest time for a process to end: less than what it may take for those that do not end by themselves.
+const END: Duration = Duration::from_secs(8);
 
 /// Where a test's routers hand over.
 struct Place(TempDir);
@@ -139,9 +139,7 @@ async fn the_drain_of_the_router_before_is_shown_by_the_one_that_serves() {
     assert!(table.contains(&format!("process {}", before.id())), "{table}");
     let (_, failed) = crowd.stop().await;
     assert!(failed.is_empty(), "what was under way is answered: {failed:?}");
-    eprintln!("X answered {:?}", Instant::now());
     assert_eq!(before.wait(END).code(), Some(0), "{}", before.log());
-    eprintln!("X ended {:?} {}", Instant::now(), before.log());
     let gone = async || router.status().await?["predecessors"].as_array()?.is_empty().then_some(());
     eventually("the drain is over, and not shown any more", gone).await;
 }

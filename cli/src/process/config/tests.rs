@@ -100,3 +100,27 @@ fn what_a_router_believes_of_others_is_checked_in_its_lines() {
         assert!(said.contains(word), "{word:?} is not in:\n{said}");
     }
 }
+
+#[test]
+fn where_a_router_hands_over_is_checked() {
+    let text = std::fs::read_to_string(shipped().join("router.yaml")).expect("an example");
+    let with = |keys: &str| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("router.yaml");
+        std::fs::write(&file, format!("{text}{keys}\n")).expect("written");
+        load::<RouterFile>(&file)
+    };
+    assert!(with("").expect("good").handover().is_none());
+    let handover = with("handover: /run/cellway/router.sock").expect("good").handover().expect("given");
+    assert_eq!((handover.ready_ms, handover.delay_ms), (30_000, 30_000), "as long as connections may be idle");
+    let impatient = with("handover: /run/r\nhandover_delay_ms: 0\nhandover_ready_ms: 5").expect("good").handover();
+    assert_eq!(impatient.map(|handover| (handover.ready_ms, handover.delay_ms)), Some((5, 0)));
+    for (keys, word) in [
+        ("handover: router.sock".to_owned(), "absolute"),
+        (format!("handover: /{}", "x".repeat(90)), "91 bytes"),
+        ("handover_ready_ms: 5".to_owned(), "need `handover`"),
+    ] {
+        let said = format!("{:#}", with(&keys).map(drop).expect_err(&keys));
+        assert!(said.contains(word), "{word:?} is not in:\n{said}");
+    }
+}
