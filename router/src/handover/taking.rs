@@ -185,7 +185,8 @@ impl Taking {
 
 async fn is_ready(shared: &Shared) {
     let asked = Instant::now();
-    while !shared.is_synced() && !(shared.is_loaded() && asked.elapsed() >= Duration::from_millis(IN_STEP_MS)) {
+    let is_late = || asked.elapsed() >= Duration::from_millis(IN_STEP_MS);
+    while !(shared.is_synced() || (shared.is_loaded() && is_late())) {
         sleep(Duration::from_millis(LOOK_MS)).await;
     }
 }
