@@ -215,3 +215,30 @@ impl Draining {
         tracing::info!(process, "the router that ran has ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("bound");
+        (listener, address)
+    }
+
+    #[test]
+    fn what_was_passed_is_taken_what_is_missing_is_opened_and_the_rest_is_closed() {
+        let ((one, kept), (other, closed)) = (listener(), listener());
+        let (free, missing) = listener();
+        drop(free);
+        let mut passed = Passed::of(vec![one, other]);
+        let taken = passed.listeners(kept, 3).expect("taken");
+        assert_eq!((taken.local_addr(), taken.threads()), (kept, 3));
+        let opened = passed.listeners(missing, 2).expect("opened");
+        assert_eq!((opened.local_addr(), opened.threads()), (missing, 2));
+        assert_eq!(passed.taken, [kept], "only that goes on being accepted from");
+        assert!(passed.listeners(kept, 1).is_err(), "one address is not taken twice");
+        drop(passed);
+        TcpListener::bind(closed).expect("nobody listens there any more");
+    }
+}
