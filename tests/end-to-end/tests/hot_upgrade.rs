@@ -157,6 +157,32 @@ async fn a_drain_ends_at_its_deadline_whatever_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn routers_that_drain_at_once_are_all_shown_and_a_signal_spares_their_delay() {
+    let (place, backend) = (Place::take(), Backend::start(Duration::from_secs(60)).await);
+    let mut router = RouterAlone::start(&backend, &place.lines("drain_ms: 500\n")).await;
+    let (mut drained, mut crowds) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        crowds.push(Crowd::of_one_request(router.address()).await);
+        let is_under_way = async || {
+            let shown = router.status().await?;
+            (shown["draining"] == false && shown["requests_open"] == 1).then_some(())
+        };
+        eventually("a request is under way", is_under_way).await;
+        drained.insert(0, upgrade(&mut router).await);
+    }
+    let ids: Vec<u64> = drained.iter().map(|process| u64::from(process.id())).collect();
+    let are_shown = async || {
+        let shown = router.status().await?;
+        let processes = shown["predecessors"].as_array()?.iter().filter_map(|one| one["process"].as_u64());
+        (processes.collect::<Vec<_>>() == ids).then_some(())
+    };
+    eventually("both drains are shown", are_shown).await;
+    for process in &mut drained {
+        assert_eq!(process.end(Signal::TERM).code(), Some(0), "{}", process.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_router_that_ends_by_a_signal_shows_its_own_drain() {
     let backend = Backend::start(Duration::from_secs(3)).await;
     let mut router = RouterAlone::start(&backend, "drain_delay_ms: 1000\n").await;
