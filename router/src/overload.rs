@@ -4,11 +4,12 @@
 //! mistaken for a larger one only where both of its places meet larger ones. So the state does not grow with tenants,
 //! a request costs the same at any load, and nobody waits for a lock.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use cellway_core::ids::TenantId;
 use cellway_core::limit::is_shed;
+use foldhash::quality::RandomState;
 
 /// How many requests may be in flight in a router: sent or held, their answer not begun. Each keeps its head and up to
 /// 64 KiB of its body.
@@ -42,7 +43,7 @@ impl Overload {
             total: AtomicU64::new(0),
             used: AtomicU64::new(0),
             tables: [table(), table()],
-            hashes: RandomState::new(),
+            hashes: RandomState::default(),
         }
     }
 

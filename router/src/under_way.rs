@@ -3,10 +3,11 @@
 //! Tenants are counted in a table of fixed size by their hash: a request costs two additions, and nobody waits. Tenants
 //! that share a place count as one.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellway_core::ids::TenantId;
+use foldhash::quality::RandomState;
 
 /// The places of the table; 4 bytes each. A power of two.
 const PLACES: usize = 8_192;
@@ -19,7 +20,7 @@ pub(crate) struct UnderWay {
 
 impl Default for UnderWay {
     fn default() -> Self {
-        Self { places: (0..PLACES).map(|_| AtomicU32::new(0)).collect(), hashes: RandomState::new() }
+        Self { places: (0..PLACES).map(|_| AtomicU32::new(0)).collect(), hashes: RandomState::default() }
     }
 }
 
