@@ -237,6 +237,12 @@ fn only_chunked(headers: &HeaderMap) -> bool {
     chunked && values.next().is_none()
 }
 
+/// Whether a client says that its request is the last of its connection, and that nothing follows its head.
+pub(crate) fn asks_to_close(headers: &HeaderMap) -> bool {
+    let has_body = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    !has_body && headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// Whether hyper may switch the connection to another protocol after this request.
 pub(crate) fn asks_to_switch(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))

@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cellway_machine::Bound;
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio_util::sync::CancellationToken;
+
+use crate::socket::{Keepalive, limit_unsent};
 
 /// Connections that the kernel keeps until they are accepted.
 pub(crate) const BACKLOG: i32 = 4_096;
+
+/// How a client of which nothing is heard is asked whether it is there.
+const KEEPALIVE: Keepalive = Keepalive { after_ms: 60_000, every_ms: 10_000, times: 6 };
 
 /// Listeners on one address, for a number of threads.
 pub struct Listeners {
@@ -45,6 +50,7 @@ impl Listeners {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("not a listener on {address}")));
             }
             socket.set_nonblocking(true)?;
+            prepare(SockRef::from(&socket))?;
             bound.push(Bound::from(socket));
         }
         let passed = bound.len();
@@ -152,8 +158,17 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<RawSocket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
+    prepare(SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Sets what every connection of a listener is to have: each inherits it, which is cheaper than to set it on each.
+fn prepare(listener: SockRef<'_>) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    KEEPALIVE.set(&listener)?;
+    limit_unsent(&listener);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,6 +188,21 @@ mod tests {
             assert!(by_thread.iter().all(|sockets| !sockets.is_empty()), "{passed} for {threads}");
             assert_eq!(by_thread.iter().map(Vec::len).sum::<usize>(), passed.max(threads));
         }
+    }
+
+    #[test]
+    fn a_connection_has_what_its_listener_was_given() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = bind(anywhere, 1).expect("bound");
+        let listener = listeners.copies().expect("copied").sockets.remove(0);
+        listener.set_nonblocking(false).expect("set");
+        let _client = std::net::TcpStream::connect(listeners.local_addr()).expect("connected");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().expect("told") && accepted.keepalive().expect("told"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("told").as_millis(), u128::from(KEEPALIVE.after_ms));
+        #[cfg(target_os = "linux")]
+        assert!(accepted.tcp_notsent_lowat().expect("told") < u32::MAX);
     }
 
     #[test]

@@ -21,12 +21,10 @@ const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 const UNSENT_MAX_BYTES: u32 = 128 * 1024;
 
 /// Keeps what the kernel queues for a peer that does not read small; what is on its way is not limited.
-pub(crate) fn limit_unsent(tcp: &TcpStream) {
+pub(crate) fn limit_unsent(tcp: &SockRef<'_>) {
     // Best effort: without it a slow peer costs more memory of the machine, not of this process.
     #[cfg(target_os = "linux")]
-    if let Some(tcp) = tcp.kernel() {
-        let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
-    }
+    let _ = tcp.set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
     #[cfg(not(target_os = "linux"))]
     let _ = tcp;
 }
@@ -42,13 +40,12 @@ pub(crate) struct Keepalive {
 }
 
 impl Keepalive {
-    pub(crate) fn set(&self, tcp: &TcpStream) -> io::Result<()> {
-        let Some(tcp) = tcp.kernel() else { return Ok(()) };
+    pub(crate) fn set(&self, tcp: &SockRef<'_>) -> io::Result<()> {
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_millis(self.after_ms))
             .with_interval(Duration::from_millis(self.every_ms))
             .with_retries(self.times);
-        SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+        tcp.set_tcp_keepalive(&keepalive)
     }
 }
 

@@ -32,10 +32,13 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let limit = options.unread_ms.map(Duration::from_millis);
     let patience = Rc::new(Patience { socket: socket.clone(), limit, set: Cell::new(false) });
     let number = Cell::new(0);
+    let is_last = Rc::new(Cell::new(false));
+    let says_last = Rc::clone(&is_last);
     let faults = notes.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let malformed = faults.fault_of(number.replace(number.get() + 1));
         let asks_to_switch = hygiene::asks_to_switch(request.headers());
+        says_last.set(hygiene::asks_to_close(request.headers()));
         let answer = Rc::clone(&handler).handle(request.map(Into::into), Peer { malformed, ..peer.clone() });
         let patience = Rc::clone(&patience);
         async move {
@@ -50,6 +53,10 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     });
     let connection = builder(&options).serve_connection(TokioIo::new(io), service).with_upgrades();
     run(pin!(connection), &notes, &socket, &context, Duration::from_millis(options.age_ms)).await;
+    // Who has said that nothing more comes is not waited for.
+    if is_last.get() {
+        return;
+    }
     tokio::select! {
         () = socket.linger() => {}
         () = context.stop.cancelled() => {}

@@ -20,7 +20,7 @@ use crate::http2;
 use crate::io::Io;
 use crate::proxy_protocol::NoClient;
 use crate::serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext};
-use crate::socket::{Keepalive, Socket, SocketHandle, limit_unsent};
+use crate::socket::{Socket, SocketHandle};
 use crate::tls::{PeerTls, UnderWay};
 
 pub(crate) mod http1;
@@ -31,8 +31,6 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_PAUSE_MS: u64 = 5;
 /// How long a connection that has not begun yet may go on once the shutdown has.
 const LATE_OPENING_MS: u64 = 250;
-/// How a client of which nothing is heard is asked whether it is there.
-const KEEPALIVE: Keepalive = Keepalive { after_ms: 60_000, every_ms: 10_000, times: 6 };
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
@@ -120,9 +118,6 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
         address = proxy_protocol.client(&mut tcp, address).await?;
     }
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
-    tcp.set_nodelay()?;
-    KEEPALIVE.set(&tcp)?;
-    limit_unsent(&tcp);
     let Some(tls) = &options.tls else {
         let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellway_machine::TcpStream;
+use socket2::SockRef;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -23,9 +24,11 @@ pub(super) async fn dial(
 ) -> io::Result<(Io, SocketHandle)> {
     let connecting = async {
         let tcp = TcpStream::connect(destination.address).await?;
-        tcp.set_nodelay()?;
-        KEEPALIVE.set(&tcp)?;
-        limit_unsent(&tcp);
+        if let Some(tcp) = tcp.kernel().map(SockRef::from) {
+            tcp.set_tcp_nodelay(true)?;
+            KEEPALIVE.set(&tcp)?;
+            limit_unsent(&tcp);
+        }
         let (socket, handle) = Socket::new(tcp);
         let Some(name) = &destination.server_name else { return Ok((Io::Clear(socket), handle)) };
         let config =
