@@ -12,13 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::RequestBody;
+use crate::hashes::Hashes;
 use crate::http2::Room;
 use crate::io::Io;
 use crate::serve::Protocol;
@@ -68,7 +68,7 @@ pub struct Pool {
 struct Inner {
     limits: PoolLimits,
     tls: Option<Arc<rustls::ClientConfig>>,
-    endpoints: RefCell<HashMap<Destination, Rc<Endpoint>, RandomState>>,
+    endpoints: RefCell<HashMap<Destination, Rc<Endpoint>, Hashes>>,
     chores: Chores,
 }
 

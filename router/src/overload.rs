@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use cellway_core::ids::TenantId;
 use cellway_core::limit::is_shed;
-use foldhash::quality::RandomState;
+use cellway_proxy::Hashes;
 
 /// How many requests may be in flight in a router: sent or held, their answer not begun. Each keeps its head and up to
 /// 64 KiB of its body.
@@ -25,7 +25,7 @@ pub(crate) struct Overload {
     used: AtomicU64,
     tables: [Box<[AtomicU32]>; 2],
     /// Its keys are of this process, so that nobody can choose names that meet.
-    hashes: RandomState,
+    hashes: Hashes,
 }
 
 /// A request in flight, counted until it is dropped.
@@ -43,7 +43,7 @@ impl Overload {
             total: AtomicU64::new(0),
             used: AtomicU64::new(0),
             tables: [table(), table()],
-            hashes: RandomState::default(),
+            hashes: Hashes::default(),
         }
     }
 

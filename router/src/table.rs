@@ -14,6 +14,7 @@ use cellway_core::hostname::Hostname;
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::route::{Owner, may_follow};
+use cellway_proxy::Hashes;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
@@ -135,7 +136,7 @@ impl Cell {
 }
 
 /// Names are chosen by who may create tenants, and hashed with a secret of this process; clients only look them up.
-pub(crate) type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
+pub(crate) type Map<K, V> = papaya::HashMap<K, V, Hashes>;
 
 /// The table.
 #[derive(Debug, Default)]

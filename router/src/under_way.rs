@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellway_core::ids::TenantId;
-use foldhash::quality::RandomState;
+use cellway_proxy::Hashes;
 
 /// The places of the table; 4 bytes each. A power of two.
 const PLACES: usize = 8_192;
@@ -15,12 +15,12 @@ const PLACES: usize = 8_192;
 /// The counts.
 pub(crate) struct UnderWay {
     places: Box<[AtomicU32]>,
-    hashes: RandomState,
+    hashes: Hashes,
 }
 
 impl Default for UnderWay {
     fn default() -> Self {
-        Self { places: (0..PLACES).map(|_| AtomicU32::new(0)).collect(), hashes: RandomState::default() }
+        Self { places: (0..PLACES).map(|_| AtomicU32::new(0)).collect(), hashes: Hashes::default() }
     }
 }
 

@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+
+use crate::hashes::Hashes;
 
 /// The shares of one endpoint.
 #[derive(Default)]
 pub(super) struct Shares {
-    users: RefCell<HashMap<Box<str>, Rc<User>, RandomState>>,
+    users: RefCell<HashMap<Box<str>, Rc<User>, Hashes>>,
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cellway_core::ids::Revision;
-use foldhash::quality::RandomState;
+use cellway_proxy::Hashes;
 use tokio::sync::mpsc::Sender;
 
 use super::{FeedEvent, lines};
@@ -45,7 +45,7 @@ impl Mark {
 pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events: Sender<FeedEvent>) {
     let mut read: Option<Mark> = None;
     // Its text would be as large as the table.
-    let (hashes, mut content) = (RandomState::default(), None::<u64>);
+    let (hashes, mut content) = (Hashes::default(), None::<u64>);
     let mut complaint: Option<String> = None;
     loop {
         match look(&path, read).await {

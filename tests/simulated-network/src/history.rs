@@ -71,6 +71,8 @@ struct Inner {
     /// The highest epoch at which a tenant's request was run.
     epochs: BTreeMap<String, u64>,
     placed: BTreeMap<(String, u64), String>,
+    /// Where requests of this step ran, and at which epoch.
+    unjudged: Vec<(String, u64, Host)>,
     violations: Vec<String>,
     /// Tenants that were served after everything was healed.
     served: BTreeSet<String>,
@@ -213,10 +215,7 @@ impl History {
             inner.violates(format!("request {id} of {tenant} ran at epoch {epoch}, after one at epoch {highest}"));
         }
         inner.epochs.insert(tenant.to_owned(), highest.max(epoch));
-        let placed = inner.placed.get(&(tenant.to_owned(), epoch)).cloned();
-        if placed.as_deref() != Some(host.name()) {
-            inner.violates(format!("{tenant} was placed in {placed:?} at epoch {epoch}, not in {}", host.name()));
-        }
+        inner.unjudged.push((tenant.to_owned(), epoch, host));
         inner.running.insert((tenant.to_owned(), id), (host, epoch));
         Begun { history: Rc::clone(self), tenant: tenant.to_owned(), id }
     }
@@ -230,6 +229,18 @@ impl History {
             if known.as_ref().is_some_and(|known| *known != placed.cell) {
                 let epoch = placed.epoch;
                 inner.violates(format!("{tenant} is placed in {} and {known:?} at epoch {epoch}", placed.cell));
+            }
+        }
+    }
+
+    /// A step is over, and the store was looked at. What it has committed may be acted on within the same step, so only now
+    /// is it judged where requests ran.
+    pub(crate) fn looked(&self) {
+        let mut inner = self.0.borrow_mut();
+        for (tenant, epoch, host) in std::mem::take(&mut inner.unjudged) {
+            let placed = inner.placed.get(&(tenant.clone(), epoch)).cloned();
+            if placed.as_deref() != Some(host.name()) {
+                inner.violates(format!("{tenant} was placed in {placed:?} at epoch {epoch}, not in {}", host.name()));
             }
         }
     }
@@ -259,5 +270,31 @@ impl History {
     pub(crate) fn counts(&self) -> (usize, usize, u64) {
         let inner = self.0.borrow();
         (inner.asked.len(), inner.ran.len(), inner.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Placed;
+
+    #[test]
+    fn a_commit_may_be_acted_on_within_its_step_and_no_other_placement_may() {
+        let (history, host) = (Rc::new(History::default()), Host::Cell(0));
+        history.0.borrow_mut().may_ask = true;
+        let runs_at = |epoch| {
+            let id = history.asks("acme").expect("it may be asked");
+            drop(history.begins(host, "acme", epoch, id));
+        };
+        runs_at(10);
+        let placed = Placed { cell: host.name().to_owned(), epoch: 10, is_held: false };
+        let mut stored = Stored::default();
+        stored.placements.insert("acme".to_owned(), placed);
+        history.stores(&stored, &[]);
+        history.looked();
+        assert_eq!(history.violations(), Vec::<String>::new());
+        runs_at(11);
+        history.looked();
+        assert_eq!(history.violations().len(), 1);
     }
 }

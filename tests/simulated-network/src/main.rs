@@ -124,6 +124,7 @@ impl<'a> Run<'a> {
         if let Some(changes) = self.stored.look(&self.shared.etcd) {
             self.shared.history.stores(&self.stored, &changes);
         }
+        self.shared.history.looked();
         Ok(())
     }
 
