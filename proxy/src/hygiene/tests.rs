@@ -139,3 +139,12 @@ fn a_cells_answer_with_two_lengths_is_no_answer() {
     assert!(!answer(200, &[("transfer-encoding", "gzip, chunked")]));
     assert!(!answer(600, &[]));
 }
+
+#[test]
+fn only_a_request_without_a_body_that_asks_for_the_close_is_surely_the_last() {
+    let asks = |fields: &[(&str, &str)]| asks_to_close(&head("GET", "/", fields).headers);
+    assert!(asks(&[("connection", "Close")]));
+    assert!(!asks(&[]) && !asks(&[("connection", "keep-alive")]));
+    assert!(!asks(&[("connection", "close"), ("content-length", "1")]), "its body may be unread");
+    assert!(!asks(&[("connection", "close"), ("transfer-encoding", "chunked")]), "its body may be unread");
+}

@@ -70,15 +70,18 @@ fn a_mangled_file_is_refused_or_read_and_never_breaks_the_reader() {
     }
 }
 
+/// The router's example with these further keys.
+fn router_with(keys: &str) -> anyhow::Result<RouterFile> {
+    let text = std::fs::read_to_string(shipped().join("router.yaml")).expect("an example");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("router.yaml");
+    std::fs::write(&file, format!("{text}{keys}\n")).expect("written");
+    load::<RouterFile>(&file)
+}
+
 #[test]
 fn what_a_router_believes_of_others_is_checked_in_its_lines() {
-    let text = std::fs::read_to_string(shipped().join("router.yaml")).expect("an example");
-    let with = |keys: &str| {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("router.yaml");
-        std::fs::write(&file, format!("{text}{keys}\n")).expect("written");
-        load::<RouterFile>(&file)
-    };
+    let with = router_with;
     let naming = "tenant_from: {trusted: ['::1'], header: x-tenant, path_prefix: /t/, strip_path_prefix: true}";
     let file = with(&format!("trusted_proxies: [10.0.0.0/8]\ntrusted_field: forwarded\n{naming}")).expect("good");
     let forwarding = file.forwarding();
@@ -103,13 +106,7 @@ fn what_a_router_believes_of_others_is_checked_in_its_lines() {
 
 #[test]
 fn where_a_router_hands_over_is_checked() {
-    let text = std::fs::read_to_string(shipped().join("router.yaml")).expect("an example");
-    let with = |keys: &str| {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("router.yaml");
-        std::fs::write(&file, format!("{text}{keys}\n")).expect("written");
-        load::<RouterFile>(&file)
-    };
+    let with = router_with;
     assert!(with("").expect("good").handover().is_none());
     let handover = with("handover: /run/cellway/router.sock").expect("good").handover().expect("given");
     assert_eq!((handover.ready_ms, handover.delay_ms), (30_000, 30_000), "as long as connections may be idle");
