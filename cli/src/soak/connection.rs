@@ -1,6 +1,7 @@
 //! Keep-alive connections to the router, shared by all tenants: over HTTP/1.1 one request at a time on each, over HTTP/2
 //! many at once; in clear or over TLS.
 
+use super::tally::unix_ms;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Limited};
@@ -13,9 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -42,12 +44,31 @@ pub(crate) enum Failed {
     Status(u16),
     /// Not answered in time.
     Timeout,
-    /// The router ended the connection instead of answering.
-    ConnectionClosed,
+    /// The router ended this connection instead of answering.
+    ConnectionClosed(Opened),
     /// No connection could be made.
     CannotConnect,
     /// The answer is not the app's.
     BadAnswer,
+}
+
+/// Tells a connection's router, and which of its processes it was if one took the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Opened {
+    /// Whom it is to.
+    pub(crate) router: SocketAddr,
+    /// When it was asked for, in milliseconds of Unix time.
+    pub(crate) at_ms: u64,
+}
+
+impl Failed {
+    /// The connection that the request was on, where that is what failed.
+    pub(crate) fn connection(self) -> Option<Opened> {
+        match self {
+            Self::ConnectionClosed(opened) => Some(opened),
+            Self::Status(_) | Self::Timeout | Self::CannotConnect | Self::BadAnswer => None,
+        }
+    }
 }
 
 impl fmt::Display for Failed {
@@ -55,7 +76,7 @@ impl fmt::Display for Failed {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Timeout => f.write_str("timeout"),
-            Self::ConnectionClosed => f.write_str("connection closed"),
+            Self::ConnectionClosed(_) => f.write_str("connection closed"),
             Self::CannotConnect => f.write_str("cannot connect"),
             Self::BadAnswer => f.write_str("bad answer"),
         }
@@ -114,45 +135,52 @@ impl Transport {
     }
 
     /// To a router that takes the connection, beginning with the one of this number.
-    async fn connect(&self, number: u64, http2: bool) -> Result<Box<dyn Duplex>, Failed> {
+    async fn connect(&self, number: u64, http2: bool) -> Result<(Box<dyn Duplex>, Opened), Failed> {
         let first = usize::try_from(number).unwrap_or(0) % self.routers.len();
         let (later, earlier) = self.routers.split_at(first);
         let mut reached = Err(Failed::CannotConnect);
         for router in earlier.iter().chain(later) {
-            reached = TcpStream::connect(router).await.map_err(|_| Failed::CannotConnect);
+            let at_ms = unix_ms(SystemTime::now());
+            reached = TcpStream::connect(router).await.map(|stream| (stream, at_ms)).map_err(|_| Failed::CannotConnect);
             if reached.is_ok() {
                 break;
             }
         }
-        let stream = reached?;
+        let (stream, at_ms) = reached?;
+        let opened = Opened { router: stream.peer_addr().map_err(|_| Failed::CannotConnect)?, at_ms };
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let Some(tls) = &self.tls else { return Ok((Box::new(stream), opened)) };
         let mut config = ClientConfig::clone(&tls.config);
         config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(tls.server_name.clone(), stream).await.map_err(|_| Failed::CannotConnect)?;
-        Ok(Box::new(stream))
+        Ok((Box::new(stream), opened))
     }
 }
 
 /// Requests go out on this.
-enum Sender {
+struct Sender {
+    opened: Opened,
+    kind: Kind,
+}
+
+enum Kind {
     Http1(http1::SendRequest<Body>),
     Http2(http2::SendRequest<Body>),
 }
 
 impl Sender {
     async fn ready(&mut self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.ready().await.is_ok(),
-            Self::Http2(sender) => sender.ready().await.is_ok(),
+        match &mut self.kind {
+            Kind::Http1(sender) => sender.ready().await.is_ok(),
+            Kind::Http2(sender) => sender.ready().await.is_ok(),
         }
     }
 
     async fn try_send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+        match &mut self.kind {
+            Kind::Http1(sender) => sender.try_send_request(request).await,
+            Kind::Http2(sender) => sender.try_send_request(request).await,
         }
     }
 }
@@ -199,15 +227,16 @@ impl Connections {
                 None => (self.open().await?, false),
             };
             // Others may use a connection of HTTP/2 meanwhile.
-            if let Sender::Http2(shared) = &sender {
-                self.idle.lock().insert(0, Sender::Http2(shared.clone()));
+            if let Kind::Http2(shared) = &sender.kind {
+                self.idle.lock().insert(0, Sender { opened: sender.opened, kind: Kind::Http2(shared.clone()) });
             }
+            let closed = Failed::ConnectionClosed(sender.opened);
             match sender.try_send(request).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
-                    let body = body.map_err(|_| Failed::ConnectionClosed)?.to_bytes();
-                    if let Sender::Http1(_) = sender {
+                    let body = body.map_err(|_| closed)?.to_bytes();
+                    if let Kind::Http1(_) = sender.kind {
                         self.idle.lock().push(sender);
                     }
                     return Ok(Answer { status: head.status, body });
@@ -218,7 +247,7 @@ impl Connections {
                         self.ended_idle.fetch_add(1, Ordering::Relaxed);
                         request = unsent;
                     }
-                    _ => return Err(Failed::ConnectionClosed),
+                    _ => return Err(closed),
                 },
             }
         }
@@ -242,21 +271,22 @@ impl Connections {
 
     async fn open(&self) -> Result<Sender, Failed> {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        let io = TokioIo::new(self.transport.connect(number, self.transport.http2).await?);
+        let (stream, opened) = self.transport.connect(number, self.transport.http2).await?;
+        let io = TokioIo::new(stream);
         // A connection ends with the last request on it, and says there how it ended.
         if self.transport.http2 {
             let (sender, connection) =
                 http2::handshake(TokioExecutor::new(), io).await.map_err(|_| Failed::CannotConnect)?;
             tokio::spawn(async move { _ = connection.await });
-            return Ok(Sender::Http2(sender));
+            return Ok(Sender { opened, kind: Kind::Http2(sender) });
         }
         let (sender, connection) = http1::handshake(io).await.map_err(|_| Failed::CannotConnect)?;
         tokio::spawn(async move { _ = connection.await });
-        Ok(Sender::Http1(sender))
+        Ok(Sender { opened, kind: Kind::Http1(sender) })
     }
 
     /// A stream to the router that speaks HTTP/1.1, for what is not one request and one answer.
-    pub(crate) async fn stream(&self) -> Result<Box<dyn Duplex>, Failed> {
+    pub(crate) async fn stream(&self) -> Result<(Box<dyn Duplex>, Opened), Failed> {
         let limit = Duration::from_millis(REQUEST_TIMEOUT_MS);
         timeout(limit, self.transport.connect(self.opened(), false)).await.unwrap_or(Err(Failed::Timeout))
     }
@@ -298,9 +328,9 @@ mod tests {
     }
 
     fn is_closed(sender: &Sender) -> bool {
-        match sender {
-            Sender::Http1(sender) => sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+        match &sender.kind {
+            Kind::Http1(sender) => sender.is_closed(),
+            Kind::Http2(sender) => sender.is_closed(),
         }
     }
 
@@ -326,7 +356,9 @@ mod tests {
     async fn a_request_without_a_whole_answer_has_failed_and_is_not_sent_again() {
         for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"] {
             let (connections, requests) = closing_server(answer).await;
-            assert_eq!(connections.send(request()).await.err(), Some(Failed::ConnectionClosed));
+            let failed = connections.send(request()).await.expect_err("no whole answer");
+            let router = failed.connection().expect("it was closed").router.to_string();
+            assert_eq!(router, connections.transport.routers[0], "it says whose connection that was");
             assert_eq!(requests.load(Ordering::SeqCst), 1);
         }
     }

@@ -70,7 +70,7 @@ pub(crate) async fn perform(run: &Run, number: u64, planned: PlannedRequest, due
         run.tally.latency_while_moving.lock().add(took_us);
     }
     if let Err(failed) = outcome {
-        let timed = Timed::now(&tenant.id, &failed.to_string(), began.elapsed());
+        let timed = Timed::now(&tenant.id, failed.to_string(), failed, began.elapsed());
         run.tally.failures.add(timed, &format!("{what} of {} at {}", tenant.id, run.clock()));
     }
 }
@@ -86,7 +86,7 @@ pub(crate) async fn upload_slowly(run: &Run, number: String, planned: PlannedUpl
     match write(run, planned.tenant, id, &planned.body, Some(takes)).await {
         Ok(()) => run.tally.slow_uploads_acknowledged.add(),
         Err(failed) => {
-            let timed = Timed::now(tenant, &failed.to_string(), began.elapsed());
+            let timed = Timed::now(tenant, failed.to_string(), failed, began.elapsed());
             run.tally.slow_upload_failures.add(timed, &format!("{whom} at {}", run.clock()));
         }
     }

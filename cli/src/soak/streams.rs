@@ -57,7 +57,7 @@ pub(crate) async fn keep_open(run: Arc<Run>, websockets: usize, feeds: usize) {
 
 fn not_opened(run: &Run, tenant: usize, kind: &str, failed: Failed, began: Instant) {
     let tenant = &run.tenants[tenant].id;
-    let timed = Timed::now(tenant, &format!("{kind} not opened: {failed}"), began.elapsed());
+    let timed = Timed::now(tenant, format!("{kind} not opened: {failed}"), failed, began.elapsed());
     run.tally.failures.add(timed, &format!("{tenant} at {}", run.clock()));
 }
 
@@ -86,12 +86,12 @@ async fn keep_websocket(run: &Run, tenant: usize) {
 }
 
 async fn open_websocket(run: &Run, tenant: usize) -> Result<WebSocketStream<Box<dyn Duplex>>, Failed> {
-    let stream = run.connections.stream().await?;
+    let (stream, opened) = run.connections.stream().await?;
     let url = format!("ws://{}/ws", run.tenants[tenant].host);
     match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), client_async(url, stream)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(WsError::Http(answer))) => Err(Failed::Status(answer.status().as_u16())),
-        Ok(Err(_)) => Err(Failed::ConnectionClosed),
+        Ok(Err(_)) => Err(Failed::ConnectionClosed(opened)),
         Err(_) => Err(Failed::Timeout),
     }
 }
@@ -147,9 +147,9 @@ async fn keep_feed(run: &Run, tenant: usize) {
 }
 
 async fn open_feed(run: &Run, tenant: usize, last_seq: Option<i64>) -> Result<Incoming, Failed> {
-    let stream = run.connections.stream().await?;
+    let (stream, opened) = run.connections.stream().await?;
     let opening = async {
-        let closed = |_| Failed::ConnectionClosed;
+        let closed = |_| Failed::ConnectionClosed(opened);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(closed)?;
         tokio::spawn(async move { _ = connection.await });

@@ -1,10 +1,12 @@
 //! Counts of what happened, shared by everything that sends.
 
 use super::checker::{Breach, BreachKind};
+use super::connection::Failed as Failure;
 use super::latency::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,15 +41,27 @@ pub(crate) struct Timed {
     pub(crate) began_ms: u64,
     /// Milliseconds of Unix time.
     pub(crate) ended_ms: u64,
+    /// The router's address, where its end of the connection was what failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) router: Option<SocketAddr>,
+    /// When that connection was asked for, in milliseconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) opened_ms: Option<u64>,
+}
+
+/// Milliseconds of Unix time.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Timed {
     /// Of a request that began so long ago and fails now.
-    pub(crate) fn now(tenant: &str, why: &str, took: Duration) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (began_ms, ended_ms) = (ms(now.saturating_sub(took)), ms(now));
-        Self { tenant: tenant.to_owned(), why: why.to_owned(), began_ms, ended_ms }
+    pub(crate) fn now(tenant: &str, why: String, failed: Failure, took: Duration) -> Self {
+        let now = SystemTime::now();
+        let (began_ms, ended_ms) = (unix_ms(now.checked_sub(took).unwrap_or(UNIX_EPOCH)), unix_ms(now));
+        let connection = failed.connection();
+        let (router, opened_ms) = (connection.map(|of| of.router), connection.map(|of| of.at_ms));
+        Self { tenant: tenant.to_owned(), why, began_ms, ended_ms, router, opened_ms }
     }
 }
 

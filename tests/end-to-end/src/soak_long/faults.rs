@@ -1,6 +1,6 @@
 //! Does harm to a fleet at random, one thing at a time, and mends each before the next.
 
-use super::judge::Harm;
+use super::judge::{Excused, Harm};
 use crate::fleet::links::Link;
 use crate::fleet::{Fleet, cell_name};
 use crate::process::Process;
@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ const AFTERMATH_MS: u64 = 500;
 /// Offsets of the ports at which processes say that they are ready.
 const CONTROL_PLANE: u16 = 2;
 const ROUTER: u16 = 3;
+/// Where the first router takes requests.
+const ROUTER_LISTENS: u16 = 0;
 const AGENTS: u16 = 40;
 
 /// What is done to a fleet.
@@ -43,6 +46,8 @@ pub enum Faults {
 /// A second router of a fleet.
 pub(super) struct SecondRouter {
     pub(super) process: Process,
+    /// Offset of the port at which it takes requests.
+    pub(super) listens: u16,
     /// Offset of the port at which it says that it is ready.
     pub(super) ready: u16,
 }
@@ -185,18 +190,27 @@ impl Victims<'_> {
 
     /// Whose requests may fail that are under way meanwhile. Only what may have been done is not sent again; who stands
     /// still, or is not heard for a while, costs nobody a request.
-    async fn excused(&self, fault: Fault) -> Option<BTreeSet<String>> {
+    async fn excused(&self, fault: Fault) -> Excused {
         match fault {
-            Fault::Kill(Role::Router | Role::SecondRouter) | Fault::Restart(Role::Router | Role::SecondRouter) => None,
+            Fault::Kill(Role::Router) | Fault::Restart(Role::Router) => {
+                Excused::OnConnectionTo(self.address(ROUTER_LISTENS))
+            }
+            Fault::Kill(Role::SecondRouter) | Fault::Restart(Role::SecondRouter) => {
+                Excused::OnConnectionTo(self.address(self.second.listens))
+            }
             Fault::Kill(Role::Agent(cell)) | Fault::Refuse(Hop::ToGate(cell)) => {
-                tenants_at(self.fleet, &cell_name(cell)).await
+                Excused::UnderWay(tenants_at(self.fleet, &cell_name(cell)).await)
             }
             // A relay takes connections for a gate that is gone.
             Fault::Restart(Role::Agent(cell)) if self.has_relays_to_gates() => {
-                tenants_at(self.fleet, &cell_name(cell)).await
+                Excused::UnderWay(tenants_at(self.fleet, &cell_name(cell)).await)
             }
-            _ => Some(BTreeSet::new()),
+            _ => Excused::UnderWay(Some(BTreeSet::new())),
         }
+    }
+
+    fn address(&self, offset: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.fleet.ports.at(offset)).into()
     }
 
     fn has_relays_to_gates(&self) -> bool {

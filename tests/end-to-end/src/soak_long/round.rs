@@ -174,7 +174,7 @@ fn second_router(fleet: &Fleet) -> anyhow::Result<SecondRouter> {
     std::fs::write(&own, config)?;
     let args = args.iter().map(|arg| if arg == first { own.clone() } else { arg.clone() }).collect();
     let recipe = Recipe { name: "second-router".to_owned(), program, args, env, log: log.with_extension("second.log") };
-    Ok(SecondRouter { process: Process::start(recipe), ready: SECOND_ADMIN })
+    Ok(SecondRouter { process: Process::start(recipe), listens: SECOND_LISTEN, ready: SECOND_ADMIN })
 }
 
 impl Round {
@@ -182,7 +182,10 @@ impl Round {
         let (excused, others): (Vec<_>, Vec<_>) =
             report.failures_timed.iter().partition(|failed| is_excused(failed, harms));
         let told = |failed: &&FailedRequest| {
-            format!("{} of {}, {} to {}", failed.why, failed.tenant, failed.began_ms, failed.ended_ms)
+            let FailedRequest { why, tenant, began_ms, ended_ms, .. } = failed;
+            let on = failed.router.zip(failed.opened_ms);
+            let on = on.map(|(router, at_ms)| format!(", on a connection to {router} of {at_ms}")).unwrap_or_default();
+            format!("{why} of {tenant}, {began_ms} to {ended_ms}{on}")
         };
         let mut failed: Vec<String> = others.iter().take(TOLD_MAX).map(told).collect();
         let all: u64 = report.failures.values().chain(report.slow_uploads.failures.values()).sum();
