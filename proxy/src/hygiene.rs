@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version, response};
 
-use crate::head_tap::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
+use crate::connection::http1::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
 
 /// Towards the cell: whose request it is.
 pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
@@ -172,11 +172,16 @@ pub fn check_framing(head: &Parts, malformed: Option<BadRequest>) -> Result<(), 
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
-    if coded && head.headers.contains_key(header::CONTENT_LENGTH) {
+    check_coding(head.version, &head.headers)
+}
+
+/// Whether the fields of a request say in one way only where its body ends.
+pub(crate) fn check_coding(version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+    let coded = headers.contains_key(header::TRANSFER_ENCODING);
+    if coded && headers.contains_key(header::CONTENT_LENGTH) {
         return Err(BadRequest::TwoLengths);
     }
-    if coded && (head.version < Version::HTTP_11 || !only_chunked(&head.headers)) {
+    if coded && (version < Version::HTTP_11 || !only_chunked(headers)) {
         return Err(BadRequest::TransferCoding);
     }
     Ok(())

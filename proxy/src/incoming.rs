@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::body::BodyError;
+use crate::connection::http1::ReceivedBody;
 use crate::http2::Received;
 
 /// The body. Nothing is read from its connection beyond a bounded window until it is asked for.
@@ -15,7 +15,7 @@ pub struct IncomingBody(Wire);
 
 enum Wire {
     Empty,
-    Http1(Incoming),
+    Http1(ReceivedBody),
     Http2(Received),
     #[cfg(test)]
     Made(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
@@ -33,8 +33,8 @@ impl IncomingBody {
     }
 }
 
-impl From<Incoming> for IncomingBody {
-    fn from(body: Incoming) -> Self {
+impl From<ReceivedBody> for IncomingBody {
+    fn from(body: ReceivedBody) -> Self {
         Self(Wire::Http1(body))
     }
 }
@@ -52,7 +52,7 @@ impl Body for IncomingBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Wire::Empty => Poll::Ready(None),
-            Wire::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Wire::Http1(body) => body.poll_frame(cx),
             Wire::Http2(body) => body.poll_frame(cx),
             #[cfg(test)]
             Wire::Made(body) => body.as_mut().poll_frame(cx),

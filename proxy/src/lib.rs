@@ -16,11 +16,10 @@ pub mod tls;
 pub mod upgrade;
 
 mod addresses;
-mod chunk_line;
 mod connection;
 mod field_lines;
 mod hashes;
-mod head_tap;
+mod http1;
 pub mod http2;
 mod incoming;
 mod io;

@@ -149,7 +149,8 @@ impl Body for AnswerBody {
         let Some(inner) = &self.inner else {
             return Poll::Ready(self.last_word().map(Ok));
         };
-        if self.cutter.is_some() && inner.was_cut(cx) {
+        // Asked at each poll, also before it may be cut: the last poll before that is the one that waits.
+        if inner.was_cut(cx) {
             return Poll::Ready(Some(Err(Box::new(DownloadCut))));
         }
         let polled = inner.with(|body| Pin::new(body).poll_frame(cx)).unwrap_or(Poll::Ready(None));

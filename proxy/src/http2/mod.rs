@@ -18,7 +18,7 @@ pub(crate) use received::{Received, Sender};
 pub use room::{HEADS_MAX_BYTES, KEPT_MAX_BYTES, QUEUED_MAX_BYTES, REPLAY_MAX_BYTES, Room, RoomShare};
 pub(crate) use send::{Bounds, send_body};
 pub(crate) use serve::serve;
-pub(crate) use tunnel::{Tunnel, TunnelPromise};
+pub(crate) use tunnel::Tunnel;
 
 /// Requests at a time on one connection.
 pub const STREAMS_MAX: u32 = 100;

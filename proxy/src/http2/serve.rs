@@ -22,7 +22,7 @@ use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
 use super::room::{Room, RoomShare};
 use super::send::{Bounds, send_body};
-use super::tunnel::{Tunnel, TunnelPromise};
+use super::tunnel::Tunnel;
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
 use crate::ResponseBody;
 use crate::connection::{Served, Tap, Tapped};
@@ -30,6 +30,7 @@ use crate::hygiene;
 use crate::incoming::IncomingBody;
 use crate::io::Io;
 use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream, refuse};
+use crate::upgrade::Promise;
 
 /// Requests that are begun before others have a turn: a hundred that come together would keep everybody waiting.
 const BEGUN_AT_ONCE: u32 = 8;
@@ -269,7 +270,7 @@ impl<H: Handler> Driver<H> {
         let handler = Rc::clone(&self.served.handler);
         // The handler's future is in a box of its own: it is dropped before the answer's body is sent, which may take long.
         if let Some(key) = websocket {
-            let (promised, promise) = TunnelPromise::new();
+            let (promised, promise) = Promise::<Tunnel>::new();
             head.extensions.insert(promise);
             let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
             spawn_local(stream.answer_websocket(Box::pin(answer), key, incoming, promised));

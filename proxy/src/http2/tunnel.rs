@@ -2,14 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 
 /// What is written at once.
 const WRITE_MAX_BYTES: usize = 16 * 1024;
@@ -19,22 +16,6 @@ pub(crate) struct Tunnel {
     incoming: RecvStream,
     outgoing: SendStream<Bytes>,
     unread: Bytes,
-}
-
-/// Stands in a request's extensions until its handler asks for the tunnel.
-#[derive(Clone)]
-pub(crate) struct TunnelPromise(Arc<Mutex<Option<oneshot::Receiver<Tunnel>>>>);
-
-impl TunnelPromise {
-    pub(super) fn new() -> (oneshot::Sender<Tunnel>, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Self(Arc::new(Mutex::new(Some(receiver)))))
-    }
-
-    /// The tunnel, which comes once the request was answered with a switch.
-    pub(crate) fn take(&self) -> Option<oneshot::Receiver<Tunnel>> {
-        self.0.lock().take()
-    }
 }
 
 impl Tunnel {

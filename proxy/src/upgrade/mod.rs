@@ -7,26 +7,26 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::ResponseBody;
-use crate::http2::{Tunnel, TunnelPromise};
+use crate::http2::Tunnel;
 use crate::hygiene;
 use crate::pool::PooledBody;
 
 mod frames;
 mod handshake;
+mod promise;
 mod switched;
 
 use frames::Frames;
 pub use handshake::accept_of;
 pub(crate) use handshake::new_key;
-use switched::Switched;
+pub(crate) use promise::Promise;
+pub(crate) use switched::Switched;
 
 /// How long the other direction may go on after one has ended: time for the answer to a Close frame.
 pub const LINGER_MS: u64 = 2_000;
@@ -60,18 +60,16 @@ pub struct TunnelEnd {
 pub struct ClientHalf(Half);
 
 enum Half {
-    Http1(OnUpgrade),
-    Http2(Option<oneshot::Receiver<Tunnel>>),
+    Http1(oneshot::Receiver<Switched>),
+    Http2(oneshot::Receiver<Tunnel>),
+    /// It was taken, or not asked for.
+    None,
 }
 
 /// A tunnel did not come about.
 #[derive(Debug, thiserror::Error)]
-enum NotOpened {
-    #[error("the upgrade was not completed")]
-    Http1(#[from] hyper::Error),
-    #[error("the stream was over before its WebSocket began")]
-    Http2,
-}
+#[error("the client's side was over before its WebSocket began")]
+struct NotOpened;
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
@@ -79,19 +77,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 impl ClientHalf {
     async fn open(self) -> Result<Box<dyn Duplex>, NotOpened> {
         match self.0 {
-            Half::Http1(upgrade) => Ok(Box::new(TokioIo::new(upgrade.await?))),
-            Half::Http2(Some(tunnel)) => Ok(Box::new(tunnel.await.map_err(|_| NotOpened::Http2)?)),
-            Half::Http2(None) => Err(NotOpened::Http2),
+            Half::Http1(connection) => Ok(Box::new(connection.await.map_err(|_| NotOpened)?)),
+            Half::Http2(tunnel) => Ok(Box::new(tunnel.await.map_err(|_| NotOpened)?)),
+            Half::None => Err(NotOpened),
         }
     }
 }
 
 /// The client's half of an upgrade, to be taken before its request is turned into another.
 pub fn client_half<B>(request: &mut Request<B>) -> ClientHalf {
-    match request.extensions().get::<TunnelPromise>() {
-        Some(promise) => ClientHalf(Half::Http2(promise.take())),
-        None => ClientHalf(Half::Http1(hyper::upgrade::on(request))),
+    let extensions = request.extensions_mut();
+    if let Some(connection) = extensions.remove::<Promise<Switched>>().and_then(|promise| promise.take()) {
+        return ClientHalf(Half::Http1(connection));
     }
+    let tunnel = extensions.remove::<Promise<Tunnel>>().and_then(|promise| promise.take());
+    ClientHalf(tunnel.map_or(Half::None, Half::Http2))
 }
 
 /// Whether an answer switches to the WebSocket that was asked for. Any other `101` is not to be passed on.
@@ -143,7 +143,7 @@ pub fn tunnel_to_the_end(
 /// The answer for the client, the peer's half, and its connection's place in the pool.
 fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<Switched>, PooledBody) {
     let (mut head, mut place) = response.into_parts();
-    let peer = place.switch().map(|(io, early)| Switched { early, io });
+    let peer = place.switch().map(|(io, early)| Switched { early, io, _counted: None });
     hygiene::strip_response(&mut head.headers);
     hygiene::write_websocket(&mut head.headers);
     (Response::from_parts(head, ResponseBody::Empty), peer, place)

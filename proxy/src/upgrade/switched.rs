@@ -1,4 +1,4 @@
-//! A peer's connection after its `101`.
+//! A connection after its `101`.
 
 use std::io;
 use std::pin::Pin;
@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::addresses::Counted;
 use crate::io::Io;
 
-/// The connection, and what the peer said right behind its answer.
-pub(super) struct Switched {
-    pub(super) early: Bytes,
-    pub(super) io: Io,
+/// The connection, and what the other side said right behind its head.
+pub(crate) struct Switched {
+    pub(crate) early: Bytes,
+    pub(crate) io: Io,
+    /// A client's connection counts until its tunnel has ended.
+    pub(crate) _counted: Option<Counted>,
 }
 
 impl AsyncRead for Switched {

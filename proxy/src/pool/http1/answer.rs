@@ -5,74 +5,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, Response, StatusCode, Version, header};
 use httparse::ParserConfig;
-use hyper::ext::ReasonPhrase;
 
-use super::chunks::Chunks;
-use super::input::Input;
-use super::{FIELDS_MAX, Piece};
-use crate::chunk_line::BODY_MAX_BYTES;
-
-/// What in an answer makes no sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Its head.
-    #[error("its head")]
-    Head(httparse::Error),
-    /// A length that is none, or two different ones.
-    #[error("its length")]
-    Length,
-    /// A transfer coding in a version that has none.
-    #[error("its transfer coding")]
-    Coding,
-    /// A chunk of its body.
-    #[error("a chunk of its body")]
-    Chunk,
-    /// What follows its last chunk.
-    #[error("its trailers")]
-    Trailers,
-}
-
-/// What is left of an answer's body.
-pub(super) enum Length {
-    /// Nothing.
-    Over,
-    /// So many bytes.
-    Known(u64),
-    /// Chunks.
-    Chunked(Chunks),
-    /// All until the connection ends.
-    ToTheEnd,
-}
-
-impl Length {
-    /// Takes the next piece of the body out of `input`.
-    pub(super) fn next(&mut self, input: &mut Input) -> Result<Piece, Malformed> {
-        let length = match self {
-            Self::Over => return Ok(Piece::End),
-            Self::Chunked(chunks) => {
-                let piece = chunks.next(input)?;
-                if matches!(piece, Piece::Trailers(_) | Piece::End) {
-                    *self = Self::Over;
-                }
-                return Ok(piece);
-            }
-            Self::Known(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(input.len()),
-            Self::ToTheEnd => input.len(),
-        };
-        if length == 0 {
-            return Ok(Piece::Missing);
-        }
-        if let Self::Known(left) = self {
-            *left -= length as u64;
-            if *left == 0 {
-                *self = Self::Over;
-            }
-        }
-        Ok(Piece::Data(input.take(length)))
-    }
-}
+use crate::http1::chunk_line::BODY_MAX_BYTES;
+use crate::http1::{Chunks, FIELDS_MAX, Input, Length, Malformed, Reason, fields};
 
 /// A head, and what follows from it.
 pub(super) struct Head {
@@ -95,13 +32,14 @@ pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>
     let status = status.ok_or(Malformed::Head(httparse::Error::Status))?;
     let version = if answer.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let reason = answer.reason.filter(|reason| Some(*reason) != status.canonical_reason());
-    let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
+    let reason = reason.map(|reason| Reason(Bytes::copy_from_slice(reason.as_bytes())));
     let begin = input.as_ptr().addr();
     let place = |part: &[u8]| part.as_ptr().addr() - begin..part.as_ptr().addr() - begin + part.len();
     let fields = answer.headers.iter().map(|field| (place(field.name.as_bytes()), place(field.value)));
     let places: Vec<(Range<usize>, Range<usize>)> = fields.collect();
     let bytes = input.split(length);
-    let headers = headers(&bytes, &places)?;
+    let fields = places.iter().map(|(name, value)| (&bytes[name.clone()], bytes.slice(value.clone())));
+    let headers = fields::collect(fields).map_err(Malformed::Head)?;
 
     let (mut parts, ()) = Response::new(()).into_parts();
     (parts.status, parts.version, parts.headers) = (status, version, headers);
@@ -109,23 +47,8 @@ pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>
         parts.extensions.insert(reason);
     }
     let length = body_length(&parts, to_head)?;
-    let keeps_alive = version == Version::HTTP_11 && !asks_to_close(&parts.headers);
+    let keeps_alive = version == Version::HTTP_11 && !fields::lists(&parts.headers, &header::CONNECTION, "close");
     Ok(Some(Head { parts, length, keeps_alive }))
-}
-
-/// Fields that whoever passes the answer on is likely to add.
-const ADDED_FIELDS: usize = 4;
-
-/// The fields, their values not copied.
-fn headers(bytes: &Bytes, places: &[(Range<usize>, Range<usize>)]) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(places.len() + ADDED_FIELDS);
-    for (name, value) in places {
-        let bad_name = Malformed::Head(httparse::Error::HeaderName);
-        let name = HeaderName::from_bytes(&bytes[name.clone()]).map_err(|_| bad_name)?;
-        let bad_value = Malformed::Head(httparse::Error::HeaderValue);
-        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice(value.clone())).map_err(|_| bad_value)?);
-    }
-    Ok(headers)
 }
 
 fn body_length(head: &Parts, to_head: bool) -> Result<Length, Malformed> {
@@ -167,11 +90,6 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     Ok(length)
 }
 
-fn asks_to_close(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("close"))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -193,7 +111,7 @@ mod tests {
             Length::Over => "over".into(),
             Length::Known(length) => length.to_string(),
             Length::Chunked(_) => "chunked".into(),
-            Length::ToTheEnd => "to the end".into(),
+            Length::ToTheEnd | Length::Lost(_) => "to the end".into(),
         }
     }
 
@@ -247,7 +165,7 @@ mod tests {
         let head = take_head(&mut input, false).unwrap().unwrap();
         assert_eq!((&input[..], head.parts.status.as_u16()), (b"hi".as_slice(), 299));
         assert_eq!(head.parts.headers["x-a"], "b");
-        assert_eq!(head.parts.extensions.get::<ReasonPhrase>().unwrap().as_bytes(), b"Fine");
+        assert_eq!(head.parts.extensions.get::<Reason>().unwrap().0, "Fine");
         assert!(take("HTTP/1.1 200 OK\r\nX-A: b\r\n").unwrap().is_none());
     }
 

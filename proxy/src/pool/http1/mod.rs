@@ -18,24 +18,20 @@ use tokio::io::AsyncWrite;
 use tokio::task::{AbortHandle, spawn_local};
 
 mod answer;
-mod chunks;
-mod input;
 mod upload;
 
-pub use answer::Malformed;
-use answer::{Head, Length};
-use input::Input;
-use upload::{Stuck, Upload};
+use answer::Head;
+use upload::Upload;
 
 use crate::body::{BodyError, RequestBody};
 use crate::held::HeldHandle;
+pub use crate::http1::Malformed;
+use crate::http1::{Input, Length, Piece, Stuck};
 use crate::io::Io;
 use crate::pool::head::Head as RequestHead;
 
 /// The longest head of an answer.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
-/// Fields of an answer's head, or of its trailers.
-const FIELDS_MAX: usize = 100;
 /// Interim answers before the one that counts.
 const INTERIM_MAX: usize = 100;
 
@@ -114,15 +110,6 @@ pub(super) enum Unanswered {
     /// The connection ended before a byte of an answer came.
     Lost(Broken),
     Failed(Broken),
-}
-
-/// A part of an answer's body.
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
-    End,
-    /// The next bytes are not there yet.
-    Missing,
 }
 
 /// A connection.
@@ -211,16 +198,12 @@ impl Wire {
     }
 
     pub(super) fn is_at_end(&self) -> bool {
-        matches!(self.state.borrow().length, Length::Over)
+        self.state.borrow().length.is_over()
     }
 
     /// What is left of the answer.
     pub(super) fn size_hint(&self) -> SizeHint {
-        match self.state.borrow().length {
-            Length::Over => SizeHint::with_exact(0),
-            Length::Known(length) => SizeHint::with_exact(length),
-            Length::Chunked(_) | Length::ToTheEnd => SizeHint::default(),
-        }
+        self.state.borrow().length.hint()
     }
 
     /// The memory that is kept of an answer that was read and not taken.
@@ -231,7 +214,7 @@ impl Wire {
     /// Whether another request may be sent: both sides stand at the start of a message.
     pub(super) fn is_free(&self) -> bool {
         let state = self.state.borrow();
-        let over = matches!(state.length, Length::Over) && state.upload.is_none();
+        let over = state.length.is_over() && state.upload.is_none();
         over && state.keeps_alive && state.input.is_empty() && state.io.is_some()
     }
 

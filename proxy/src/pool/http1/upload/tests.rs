@@ -1,10 +1,15 @@
 //! Writers that take little at a time.
 
-use http::Request;
+use std::io;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
 use http_body::{Frame, SizeHint};
 use proptest::prelude::*;
 
 use super::*;
+use crate::body::BodyError;
 use crate::incoming::IncomingBody;
 
 /// Takes as many bytes at once as `takes` says, in turns; none means that it is not ready.

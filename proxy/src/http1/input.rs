@@ -16,14 +16,14 @@ const COPIED_BELOW_BYTES: usize = 2 * 1024;
 
 /// Bytes, and what they were read into. An empty one keeps nothing.
 #[derive(Default)]
-pub(super) struct Input {
+pub(crate) struct Input {
     bytes: BytesMut,
     buffer_bytes: usize,
 }
 
 impl Input {
     /// Takes the first `length` bytes.
-    pub(super) fn take(&mut self, length: usize) -> Bytes {
+    pub(crate) fn take(&mut self, length: usize) -> Bytes {
         let copied = length < COPIED_BELOW_BYTES || length < self.bytes.capacity() / 2;
         let piece = self.bytes.split_to(length);
         self.shrink();
@@ -31,7 +31,7 @@ impl Input {
     }
 
     /// Takes the first `length` bytes as they lie. The rest stays where it is: it is about to be taken.
-    pub(super) fn split(&mut self, length: usize) -> Bytes {
+    pub(crate) fn split(&mut self, length: usize) -> Bytes {
         let piece = self.bytes.split_to(length).freeze();
         if self.bytes.is_empty() {
             self.shrink();
@@ -39,25 +39,25 @@ impl Input {
         piece
     }
 
-    pub(super) fn skip(&mut self, length: usize) {
+    pub(crate) fn skip(&mut self, length: usize) {
         self.bytes.advance(length);
         self.shrink();
     }
 
     /// The memory that it keeps.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.buffer_bytes
     }
 
     /// Reads at most this many bytes more; none where the peer has ended.
-    pub(super) fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, at_most: usize) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, at_most: usize) -> Poll<io::Result<usize>> {
         self.reserve(at_most);
         let read = poll_read_buf(Pin::new(io), cx, &mut (&mut self.bytes).limit(at_most));
         self.shrink();
         Poll::Ready(ready!(read))
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.bytes.put_slice(bytes);
     }

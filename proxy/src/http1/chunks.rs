@@ -3,10 +3,8 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::answer::Malformed;
-use super::input::Input;
-use super::{FIELDS_MAX, Piece};
-use crate::chunk_line::{CHUNK_LINE_MAX_BYTES, ChunkLines, chunk_size};
+use super::chunk_line::{CHUNK_LINE_MAX_BYTES, ChunkLines, chunk_size};
+use super::{FIELDS_MAX, Input, Malformed, Piece};
 
 /// The longest trailers.
 const TRAILERS_MAX_BYTES: usize = 16 * 1024;
@@ -27,7 +25,7 @@ enum At {
 }
 
 /// A body as far as it was read.
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     at: At,
     lines: ChunkLines,
     /// What was found behind chunks that were joined.
@@ -35,13 +33,13 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { at: At::Size, lines: ChunkLines::new(), found: None }
     }
 
     /// Takes the next piece out of `input`. After [`Piece::End`] or [`Piece::Trailers`] it must not be asked again.
     /// Small chunks that are there become one piece: each is dear to who passes it on.
-    pub(super) fn next(&mut self, input: &mut Input) -> Result<Piece, Malformed> {
+    pub(crate) fn next(&mut self, input: &mut Input) -> Result<Piece, Malformed> {
         if let Some(found) = self.found.take() {
             return *found;
         }
@@ -129,7 +127,9 @@ fn trailers(input: &mut Input) -> Result<Piece, Malformed> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Trailers)?;
         trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Trailers)?);
     }
-    if !input[..length].ends_with(LINE_END) {
+    // A bare LF ends a line for some and not for others.
+    let ends_lines = |(at, byte): (usize, &u8)| *byte != b'\n' || at > 0 && input[at - 1] == b'\r';
+    if !input[..length].iter().enumerate().all(ends_lines) {
         return Err(Malformed::Trailers);
     }
     input.skip(length);

@@ -1,0 +1,199 @@
+//! One client's HTTP/1.1 connection: its requests run one after the other.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::Served;
+use crate::addresses::Counted;
+use crate::body::ResponseBody;
+use crate::hygiene::{self, BadRequest};
+use crate::io::Io;
+use crate::serve::{Handler, Peer};
+use crate::socket::SocketHandle;
+use crate::upgrade::{Promise, Switched};
+
+mod answer;
+mod ends;
+mod head_check;
+mod request;
+mod wire;
+
+use ends::Ends;
+pub(crate) use head_check::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
+use request::RequestHead;
+pub(crate) use wire::ReceivedBody;
+use wire::{Came, Wire};
+
+/// Serves the connection until it ends or becomes a tunnel.
+pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
+    let peer = served.peer();
+    let Served { handler, options, context, socket, counted, .. } = served;
+    let opened = Instant::now();
+    let head_timeout = Duration::from_millis(options.head_timeout_ms);
+    let ends = Ends {
+        shutdown: pin!(context.shutdown.cancelled()),
+        stop: pin!(context.stop.cancelled()),
+        reset: pin!(socket.reset()),
+        timer: pin!(sleep_until(opened + head_timeout)),
+        head_timeout,
+        old_at: opened + Duration::from_millis(options.age_ms),
+        is_parting: false,
+    };
+    let limit = options.unread_ms.map(Duration::from_millis);
+    let patience = Patience { socket: socket.clone(), limit, set: Cell::new(false) };
+    let counted = Some(counted);
+    let connection =
+        Connection { wire: Wire::new(io), handler, peer, farewell: options.farewell, ends, patience, counted };
+    let wire = connection.wire.clone();
+    let goodbye = connection.run().await;
+    // Whoever still has a part of it.
+    wire.close();
+    if goodbye == Goodbye::Said {
+        tokio::select! {
+            () = socket.linger() => {}
+            () = context.stop.cancelled() => {}
+        }
+    }
+}
+
+struct Connection<'a, H> {
+    wire: Wire,
+    handler: Rc<H>,
+    peer: Peer,
+    farewell: &'static [u8],
+    ends: Ends<'a>,
+    patience: Patience,
+    counted: Option<Counted>,
+}
+
+/// What follows an exchange.
+enum After {
+    /// Another one.
+    Next,
+    /// The end, in good order.
+    End,
+    /// The same, and the client has said that nothing more comes.
+    LastEnd,
+    /// Nothing: the connection is broken, cut off, or a tunnel.
+    Gone,
+}
+
+/// How a connection has ended.
+#[derive(PartialEq, Eq)]
+enum Goodbye {
+    /// The client was told, and may still be sending.
+    Said,
+    /// There is nobody to be waited for.
+    NotSaid,
+}
+
+impl<H: Handler> Connection<'_, H> {
+    async fn run(mut self) -> Goodbye {
+        loop {
+            let after = match self.ends.next(&self.wire).await {
+                Some(Came::Head(head, malformed)) => self.exchange(*head, malformed).await,
+                Some(Came::Refused(status)) => self.say(&answer::refusal(status)).await,
+                Some(Came::Over) => self.say(self.farewell).await,
+                Some(Came::End) | None => After::Gone,
+            };
+            match after {
+                After::Next => {}
+                After::Gone => return Goodbye::NotSaid,
+                // Closing says it as well.
+                After::LastEnd if self.peer.tls.is_none() => return Goodbye::NotSaid,
+                After::End | After::LastEnd => {
+                    let wire = &self.wire;
+                    let said = self.ends.race(|cx| wire.poll_shut_down(cx)).await;
+                    let waits = matches!((after, said), (After::End, Some(Ok(()))));
+                    return if waits { Goodbye::Said } else { Goodbye::NotSaid };
+                }
+            }
+        }
+    }
+
+    /// Says the last there is to say.
+    async fn say(&mut self, mut bytes: &[u8]) -> After {
+        let wire = &self.wire;
+        match self.ends.race(|cx| wire.poll_write_all(&mut bytes, cx)).await {
+            Some(Ok(())) => After::End,
+            Some(Err(_)) | None => After::Gone,
+        }
+    }
+
+    async fn exchange(&mut self, head: RequestHead, malformed: Option<BadRequest>) -> After {
+        let RequestHead { request, length, facts } = head;
+        let body = self.wire.body(length, facts.expects);
+        let mut request = request.map(|()| body.into());
+        let switch = facts.asks_to_switch.then(|| {
+            let (switch, promise) = Promise::<Switched>::new();
+            request.extensions_mut().insert(promise);
+            switch
+        });
+        let peer = Peer { malformed, ..self.peer.clone() };
+        let mut handling = pin!(Rc::clone(&self.handler).handle(request, peer));
+        let Some(mut answer) = self.ends.race(|cx| handling.as_mut().poll(cx)).await else { return After::Gone };
+        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if facts.asks_to_switch && !switches {
+            // What is behind the request may be meant for a tunnel.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.patience.fit(&answer);
+        let (head, mut body) = answer.into_parts();
+        let wire = &self.wire;
+        let body_ends = poll_fn(|cx| Poll::Ready(wire.ends_body(cx))).await;
+        let keeps_alive = facts.keeps_alive && malformed.is_none() && body_ends && !self.ends.is_parting;
+        let (mut outgoing, keeps_alive) = answer::begin(&head, &body, facts, keeps_alive);
+        let sent = self.ends.race(|cx| outgoing.poll(&mut body, &mut wire.writer(), cx)).await;
+        drop(body);
+        match sent {
+            Some(Ok(())) if switches => return self.switch(switch),
+            Some(Ok(())) => {}
+            Some(Err(stuck)) => {
+                tracing::debug!(error = ?stuck, "an answer was not sent to its end");
+                return After::Gone;
+            }
+            None => return After::Gone,
+        }
+        match self.ends.race(|cx| wire.poll_read_whole(cx)).await {
+            Some(true) if keeps_alive => After::Next,
+            Some(true) if facts.is_last => After::LastEnd,
+            Some(_) => After::End,
+            None => After::Gone,
+        }
+    }
+
+    /// Gives the connection to whoever has asked for the client's half of the tunnel.
+    fn switch(&mut self, switch: Option<oneshot::Sender<Switched>>) -> After {
+        if let Some((switch, (io, early))) = switch.zip(self.wire.take()) {
+            // Without a tunnel the connection closes.
+            let _ = switch.send(Switched { early, io, _counted: self.counted.take() });
+        }
+        After::Gone
+    }
+}
+
+/// Bounds how long a client may leave an answer unread.
+struct Patience {
+    socket: SocketHandle,
+    limit: Option<Duration>,
+    set: Cell<bool>,
+}
+
+impl Patience {
+    /// Asks the kernel only where one answer differs from the one before it.
+    fn fit(&self, answer: &Response<ResponseBody>) {
+        let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
+        let wanted = self.limit.filter(|_| !lasting);
+        if self.set.replace(wanted.is_some()) != wanted.is_some() {
+            self.socket.give_up_after(wanted);
+        }
+    }
+}
