@@ -2,6 +2,7 @@
 //! demanded, the TLS handshake, then HTTP/2 if
 //! it was agreed on or its preface comes, else HTTP/1.1. All of that has one deadline.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::addresses::{Addresses, Counted};
+use crate::http1::Input;
 use crate::http2;
 use crate::io::Io;
 use crate::proxy_protocol::NoClient;
@@ -27,8 +29,6 @@ pub(crate) mod http1;
 
 /// What begins every HTTP/2 connection in clear.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long to wait for the rest of a preface that has begun.
-const PREFACE_PAUSE_MS: u64 = 5;
 /// How long a connection that has not begun yet may go on once the shutdown has.
 const LATE_OPENING_MS: u64 = 250;
 
@@ -74,15 +74,15 @@ pub(crate) async fn drive<H: Handler>(
         opened = opening => opened,
         () = shut(&context) => return,
     };
-    let Opened { io, socket, protocol, address, tls, counted } = match opened {
+    let Opened { io, mut input, socket, protocol, address, tls, counted } = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "a client's connection did not come about"),
         Err(_) => return tracing::debug!(%address, "a client opened a connection and fell silent"),
     };
     let served = Served { handler, options, context, socket, address, tls, counted };
     match protocol {
-        Protocol::Http1 => http1::serve(io, served).await,
-        Protocol::Http2 => http2::serve(io, served).await,
+        Protocol::Http1 => http1::serve(io, input, served).await,
+        Protocol::Http2 => http2::serve(io.behind(input.take_all()), served).await,
     }
 }
 
@@ -94,6 +94,8 @@ async fn shut(context: &ThreadContext) {
 
 struct Opened {
     io: Io,
+    /// What was read of it already.
+    input: Input,
     socket: SocketHandle,
     protocol: Protocol,
     address: SocketAddr,
@@ -119,9 +121,10 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     }
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     let Some(tls) = &options.tls else {
-        let protocol = protocol_in_clear(&tcp).await?;
         let (socket, handle) = Socket::new(tcp);
-        return Ok(Opened { io: Io::Clear(socket), socket: handle, protocol, address, tls: None, counted });
+        let mut io = Io::Clear(socket);
+        let (protocol, input) = protocol_in_clear(&mut io).await?;
+        return Ok(Opened { io, input, socket: handle, protocol, address, tls: None, counted });
     };
     let (socket, handle) = Socket::new(tcp);
     let under_way = UnderWay::new(&*tls.handshakes);
@@ -131,22 +134,22 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
     let protocol = if agreed { Protocol::Http2 } else { Protocol::Http1 };
     let facts = Rc::new(PeerTls::of(&stream, tls.covers.clone()));
-    Ok(Opened { io: Io::Accepted(Box::new(stream)), socket: handle, protocol, address, tls: Some(facts), counted })
+    let (io, input) = (Io::Accepted(Box::new(stream)), Input::default());
+    Ok(Opened { io, input, socket: handle, protocol, address, tls: Some(facts), counted })
 }
 
-/// Looks at the first bytes without taking them.
-async fn protocol_in_clear(tcp: &TcpStream) -> io::Result<Protocol> {
-    let mut first = [0; HTTP2_PREFACE.len()];
+/// Reads the first bytes, and sees in them what the connection speaks.
+async fn protocol_in_clear(io: &mut Io) -> io::Result<(Protocol, Input)> {
+    let mut input = Input::default();
     loop {
-        let length = tcp.peek(&mut first).await?;
-        if length == 0 || !HTTP2_PREFACE.starts_with(&first[..length]) {
-            return Ok(Protocol::Http1);
+        let length = poll_fn(|cx| input.poll_read_head(io, cx)).await?;
+        let preface = &HTTP2_PREFACE[..input.len().min(HTTP2_PREFACE.len())];
+        if length == 0 || !input.starts_with(preface) {
+            return Ok((Protocol::Http1, input));
         }
-        if length == HTTP2_PREFACE.len() {
-            return Ok(Protocol::Http2);
+        if preface.len() == HTTP2_PREFACE.len() {
+            return Ok((Protocol::Http2, input));
         }
-        // Bytes that were looked at make the socket ready at once, so waiting for readiness would not wait.
-        sleep(Duration::from_millis(PREFACE_PAUSE_MS)).await;
     }
 }
 

@@ -1,11 +1,13 @@
 //! The bytes of a peer that have come and are not taken yet.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::io::Io;
@@ -13,6 +15,10 @@ use crate::io::Io;
 /// Pieces below this size are copied, and those of less than half a buffer: each would keep all that it was read into.
 /// So is a rest below this size, once.
 const COPIED_BELOW_BYTES: usize = 2 * 1024;
+
+/// What is read at once where a head is expected: a usual one, with as much of a body as TLS brings at once. It lies on the
+/// stack.
+const HEAD_READ_BYTES: usize = 20 * 1024;
 
 /// Bytes, and what they were read into. An empty one keeps nothing.
 #[derive(Default)]
@@ -39,6 +45,11 @@ impl Input {
         piece
     }
 
+    /// Takes all that has come.
+    pub(crate) fn take_all(&mut self) -> Bytes {
+        self.split(self.bytes.len())
+    }
+
     pub(crate) fn skip(&mut self, length: usize) {
         self.bytes.advance(length);
         self.shrink();
@@ -51,10 +62,23 @@ impl Input {
 
     /// Reads at most this many bytes more; none where the peer has ended.
     pub(crate) fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, at_most: usize) -> Poll<io::Result<usize>> {
+        // No buffer for what may not come.
+        ready!(io.poll_may_read(cx))?;
         self.reserve(at_most);
         let read = poll_read_buf(Pin::new(io), cx, &mut (&mut self.bytes).limit(at_most));
         self.shrink();
         Poll::Ready(ready!(read))
+    }
+
+    /// Reads where a head is expected, and says how much. Who waits for one keeps no buffer.
+    pub(crate) fn poll_read_head(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [MaybeUninit::uninit(); HEAD_READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        if !read.filled().is_empty() {
+            self.append(read.filled());
+        }
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) {

@@ -166,8 +166,8 @@ impl PooledBody {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {}
     }
 
-    /// After a `101`: the connection, and what came behind the answer. The body goes on keeping its place in the pool.
-    pub(crate) fn switch(&mut self) -> Option<(Io, Bytes)> {
+    /// After a `101`: the connection, with what came behind the answer. The body goes on keeping its place in the pool.
+    pub(crate) fn switch(&mut self) -> Option<Io> {
         self.room = None;
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.switch(),

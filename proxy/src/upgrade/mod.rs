@@ -12,21 +12,21 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::Counted;
 use crate::body::ResponseBody;
 use crate::http2::Tunnel;
 use crate::hygiene;
+use crate::io::Io;
 use crate::pool::PooledBody;
 
 mod frames;
 mod handshake;
 mod promise;
-mod switched;
 
 use frames::Frames;
 pub use handshake::accept_of;
 pub(crate) use handshake::new_key;
 pub(crate) use promise::Promise;
-pub(crate) use switched::Switched;
 
 /// How long the other direction may go on after one has ended: time for the answer to a Close frame.
 pub const LINGER_MS: u64 = 2_000;
@@ -59,6 +59,12 @@ pub struct TunnelEnd {
 /// The client's half of a tunnel, which comes once its request was answered with a switch.
 pub struct ClientHalf(Half);
 
+/// A client's connection after its `101`, which counts until its tunnel has ended.
+pub(crate) struct Switched {
+    pub(crate) io: Io,
+    pub(crate) counted: Counted,
+}
+
 enum Half {
     Http1(oneshot::Receiver<Switched>),
     Http2(oneshot::Receiver<Tunnel>),
@@ -75,10 +81,13 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 impl ClientHalf {
-    async fn open(self) -> Result<Box<dyn Duplex>, NotOpened> {
+    async fn open(self) -> Result<(Box<dyn Duplex>, Option<Counted>), NotOpened> {
         match self.0 {
-            Half::Http1(connection) => Ok(Box::new(connection.await.map_err(|_| NotOpened)?)),
-            Half::Http2(tunnel) => Ok(Box::new(tunnel.await.map_err(|_| NotOpened)?)),
+            Half::Http1(connection) => {
+                let Switched { io, counted } = connection.await.map_err(|_| NotOpened)?;
+                Ok((Box::new(io), Some(counted)))
+            }
+            Half::Http2(tunnel) => Ok((Box::new(tunnel.await.map_err(|_| NotOpened)?), None)),
             Half::None => Err(NotOpened),
         }
     }
@@ -141,9 +150,9 @@ pub fn tunnel_to_the_end(
 }
 
 /// The answer for the client, the peer's half, and its connection's place in the pool.
-fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<Switched>, PooledBody) {
+fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<Io>, PooledBody) {
     let (mut head, mut place) = response.into_parts();
-    let peer = place.switch().map(|(io, early)| Switched { early, io, _counted: None });
+    let peer = place.switch();
     hygiene::strip_response(&mut head.headers);
     hygiene::write_websocket(&mut head.headers);
     (Response::from_parts(head, ResponseBody::Empty), peer, place)
@@ -151,11 +160,12 @@ fn switched(response: Response<PooledBody>) -> (Response<ResponseBody>, Option<S
 
 /// Copies both ways until either side ends, or as `end` says; the client is closed then. Gives back the peer's side,
 /// unless it was never reached.
-async fn join(client: ClientHalf, peer: Option<Switched>, bytes: &TunnelBytes, end: &TunnelEnd) -> Option<Switched> {
+async fn join(client: ClientHalf, peer: Option<Io>, bytes: &TunnelBytes, end: &TunnelEnd) -> Option<Io> {
     let not_completed = |error: NotOpened| tracing::debug!(%error, "a WebSocket did not come about");
     let mut peer = peer?;
     let joined = async {
-        relay(client.open().await?, &mut peer, bytes, &end.goodbye).await;
+        let (client, _counted) = client.open().await?;
+        relay(client, &mut peer, bytes, &end.goodbye).await;
         Ok::<_, NotOpened>(())
     };
     tokio::select! {

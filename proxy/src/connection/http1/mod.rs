@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Served;
 use crate::addresses::Counted;
 use crate::body::ResponseBody;
+use crate::http1::Input;
 use crate::hygiene::{self, BadRequest};
 use crate::io::Io;
 use crate::serve::{Handler, Peer};
@@ -32,8 +33,8 @@ use request::RequestHead;
 pub(crate) use wire::ReceivedBody;
 use wire::{Came, Wire};
 
-/// Serves the connection until it ends or becomes a tunnel.
-pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
+/// Serves the connection, of which `input` has come, until it ends or becomes a tunnel.
+pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
     let peer = served.peer();
     let Served { handler, options, context, socket, counted, .. } = served;
     let opened = Instant::now();
@@ -48,10 +49,10 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         is_parting: false,
     };
     let limit = options.unread_ms.map(Duration::from_millis);
-    let patience = Patience { socket: socket.clone(), limit, set: Cell::new(false) };
+    let patience = Patience { socket: socket.clone(), limit, set: Cell::new(limit.is_some()) };
     let counted = Some(counted);
     let connection =
-        Connection { wire: Wire::new(io), handler, peer, farewell: options.farewell, ends, patience, counted };
+        Connection { wire: Wire::new(io, input), handler, peer, farewell: options.farewell, ends, patience, counted };
     let wire = connection.wire.clone();
     let goodbye = connection.run().await;
     // Whoever still has a part of it.
@@ -172,9 +173,9 @@ impl<H: Handler> Connection<'_, H> {
 
     /// Gives the connection to whoever has asked for the client's half of the tunnel.
     fn switch(&mut self, switch: Option<oneshot::Sender<Switched>>) -> After {
-        if let Some((switch, (io, early))) = switch.zip(self.wire.take()) {
+        if let (Some(switch), Some(io), Some(counted)) = (switch, self.wire.take(), self.counted.take()) {
             // Without a tunnel the connection closes.
-            let _ = switch.send(Switched { early, io, _counted: self.counted.take() });
+            let _ = switch.send(Switched { io, counted });
         }
         After::Gone
     }
@@ -184,6 +185,7 @@ impl<H: Handler> Connection<'_, H> {
 struct Patience {
     socket: SocketHandle,
     limit: Option<Duration>,
+    /// At first as the listener had it.
     set: Cell<bool>,
 }
 

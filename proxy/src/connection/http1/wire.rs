@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -13,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::head_check::{Cut, HeadCheck, Refused};
 use super::request::{self, RequestHead};
@@ -22,8 +21,6 @@ use crate::http1::{Input, Length, Malformed, Piece};
 use crate::hygiene::BadRequest;
 use crate::io::Io;
 
-/// What is read at once where a head is expected. It lies on the stack: who waits for one keeps no buffer.
-const HEAD_READ_BYTES: usize = 4 * 1024;
 /// What is read of a body at once.
 const BODY_READ_BYTES: usize = 16 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -74,10 +71,11 @@ struct State {
 }
 
 impl Wire {
-    pub(super) fn new(io: Io) -> Self {
+    /// A connection of which `input` has come.
+    pub(super) fn new(io: Io, input: Input) -> Self {
         Self(Rc::new(RefCell::new(State {
             io: Some(io),
-            input: Input::default(),
+            input,
             check: HeadCheck::new(),
             number: 0,
             length: Length::Over,
@@ -162,11 +160,10 @@ impl Wire {
         state.stop_waiting();
     }
 
-    /// The connection, to become a tunnel, and what has come behind the head.
-    pub(super) fn take(&self) -> Option<(Io, Bytes)> {
+    /// The connection, to become a tunnel, with what has come behind the head.
+    pub(super) fn take(&self) -> Option<Io> {
         let mut state = self.0.borrow_mut();
-        let early_bytes = state.input.len();
-        Some((state.io.take()?, state.input.split(early_bytes)))
+        Some(state.io.take()?.behind(state.input.take_all()))
     }
 }
 
@@ -185,14 +182,11 @@ impl State {
                 }
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Came::End) };
-            let mut bytes = [MaybeUninit::uninit(); HEAD_READ_BYTES];
-            let mut read = ReadBuf::uninit(&mut bytes);
-            match ready!(Pin::new(io).poll_read(cx, &mut read)) {
-                Ok(()) if !read.filled().is_empty() => self.input.append(read.filled()),
-                ended => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a client's connection ended with an error");
-                    }
+            match ready!(self.input.poll_read_head(io, cx)) {
+                Ok(0) => return Poll::Ready(Came::End),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a client's connection ended with an error");
                     return Poll::Ready(Came::End);
                 }
             }

@@ -236,15 +236,14 @@ impl Wire {
         .await;
     }
 
-    /// After a `101`: the connection, and what came behind the answer.
-    pub(super) fn switch(&self) -> Option<(Io, Bytes)> {
+    /// After a `101`: the connection, with what came behind the answer.
+    pub(super) fn switch(&self) -> Option<Io> {
         let mut state = self.state.borrow_mut();
         // What is left of a request would be missing from the tunnel, or stand in it.
         if state.upload.is_some() {
             return None;
         }
-        let early_bytes = state.input.len();
-        Some((state.io.take()?, state.input.split(early_bytes)))
+        Some(state.io.take()?.behind(state.input.take_all()))
     }
 }
 
