@@ -60,6 +60,8 @@ pub(crate) struct View {
     /// The moves that have not ended.
     pub(crate) running: BTreeSet<MoveId>,
     pub(crate) moving: BTreeMap<TenantId, At<Moving>>,
+    /// When a place in a cell was last given.
+    pub(crate) places: BTreeMap<CellName, Revision>,
     pub(crate) leftovers: BTreeMap<LeftoverKey, At<Leftover>>,
     pub(crate) findings: BTreeMap<String, At<Finding>>,
     pub(crate) leader: Option<At<Leader>>,
@@ -132,6 +134,12 @@ impl View {
             set(&mut self.tenants, tenant, entry)
         } else if let Some(tenant) = key.strip_prefix(keys::MOVING).and_then(|id| TenantId::new(id).ok()) {
             set(&mut self.moving, tenant, entry)
+        } else if let Some(cell) = key.strip_prefix(keys::PLACES).and_then(|name| CellName::new(name).ok()) {
+            match entry {
+                Some(entry) => self.places.insert(cell, entry.mod_revision),
+                None => self.places.remove(&cell),
+            };
+            Ok(())
         } else if let Some(host) = key.strip_prefix(keys::HOSTS) {
             set(&mut self.hosts, host.to_owned(), entry)
         } else if let Some(tenant) = key.strip_prefix(keys::LIMITS).and_then(|id| TenantId::new(id).ok()) {
@@ -197,7 +205,7 @@ impl View {
             }
         }
         for record in self.running.iter().filter_map(|id| self.moves.get(id)) {
-            if !record.value.state.is_past_commit() && !matches!(record.value.state, MoveState::Undoing(_)) {
+            if record.value.takes_place() {
                 *counts.entry(record.value.target.name.clone()).or_default() += 1;
             }
         }

@@ -1,5 +1,6 @@
 //! Moves: starting, undoing, taking back.
 
+use super::places::{with_place, with_place_anyway};
 use super::{Attempt, NotDone, audited};
 use crate::advance::{lock, with_leftover};
 use crate::view::View;
@@ -43,6 +44,7 @@ impl Replica {
     /// Plans a move: its record and the tenant's lock, together.
     pub(crate) async fn create_move(&self, wanted: CreateMove) -> Result<MoveView, NotDone> {
         let wanted = WantedMove::of(wanted)?;
+        let _turn = self.turn_at(Some(&wanted.target)).await;
         let (record, _) = self.act(|view| self.attempt_move(view, &wanted)).await?;
         Ok(self.move_view(&self.view.read(), &record))
     }
@@ -86,9 +88,7 @@ impl Replica {
             released_ms: None,
             state: MoveState::Planned,
         };
-        let target_at = view.cells.get(&target.name).map_or(Revision(0), |at| at.revision);
-        let mut txn = Txn::new()
-            .require_revision(keys::cell(&target.name), target_at)
+        let mut txn = with_place(Txn::new(), view, &target.name, tenant)
             .require_revision(keys::placement(tenant), placed_at)
             .require_absent(keys::a_move(id))
             .put(keys::a_move(id), record.encode());
@@ -208,6 +208,7 @@ impl Replica {
                     .put(keys::a_move(id), ended.encode())
                     .put(keys::a_move(&back_id), back.encode())
                     .put(moving_key, lock(&back_id));
+                let txn = with_place_anyway(txn, view, &back);
                 Ok(Attempt { txn: audited(txn, "api", "take move back", id.as_str(), &cause), answer: back })
             })
             .await?;

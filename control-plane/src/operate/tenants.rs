@@ -1,5 +1,6 @@
 //! Tenants and host claims.
 
+use super::places::with_place;
 use super::{Attempt, NotDone, audited, limits_view};
 use crate::view::View;
 use crate::{Replica, clock};
@@ -43,7 +44,9 @@ impl Replica {
             created_ms: clock::now_ms(),
         };
         let tenant = changed(&tenant, &wanted.how_moved())?;
+        let turn = self.turn_at(named.as_ref()).await;
         self.act(|view| self.attempt_create(view, &tenant, named.as_ref())).await?;
+        drop(turn);
         let view = self.view.read();
         tenant_view(&view, &id).ok_or(NotDone::Unavailable(None))
     }
@@ -83,8 +86,7 @@ impl Replica {
         };
         let stored = view.cells.get(&cell.name).ok_or_else(|| NotDone::NotFound(format!("no cell {}", cell.name)))?;
         let placement_key = keys::placement(id);
-        let mut txn =
-            Txn::new().require_absent(keys::tenant(id)).require_revision(keys::cell(&cell.name), stored.revision);
+        let mut txn = with_place(Txn::new(), view, &cell.name, id).require_absent(keys::tenant(id));
         txn = match view.placements.get(id) {
             None => txn.require_absent(placement_key.clone()),
             Some(gone) => txn.require_revision(placement_key.clone(), gone.revision),

@@ -8,7 +8,7 @@ mod limits;
 mod moves;
 mod placement;
 
-pub use fleet::{Audit, Brake, Finding, Heartbeat, HostClaim, Leader, Leftover, Moving};
+pub use fleet::{Audit, Brake, Finding, Heartbeat, HostClaim, Leader, Leftover, Moving, PlaceGiven};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -10,5 +10,6 @@ mod leaders;
 mod limits;
 mod long_requests;
 mod moves;
+mod places;
 mod plans;
 mod windows;
