@@ -12,4 +12,5 @@ mod long_requests;
 mod moves;
 mod places;
 mod plans;
+mod versions;
 mod windows;

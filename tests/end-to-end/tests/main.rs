@@ -28,5 +28,6 @@ mod store_contents;
 mod store_members;
 mod store_unreachable;
 mod streams;
+mod unreadable_records;
 mod vanished_host;
 mod wrong_clocks;
