@@ -1,8 +1,9 @@
-//! The clock of one process jumps by an hour, forth and back, while tenants move: nothing depends on it.
+//! The clock of one process jumps by an hour, forth and back, or runs ten times too fast, while tenants move: nothing
+//! depends on it.
 
 use crate::moving::{reaches, settles, start_move};
 use cellway_end_to_end::eventually;
-use cellway_end_to_end::fleet::Plan;
+use cellway_end_to_end::fleet::{Fleet, Plan};
 use cellway_end_to_end::process::Process;
 use cellway_end_to_end::recovery::Recovery;
 use cellway_end_to_end::writer::Writer;
@@ -60,9 +61,22 @@ async fn jumps(name: &str) {
             at = 1 - at;
         }
     }
+    runs_fast(name, &fleet, CELLS[1 - at], set).await;
     moving.stop_and_check().await;
     let books = untouched.stop_and_check().await;
     assert!(books.failed.is_empty(), "{name}: {:?}", books.failed);
+}
+
+/// A whole move by a clock that runs ten times too fast, which then jumps back to the right time. Such a control plane
+/// may think that a hold takes too long, so its moves end at either cell.
+async fn runs_fast(name: &str, fleet: &Fleet, to: &str, set: impl Fn(&str)) {
+    set("+0 x10");
+    let id = start_move(&fleet.client, "acme", to).await;
+    let outcome = Recovery::begin(&format!("clock of {name} runs x10"), OUTCOME_MS);
+    let over = async || fleet.client.a_move(&id).await.ok().filter(|view| view.past_commit || view.state == "undone");
+    outcome.until("the move has an outcome", over).await;
+    settles(&fleet.client, &id).await;
+    set("+0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
