@@ -8,7 +8,6 @@ use cellway_api::agent::{FactHeard, FactUp, Register, Registered};
 use cellway_core::cell::{Cell, CellKind, GateInstance, GateList, MoverDriver};
 use cellway_core::ids::{CellName, CellUid, InstanceId, MoveId};
 use cellway_core::tenant_move::Fact;
-use cellway_store::records::Record;
 use cellway_store::{StoreError, Txn, keys};
 use std::net::SocketAddr;
 

@@ -110,8 +110,8 @@ async fn a_storm_of_placements_reaches_the_router_fails_nobody_and_costs_no_memo
     let (quiet, during) = (&phases[&Phase::Quiet], &phases[&Phase::During]);
     let ms = |share| (quiet.percentile_ms(share), during.percentile_ms(share));
     println!(
-        "{} placements a second for {:.1} s: routed p50 {:?}, p99 {p99:?}; requests before and during: p50 {:?} ms, \
-         p99 {:?} ms; router {} to {} KiB, control plane {} to {} KiB",
+        "{} placements a second for {:.1} s: routed p50 {:.1?}, p99 {p99:.1?}; requests before and during: p50 {:.1?} ms, \
+         p99 {:.1?} ms; router {} to {} KiB, control plane {} to {} KiB",
         u128::from(count * PLACEMENTS_PER_TXN) * 1_000 / took.as_millis(),
         took.as_secs_f64(),
         propagated[propagated.len() / 2],

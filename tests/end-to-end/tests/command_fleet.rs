@@ -87,7 +87,7 @@ impl Stage {
 async fn a_tenant_whose_program_moves_it_moves_there_and_back_under_writes() {
     let stage = Stage::new().await;
     let fleet = stage.fleet().await;
-    there_and_back_by_command(&fleet).await;
+    println!("driver command: {}", there_and_back_by_command(&fleet).await);
     stage.nothing_is_left().await;
 }
 

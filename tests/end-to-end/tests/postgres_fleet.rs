@@ -114,7 +114,7 @@ impl Stage {
 async fn a_tenant_in_postgres_moves_there_and_back_under_writes() {
     let stage = Stage::new().await;
     let fleet = stage.fleet().await;
-    there_and_back_by_command(&fleet).await;
+    println!("driver postgres: {}", there_and_back_by_command(&fleet).await);
     stage.nothing_is_left().await;
 }
 

@@ -32,9 +32,9 @@ async fn for_requests(count: u32) {
     tokio::time::sleep(Duration::from_secs(1) * count / RATE).await;
 }
 
-fn said(phase: &str, seen: &Seen) {
+fn said(phase: &str, seen: &Seen) -> String {
     let (p50, p99) = (seen.percentile_ms(0.5), seen.percentile_ms(0.99));
-    println!("{phase}: {} reads, {} good, p50 {p50:.1} ms, p99 {p99:.1} ms", seen.asked, seen.good);
+    format!("{phase}: {} reads, {} good, p50 {p50:.1} ms, p99 {p99:.1} ms", seen.asked, seen.good)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,8 +72,7 @@ async fn no_request_fails_while_the_store_is_gone() {
     equal.until("a tenant of after its return is served", routed).await;
     let phases = reads.finish().await;
     let (quiet, during, after) = (&phases[&Phase::Quiet], &phases[&Phase::During], &phases[&Phase::After]);
-    said("before", quiet);
-    said("etcd gone", during);
+    println!("{}\n{}", said("before", quiet), said("etcd gone", during));
     assert!(during.asked >= requests() as usize, "{} requests", during.asked);
     for seen in [quiet, during, after] {
         assert_eq!(seen.good, seen.asked, "{:?}", seen.bad);

@@ -37,8 +37,8 @@ pub(crate) async fn be_patient(fleet: &Fleet) {
     fleet.client.change_tenant("acme", &change).await.expect("changed");
 }
 
-/// Moves the tenant there and back by the command; nothing fails, and nothing is lost.
-pub(crate) async fn there_and_back_by_command(fleet: &Fleet) {
+/// Moves the tenant there and back by the command; nothing fails, and nothing is lost. Tells how it was for a client.
+pub(crate) async fn there_and_back_by_command(fleet: &Fleet) -> String {
     let writer = Writer::start(&fleet.router_address(), "acme");
     for to in [CELLS[1], CELLS[0]] {
         until_written(&writer, 20).await;
@@ -50,7 +50,7 @@ pub(crate) async fn there_and_back_by_command(fleet: &Fleet) {
     }
     let books = writer.stop_and_check().await;
     assert!(books.failed.is_empty(), "{:?}", books.failed);
-    println!("{} writes, none failed, the longest pause {:?}", books.acknowledged.len(), books.longest_pause);
+    format!("{} writes, none failed, the longest pause {:.0?}", books.acknowledged.len(), books.longest_pause)
 }
 
 async fn until_written(writer: &Writer, more: u64) {
