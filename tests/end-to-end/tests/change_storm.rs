@@ -2,13 +2,13 @@
 //!
 //! `STORM_S` says for how long; `make storm` has 60 seconds of it.
 
-use cellway_end_to_end::PATIENCE_MS;
 use cellway_end_to_end::fleet::Fleet;
 use cellway_end_to_end::fleet::etcd::PREFIX;
 use cellway_end_to_end::recovery::Recovery;
 use cellway_end_to_end::stress::honest::{Honest, Phase};
 use cellway_end_to_end::stress::memory::rss_kib;
 use cellway_end_to_end::writer::http;
+use cellway_end_to_end::{PATIENCE_MS, eventually};
 use etcd_client::{Client, Txn, TxnOp};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -103,10 +103,12 @@ async fn a_storm_of_placements_reaches_the_router_fails_nobody_and_costs_no_memo
     let took = begun.elapsed();
     let mut propagated = probes.join_all().await;
     reads.enter(Phase::After);
-    let after = resident();
     propagated.sort();
     let p99 = propagated[(propagated.len() - 1) * 99 / 100];
     let phases = reads.finish().await;
+    // What requests took that had to wait, on a machine that was busy, is given back soon.
+    let is_flat = |after: &[u64; 2]| before.iter().zip(after).all(|(before, after)| *after <= before + GROWN_MAX_KIB);
+    let after = eventually("memory is as it was", async || Some(resident()).filter(is_flat)).await;
     let (quiet, during) = (&phases[&Phase::Quiet], &phases[&Phase::During]);
     let ms = |share| (quiet.percentile_ms(share), during.percentile_ms(share));
     println!(
@@ -124,9 +126,6 @@ async fn a_storm_of_placements_reaches_the_router_fails_nobody_and_costs_no_memo
     );
     let routed = Recovery::begin("1,000 placements change a second: routed, p99", PROPAGATED_MS);
     routed.took("a change", p99);
-    for (before, after) in before.into_iter().zip(after) {
-        assert!(after <= before + GROWN_MAX_KIB, "{before} KiB grew to {after}");
-    }
     for seen in [quiet, during] {
         assert_eq!(seen.good, seen.asked, "{:?}", seen.bad);
     }

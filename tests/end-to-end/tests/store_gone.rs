@@ -18,7 +18,7 @@ const RATE: u32 = 500;
 /// Moves are refused within this time while the store is gone.
 const REFUSED_MS: u64 = 5_000;
 
-/// After its return the routes are those of the store within this time.
+/// Once it answers again the routes are those of the store within this time.
 const EQUAL_MS: u64 = 5_000;
 
 const TENANTS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
@@ -60,6 +60,7 @@ async fn no_request_fails_while_the_store_is_gone() {
     for_requests(requests() + RATE).await;
     reads.enter(Phase::After);
     fleet.etcd.restart();
+    fleet.etcd.records("leader").await;
     let equal = Recovery::begin("etcd back after a long time: routes are the store's", EQUAL_MS);
     let late = CreateTenant { id: "late".into(), cell: Some("cell-c".into()), ..CreateTenant::default() };
     let url = format!("http://{}/count", fleet.router_address());
