@@ -57,7 +57,7 @@ pub struct TenantView {
     /// When it may begin to be frozen, as in `mon-fri 22:00-04:00` (UTC); none: as the fleet has it.
     #[serde(default)]
     pub freeze_windows: Vec<String>,
-    /// The cell that owns it.
+    /// The cell that owns it; empty where that is not known, for its placement cannot be read.
     pub cell: String,
     /// At which epoch.
     pub epoch: u64,
@@ -66,6 +66,9 @@ pub struct TenantView {
     pub moving: Option<String>,
     /// Its traffic is held.
     pub held: bool,
+    /// A record of it cannot be read: which, why, and what to do. What else is shown may be out of date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
     /// What it may use.
     #[serde(default)]
     pub limits: LimitsView,

@@ -24,6 +24,9 @@ pub(crate) enum NotAdvanced {
     /// The lock or the placement is not this move's: nothing may be written.
     #[error("the tenant's placement or lock is not this move's")]
     NotOurs,
+    /// A record of the tenant cannot be read: what is decided without it may be wrong.
+    #[error("{0}")]
+    Unreadable(String),
     /// The fact would let the move freeze its tenant.
     #[error("the emergency brake is on: no tenant is frozen now")]
     Braked,
@@ -87,6 +90,9 @@ impl Mover<'_> {
         if view.brake.is_some() && begins_to_freeze(before, &after) {
             return Err(NotAdvanced::Braked);
         }
+        if let Some(why) = view.unreadable(&before.tenant) {
+            return Err(NotAdvanced::Unreadable(why));
+        }
         let moving = view.moving.get(&before.tenant).filter(|moving| moving.value.id == *id);
         let (placement, placed_at) = view.placed(&before.tenant).ok_or(NotAdvanced::NotOurs)?;
         let moving = moving.ok_or(NotAdvanced::NotOurs)?;
@@ -97,12 +103,13 @@ impl Mover<'_> {
         let mut txn = Txn::new()
             .require_revision(keys::a_move(id), at.revision)
             .require_revision(moving_key.clone(), moving.revision)
-            .put(keys::a_move(id), after.encode());
+            .put(keys::a_move(id), at.replaced_by(&after));
         let placed = placement_of(&after);
         if placed != *placement {
             let key = keys::placement(&before.tenant);
             let record = PlacementRecord::Placed(placed);
-            txn = txn.require_revision(key.clone(), placed_at).put(key, record.encode());
+            let kept = view.placements.get(&before.tenant).ok_or(NotAdvanced::NotOurs)?;
+            txn = txn.require_revision(key.clone(), placed_at).put(key, kept.replaced_by(&record));
         }
         if let (MoveState::Holding(holding), MoveState::Switched) = (&before.state, &after.state)
             && let Some(list) = &holding.list

@@ -36,6 +36,8 @@ pub(crate) struct Replica {
     pub(crate) heard: heard::Heard,
     pub(crate) leading: loops::leader::Leading,
     pub(crate) metrics: metrics::Metrics,
+    /// Who gives a place in a cell, one after the other.
+    pub(crate) turns: operate::Turns,
     /// Asks agents what runs in their cells.
     pub(crate) surveyor: Surveyor,
     pub(crate) id: String,
@@ -95,6 +97,7 @@ impl ControlPlane {
             leading: loops::leader::Leading::default(),
             metrics: metrics::Metrics::new(&registry)?,
             surveyor: surveyor(&self.config)?,
+            turns: operate::Turns::default(),
             id: clock::token(),
             config: self.config,
             store,

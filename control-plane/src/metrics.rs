@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     pub(crate) view_revision: IntGauge,
     /// Records that could not be read.
     pub(crate) bad_records: IntCounter,
+    /// Records of the store that cannot be read now.
+    pub(crate) unreadable_records: IntGauge,
     /// Certificates of the store.
     pub(crate) certificates: IntGauge,
     /// Until the first of them ends.
@@ -56,6 +58,7 @@ impl Metrics {
             leading: gauge("cellway_leading", "1 while this replica leads.")?,
             view_revision: gauge("cellway_view_revision", "The store's revision that this replica has seen.")?,
             bad_records: counter("cellway_bad_records_total", "Stored records that could not be read.")?,
+            unreadable_records: gauge("cellway_unreadable_records", "Records of the store that cannot be read now.")?,
             certificates: gauge("cellway_certificates", "Certificates that the store keeps.")?,
             certificate_expiry_seconds: gauge(
                 "cellway_certificate_expiry_seconds",

@@ -12,7 +12,7 @@ use cellway_core::ids::{CellName, HomeId, InstanceId, MoveId, Revision, TenantId
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::{PlacementRecord, Tenant};
 use cellway_core::tenant_move::{MoveRecord, MoveState, deadline};
-use cellway_store::records::{BadRecord, Brake, Finding, HostClaim, Leader, Leftover, Moving, Record};
+use cellway_store::records::{BadRecord, Brake, Finding, HostClaim, Leader, Leftover, Moving, Record, Unknown};
 use cellway_store::{Entry, Event, keys};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,15 @@ const SIGHT_MS: u64 = 5_000;
 pub(crate) struct At<T> {
     pub(crate) value: T,
     pub(crate) revision: Revision,
+    /// What a newer version wrote beside it.
+    pub(crate) unknown: Unknown,
+}
+
+impl<T: Record> At<T> {
+    /// The bytes of what takes this record's place: what a newer version wrote beside it stays.
+    pub(crate) fn replaced_by(&self, next: &T) -> Vec<u8> {
+        self.unknown.kept_in(next.encode())
+    }
 }
 
 /// Whose copy of what is left where.
@@ -60,11 +69,15 @@ pub(crate) struct View {
     /// The moves that have not ended.
     pub(crate) running: BTreeSet<MoveId>,
     pub(crate) moving: BTreeMap<TenantId, At<Moving>>,
+    /// When a place in a cell was last given.
+    pub(crate) places: BTreeMap<CellName, Revision>,
     pub(crate) leftovers: BTreeMap<LeftoverKey, At<Leftover>>,
     pub(crate) findings: BTreeMap<String, At<Finding>>,
     pub(crate) leader: Option<At<Leader>>,
     /// While it is there, nothing is started.
     pub(crate) brake: Option<At<Brake>>,
+    /// Records that cannot be read, by key, and why.
+    pub(crate) unreadable: BTreeMap<String, String>,
 }
 
 /// What a change of the view is about, for those who wait for one.
@@ -83,8 +96,17 @@ pub(crate) enum Change {
 }
 
 impl View {
-    /// Takes one event of the store. A record that cannot be read leaves the last good one in force.
+    /// Takes one event of the store. A record that cannot be read leaves the last good one in force, and is remembered.
     pub(crate) fn apply(&mut self, event: &Event) -> Result<Change, BadRecord> {
+        let taken = self.take(event);
+        match &taken {
+            Err(error) => drop(self.unreadable.insert(event.key().to_owned(), with_source(error))),
+            Ok(_) => drop(self.unreadable.remove(event.key())),
+        }
+        taken
+    }
+
+    fn take(&mut self, event: &Event) -> Result<Change, BadRecord> {
         let (key, entry) = match event {
             Event::Put(entry) => (entry.key.as_str(), Some(entry)),
             Event::Delete { key } => (key.as_str(), None),
@@ -132,6 +154,12 @@ impl View {
             set(&mut self.tenants, tenant, entry)
         } else if let Some(tenant) = key.strip_prefix(keys::MOVING).and_then(|id| TenantId::new(id).ok()) {
             set(&mut self.moving, tenant, entry)
+        } else if let Some(cell) = key.strip_prefix(keys::PLACES).and_then(|name| CellName::new(name).ok()) {
+            match entry {
+                Some(entry) => self.places.insert(cell, entry.mod_revision),
+                None => self.places.remove(&cell),
+            };
+            Ok(())
         } else if let Some(host) = key.strip_prefix(keys::HOSTS) {
             set(&mut self.hosts, host.to_owned(), entry)
         } else if let Some(tenant) = key.strip_prefix(keys::LIMITS).and_then(|id| TenantId::new(id).ok()) {
@@ -140,7 +168,8 @@ impl View {
             match entry {
                 Some(entry) => {
                     let value = KeptCertificate::read(&entry.value)?;
-                    self.certificates.insert(name, At { value, revision: entry.mod_revision });
+                    self.certificates
+                        .insert(name, At { value, revision: entry.mod_revision, unknown: Unknown::default() });
                 }
                 None => drop(self.certificates.remove(&name)),
             }
@@ -168,7 +197,7 @@ impl View {
             Ok(at) => Some(At::clone(at)),
             Err(error) => {
                 let value = Brake { at_ms: 0, why: error.to_string() };
-                Some(At { value, revision: entry.mod_revision })
+                Some(At { value, revision: entry.mod_revision, unknown: Unknown::default() })
             }
         };
         decoded.map(drop)
@@ -181,6 +210,25 @@ impl View {
             PlacementRecord::Placed(placement) => Some((placement, at.revision)),
             PlacementRecord::Gone { .. } => None,
         }
+    }
+
+    /// Why nothing may be decided about a tenant, with what to do: one of its records cannot be read. It may be in force
+    /// elsewhere, and a decision without it would be made over it.
+    pub(crate) fn unreadable(&self, tenant: &TenantId) -> Option<String> {
+        if self.unreadable.is_empty() {
+            return None;
+        }
+        let of_tenant = [keys::placement(tenant), keys::tenant(tenant), keys::moving(tenant)];
+        let (key, why) = of_tenant.iter().find_map(|key| self.unreadable.get_key_value(key))?;
+        Some(format!(
+            "record {key} in the store cannot be read ({why}): until a good one is there again, from a backup or by the \
+             version that wrote it, tenant {tenant} stays where it is, and is neither moved nor created anew"
+        ))
+    }
+
+    /// All tenants, those included of which there is only a record that cannot be read.
+    pub(crate) fn known_tenants(&self) -> BTreeSet<TenantId> {
+        self.tenants.keys().cloned().chain(self.unreadable.keys().filter_map(|key| tenant_of(key))).collect()
     }
 
     /// The cell that a reference means: the name may belong to another cell by now.
@@ -197,7 +245,7 @@ impl View {
             }
         }
         for record in self.running.iter().filter_map(|id| self.moves.get(id)) {
-            if !record.value.state.is_past_commit() && !matches!(record.value.state, MoveState::Undoing(_)) {
+            if record.value.takes_place() {
                 *counts.entry(record.value.target.name.clone()).or_default() += 1;
             }
         }
@@ -229,8 +277,23 @@ impl View {
     }
 }
 
+/// The tenant that a record's key is about.
+fn tenant_of(key: &str) -> Option<TenantId> {
+    let id = key.strip_prefix(keys::TENANTS).or_else(|| key.strip_prefix(keys::MOVING));
+    keys::tenant_of_placement(key).or_else(|| TenantId::new(id?).ok())
+}
+
+fn with_source(error: &BadRecord) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 fn decoded<T: Record>(entry: &Entry) -> Result<At<T>, BadRecord> {
-    Ok(At { value: T::decode(&entry.value)?, revision: entry.mod_revision })
+    let value = T::decode(&entry.value)?;
+    let unknown = Unknown::of(&value, &entry.value);
+    Ok(At { value, revision: entry.mod_revision, unknown })
 }
 
 fn set<K: Ord, T: Record>(map: &mut BTreeMap<K, At<T>>, key: K, entry: Option<&Entry>) -> Result<(), BadRecord> {

@@ -21,7 +21,9 @@ pub enum NoPlace {
         condition: CellCondition,
     },
     /// It holds as many tenants as it should.
-    #[error("cell {cell} is full: its capacity of {capacity} tenants is used")]
+    #[error(
+        "cell {cell} is full: its capacity of {capacity} tenants is used, those on their way to it included; name another cell (`cellway cell list` shows which has room), or move a tenant out first"
+    )]
     Full {
         /// The cell.
         cell: CellName,

@@ -26,6 +26,8 @@ pub const TENANTS: &str = "tenants/";
 pub const MOVES: &str = "moves/";
 /// Which move a tenant is in.
 pub const MOVING: &str = "moving/";
+/// Who was last given a place in a cell.
+pub const PLACES: &str = "places/";
 /// Homes to drop later.
 pub const LEFTOVERS: &str = "leftovers/";
 /// Findings.
@@ -91,6 +93,11 @@ pub fn a_move(id: &MoveId) -> String {
 /// `moving/{tenant}`.
 pub fn moving(tenant: &TenantId) -> String {
     format!("{MOVING}{tenant}")
+}
+
+/// `places/{cell}`.
+pub fn places(cell: &CellName) -> String {
+    format!("{PLACES}{cell}")
 }
 
 /// `leftovers/{cell}/{tenant}/{home}`: a home's name is its tenant's own.

@@ -287,7 +287,9 @@ fn list_table(tenants: &Listing<TenantView>) -> String {
             (Some(id), false) => id.clone(),
             (None, _) => "-".to_owned(),
         };
-        let (cell, tier) = (tenant.cell.clone(), tenant.tier.clone());
+        let unreadable = tenant.unreadable.as_ref().map(|_| "(unreadable)");
+        let cell = [tenant.cell.as_str(), unreadable.unwrap_or_default()].join(" ").trim().to_owned();
+        let tier = tenant.tier.clone();
         let (epoch, weight) = (tenant.epoch.to_string(), tenant.weight.to_string());
         let (mode, limits) = (tenant.limits.mode.mode().to_string(), limits::summary(&tenant.limits));
         table.row([tenant.id.clone(), cell, epoch, tier, weight, mode, limits, moving]);
@@ -305,7 +307,7 @@ fn tenant_facts(tenant: &TenantView) -> String {
         LongRequestsView::Undo => format!("the move is undone after waiting {waited} s"),
         LongRequestsView::Cut => format!("cut after waiting {waited} s"),
     };
-    facts(&[
+    let mut known = vec![
         ("tenant", tenant.id.clone()),
         ("cell", tenant.cell.clone()),
         ("epoch", tenant.epoch.to_string()),
@@ -319,7 +321,9 @@ fn tenant_facts(tenant: &TenantView) -> String {
         ("mode", tenant.limits.mode.mode().to_string()),
         ("limits", limits::summary(&tenant.limits)),
         ("created", format!("{} ago", crate::output::ago(tenant.created_ms))),
-    ])
+    ];
+    known.extend(tenant.unreadable.clone().map(|why| ("unreadable", why)));
+    facts(&known)
 }
 
 #[cfg(test)]

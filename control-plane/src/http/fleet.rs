@@ -45,7 +45,7 @@ pub(super) fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text:
 
 async fn tenants(State(ctx): State<Ctx>) -> Answer<Listing<TenantView>> {
     let view = synced(&ctx)?;
-    let items = view.tenants.keys().filter_map(|id| tenant_view(&view, id)).collect();
+    let items = view.known_tenants().iter().filter_map(|id| tenant_view(&view, id)).collect();
     Ok(Json(Listing { items, revision: view.revision.0 }))
 }
 

@@ -35,7 +35,11 @@ pub(crate) async fn run(replica: Arc<Replica>, shutdown: CancellationToken) {
             }
             FollowEvent::Lost { error } => tracing::warn!(%error, "the store is out of sight"),
         }
-        let revision = replica.view.read().revision;
+        let (revision, unreadable) = {
+            let view = replica.view.read();
+            (view.revision, view.unreadable.len())
+        };
+        replica.metrics.unreadable_records.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
         replica.metrics.view_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
     }
 }

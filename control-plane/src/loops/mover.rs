@@ -71,7 +71,7 @@ async fn pass(replica: &Arc<Replica>) {
 /// How long nothing will come due.
 fn until_next_deadline_ms(view: &View) -> u64 {
     let now_ms = clock::now_ms();
-    let running = view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value);
+    let running = advancing(view);
     // What is due already waits for something else than time: a change of the view wakes the loop for it.
     let until = |at_ms: u64| if at_ms > now_ms { at_ms - now_ms } else { PAUSE_MAX_MS };
     let waits = running.map(|record| match record.state {
@@ -88,8 +88,7 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
     let mut fleet = None;
     let mut due = Vec::new();
     // Whose turn it is gets the next place.
-    let mut running: Vec<&MoveRecord> =
-        view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value).collect();
+    let mut running: Vec<&MoveRecord> = advancing(view).collect();
     running.sort_by(|one, other| one.turn().cmp(&other.turn()));
     for record in running {
         if record.state == MoveState::Planned && now_ms < deadline(record) {
@@ -105,6 +104,12 @@ fn due_facts(replica: &Replica, view: &View) -> Vec<(MoveId, Fact)> {
         }
     }
     due
+}
+
+/// The running moves, but for those that nothing can be decided about: a record of their tenants cannot be read.
+fn advancing(view: &View) -> impl Iterator<Item = &MoveRecord> {
+    let running = view.running.iter().filter_map(|id| view.moves.get(id)).map(|at| &at.value);
+    running.filter(|record| view.unreadable(&record.tenant).is_none())
 }
 
 /// What a move hears whose time is over. A brake that kept it from freezing its tenant is named as the reason.

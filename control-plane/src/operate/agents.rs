@@ -8,7 +8,6 @@ use cellway_api::agent::{FactHeard, FactUp, Register, Registered};
 use cellway_core::cell::{Cell, CellKind, GateInstance, GateList, MoverDriver};
 use cellway_core::ids::{CellName, CellUid, InstanceId, MoveId};
 use cellway_core::tenant_move::Fact;
-use cellway_store::records::Record;
 use cellway_store::{StoreError, Txn, keys};
 use std::net::SocketAddr;
 
@@ -95,7 +94,7 @@ impl Replica {
                 self.metrics.facts_recorded.inc();
                 FactHeard::Recorded
             }
-            Err(error @ (NotAdvanced::Store(_) | NotAdvanced::Contended)) => {
+            Err(error @ (NotAdvanced::Store(_) | NotAdvanced::Contended | NotAdvanced::Unreadable(_))) => {
                 tracing::debug!(cell = %name, r#move = %id, %error, "a fact has to be said again");
                 FactHeard::Later
             }
@@ -165,8 +164,8 @@ fn relisted(cell: &At<Cell>, gates: &At<GateList>, list: &GateList) -> Txn {
     Txn::new()
         .require_revision(keys::gates(name), gates.revision)
         .require_revision(keys::cell(name), cell.revision)
-        .put(keys::gates(name), list.encode())
-        .put(keys::cell(name), changed.encode())
+        .put(keys::gates(name), gates.replaced_by(list))
+        .put(keys::cell(name), cell.replaced_by(&changed))
 }
 
 /// SQLite files are on one host, so one instance has them; other drivers allow company of their own kind.

@@ -69,7 +69,7 @@ impl Replica {
                 let at = view.cells.get(&name).ok_or_else(|| no_cell(&name))?;
                 let cell = Cell { condition, ..at.value.clone() };
                 let key = keys::cell(&name);
-                let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, cell.encode());
+                let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, at.replaced_by(&cell));
                 Ok(Attempt { txn: audited(txn, "api", condition.as_str(), name.as_str(), ""), answer: cell })
             })
             .await?;

@@ -7,7 +7,7 @@ use cellway_api::certificate::{self, Certificate, CertificateFacts};
 use cellway_api::certificates::{CertificateView, RefusedCertificate, SealedAgain, SetCertificate};
 use cellway_api::sealing::SealingSecrets;
 use cellway_core::certificate::{CertificateName, KEY_MAX_BYTES, SealedCertificate, SecretId};
-use cellway_store::records::{BadRecord, Record};
+use cellway_store::records::{BadRecord, Record, Unknown};
 use cellway_store::{StoreError, Txn, keys};
 use std::error::Error;
 
@@ -120,7 +120,7 @@ impl Replica {
         let what = format!("{}, ends at {}", kept.fingerprint, certificate::date(kept.facts.not_after_s));
         let ((), revision) = self.act(|view| attempt_put(view, &name, &sealed, &what)).await?;
         tracing::info!(%name, fingerprint = kept.fingerprint, sealed_with = %kept.sealed_with, "certificate set");
-        Ok(certificate_view(&name, &At { value: kept, revision }))
+        Ok(certificate_view(&name, &At { value: kept, revision, unknown: Unknown::default() }))
     }
 
     /// Removes a certificate.

@@ -41,7 +41,8 @@ fn attempt_set(
     txn = match (limits.is_nothing(), before) {
         (true, None) => txn,
         (true, Some(_)) => txn.delete(key),
-        (false, _) => txn.put(key, limits.encode()),
+        (false, Some(at)) => txn.put(key, at.replaced_by(limits)),
+        (false, None) => txn.put(key, limits.encode()),
     };
     let answer = limits.is_nothing();
     Ok(Attempt { txn: audited(txn, "api", "set limits", tenant.as_str(), &limits.to_string()), answer })

@@ -16,6 +16,7 @@ impl Replica {
         let mut found = empty();
         resolve(&view, &tenant, &mut found);
         match found.tenant {
+            None if view.unreadable(&tenant).is_some() => Ok(found),
             Some(_) => Ok(found),
             None => Err(NotDone::NotFound(format!("there is no tenant {tenant}"))),
         }
@@ -37,7 +38,7 @@ impl Replica {
                 found.steps.push("it is the base domain or a reserved label: it goes to the configured origin".into());
             }
             HostMeaning::Tenant(label) => match TenantId::new(label) {
-                Ok(tenant) if view.placed(&tenant).is_some() => {
+                Ok(tenant) if view.placed(&tenant).is_some() || view.unreadable(&tenant).is_some() => {
                     found.steps.push(format!("it is one label below a base domain: tenant {tenant}"));
                     resolve(&view, &tenant, &mut found);
                 }
@@ -78,7 +79,13 @@ fn resolve_claim(view: &View, host: &Hostname, found: &mut LookupView) {
 }
 
 fn resolve(view: &View, tenant: &TenantId, found: &mut LookupView) {
+    found.steps.extend(view.unreadable(tenant));
     let Some((placement, _)) = view.placed(tenant) else {
+        if view.unreadable(tenant).is_some() {
+            let known = "routers that have read a good record, or have a snapshot, go on by that; others answer 503";
+            found.steps.push(known.into());
+            return;
+        }
         found.steps.push(format!("tenant {tenant} is not placed: routers answer 404"));
         return;
     };

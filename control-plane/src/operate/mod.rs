@@ -8,6 +8,7 @@ mod findings;
 mod limits;
 mod lookup;
 mod moves;
+mod places;
 mod plan;
 mod tenants;
 
@@ -15,6 +16,7 @@ pub(crate) use brake::brake_view;
 pub(crate) use certificates::{KeptCertificate, certificate_view};
 pub(crate) use findings::{finding_view, stuck_switch_id};
 pub(crate) use limits::limits_view;
+pub(crate) use places::Turns;
 pub(crate) use tenants::tenant_view;
 
 use crate::Replica;
@@ -109,7 +111,8 @@ impl Replica {
         &self,
         attempt: impl Fn(&crate::view::View) -> Result<Attempt<T>, NotDone>,
     ) -> Result<(T, Revision), NotDone> {
-        for _ in 0..ATTEMPTS_MAX {
+        let mut attempts = 0;
+        loop {
             let (made, seen) = {
                 let view = self.view.read();
                 if !view.synced {
@@ -117,16 +120,25 @@ impl Replica {
                 }
                 (attempt(&view)?, view.revision)
             };
+            let place = places::place_of(&made.txn);
             match self.store.commit(made.txn).await {
                 Ok(revision) => {
                     self.view.seen(revision).await;
                     return Ok((made.answer, revision));
                 }
-                Err(StoreError::Conflict) => self.view.seen(Revision(seen.0 + 1)).await,
+                Err(StoreError::Conflict) => {}
                 Err(error) => return Err(NotDone::Unavailable(Some(error))),
             }
+            attempts += 1;
+            if attempts == if place.is_some() { places::ATTEMPTS_MAX } else { ATTEMPTS_MAX } {
+                return Err(NotDone::Contended);
+            }
+            let given_at = match place {
+                Some(key) => self.given_at(&key).await?,
+                None => Revision(0),
+            };
+            self.view.seen(given_at.max(Revision(seen.0 + 1))).await;
         }
-        Err(NotDone::Contended)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Moves: starting, undoing, taking back.
 
+use super::places::{with_place, with_place_anyway};
+use super::tenants::refuse_unreadable;
 use super::{Attempt, NotDone, audited};
 use crate::advance::{lock, with_leftover};
 use crate::view::View;
@@ -43,6 +45,7 @@ impl Replica {
     /// Plans a move: its record and the tenant's lock, together.
     pub(crate) async fn create_move(&self, wanted: CreateMove) -> Result<MoveView, NotDone> {
         let wanted = WantedMove::of(wanted)?;
+        let _turn = self.turn_at(Some(&wanted.target)).await;
         let (record, _) = self.act(|view| self.attempt_move(view, &wanted)).await?;
         Ok(self.move_view(&self.view.read(), &record))
     }
@@ -50,6 +53,7 @@ impl Replica {
     /// What would be committed to plan a move, or why nothing would.
     pub(super) fn attempt_move(&self, view: &View, wanted: &WantedMove) -> Result<Attempt<MoveRecord>, NotDone> {
         let WantedMove { id, tenant, target, cause, priority, now } = wanted;
+        refuse_unreadable(view, tenant)?;
         let no_tenant = || NotDone::NotFound(format!("there is no tenant {tenant}"));
         let known = &view.tenants.get(tenant).ok_or_else(no_tenant)?.value;
         let (placement, placed_at) = view.placed(tenant).ok_or_else(no_tenant)?;
@@ -86,9 +90,7 @@ impl Replica {
             released_ms: None,
             state: MoveState::Planned,
         };
-        let target_at = view.cells.get(&target.name).map_or(Revision(0), |at| at.revision);
-        let mut txn = Txn::new()
-            .require_revision(keys::cell(&target.name), target_at)
+        let mut txn = with_place(Txn::new(), view, &target.name, tenant)
             .require_revision(keys::placement(tenant), placed_at)
             .require_absent(keys::a_move(id))
             .put(keys::a_move(id), record.encode());
@@ -139,7 +141,7 @@ impl Replica {
         let txn = txn
             .require_revision(keys::a_move(running), at.revision)
             .require_revision(moving.clone(), locked_at)
-            .put(keys::a_move(running), ended.encode())
+            .put(keys::a_move(running), at.replaced_by(&ended))
             .put(moving, lock(to));
         Ok(with_leftover(txn, &ended))
     }
@@ -159,7 +161,7 @@ impl Replica {
                 };
                 let record = at.value.freeing_the_freeze(clock::now_ms()).map_err(in_vain)?;
                 let key = keys::a_move(&id);
-                let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, record.encode());
+                let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, at.replaced_by(&record));
                 Ok(Attempt { txn: audited(txn, "api", "freeze now", id.as_str(), &cause), answer: record })
             })
             .await?;
@@ -193,6 +195,7 @@ impl Replica {
                 let now_ms = clock::now_ms();
                 let at = view.moves.get(id).ok_or_else(|| NotDone::NotFound(format!("there is no move {id}")))?;
                 let too_late = || NotDone::Conflict(format!("move {id} is {} meanwhile", at.value.state.as_str()));
+                refuse_unreadable(view, &at.value.tenant)?;
                 let gates = gates_of(view, &at.value.target.name);
                 let back = at.value.back(back_id.clone(), cause.clone(), gates, now_ms).ok_or_else(too_late)?;
                 let ended = next(&at.value, Fact::TakenOver(back_id.clone()), now_ms).map_err(|_| too_late())?;
@@ -205,9 +208,10 @@ impl Replica {
                     .require_revision(moving_key.clone(), locked_at)
                     .require_revision(keys::placement(&ended.tenant), placed_at)
                     .require_absent(keys::a_move(&back_id))
-                    .put(keys::a_move(id), ended.encode())
+                    .put(keys::a_move(id), at.replaced_by(&ended))
                     .put(keys::a_move(&back_id), back.encode())
                     .put(moving_key, lock(&back_id));
+                let txn = with_place_anyway(txn, view, &back);
                 Ok(Attempt { txn: audited(txn, "api", "take move back", id.as_str(), &cause), answer: back })
             })
             .await?;
@@ -222,6 +226,9 @@ impl Replica {
 
     /// What a planned move waits for, or one that follows changes, if it does.
     pub(super) fn waits_for(&self, view: &View, record: &MoveRecord) -> Option<String> {
+        if let Some(why) = view.unreadable(&record.tenant).filter(|_| !record.state.is_last()) {
+            return Some(why);
+        }
         match record.state {
             MoveState::Planned => {}
             MoveState::Syncing(_) if view.brake.is_some() => return Some(NotYet::Brake.to_string()),

@@ -2,6 +2,7 @@
 
 use super::NotDone;
 use super::moves::{WantedMove, freeze_from_ms};
+use super::tenants::refuse_unreadable;
 use crate::Replica;
 use crate::view::View;
 use cellway_api::fleet::CreateMove;
@@ -36,6 +37,7 @@ impl Replica {
         if !view.synced {
             return Err(NotDone::Unavailable(None));
         }
+        refuse_unreadable(view, &wanted.tenant)?;
         let record = match self.attempt_move(view, wanted) {
             Ok(attempt) => Ok(attempt.answer),
             Err(NotDone::Conflict(reason)) => Err(reason),

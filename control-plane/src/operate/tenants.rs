@@ -1,5 +1,6 @@
 //! Tenants and host claims.
 
+use super::places::with_place;
 use super::{Attempt, NotDone, audited, limits_view};
 use crate::view::View;
 use crate::{Replica, clock};
@@ -43,7 +44,9 @@ impl Replica {
             created_ms: clock::now_ms(),
         };
         let tenant = changed(&tenant, &wanted.how_moved())?;
+        let turn = self.turn_at(named.as_ref()).await;
         self.act(|view| self.attempt_create(view, &tenant, named.as_ref())).await?;
+        drop(turn);
         let view = self.view.read();
         tenant_view(&view, &id).ok_or(NotDone::Unavailable(None))
     }
@@ -51,10 +54,12 @@ impl Replica {
     /// Changes how a tenant is moved.
     pub(crate) async fn change_tenant(&self, id: &TenantId, change: ChangeTenant) -> Result<TenantView, NotDone> {
         self.act(|view| {
+            refuse_unreadable(view, id)?;
             let no_tenant = || NotDone::NotFound(format!("there is no tenant {id}"));
             let at = view.tenants.get(id).ok_or_else(no_tenant)?;
             let tenant = changed(&at.value, &change)?;
-            let txn = Txn::new().require_revision(keys::tenant(id), at.revision).put(keys::tenant(id), tenant.encode());
+            let key = keys::tenant(id);
+            let txn = Txn::new().require_revision(key.clone(), at.revision).put(key, at.replaced_by(&tenant));
             let Tenant { freeze_budget_ms, long_requests, freeze_windows, .. } = &tenant;
             let what = format!(
                 "freeze budget {freeze_budget_ms} ms, {long_requests:?}, freeze windows: {}",
@@ -68,6 +73,7 @@ impl Replica {
 
     fn attempt_create(&self, view: &View, tenant: &Tenant, named: Option<&CellName>) -> Result<Attempt<()>, NotDone> {
         let id = &tenant.id;
+        refuse_unreadable(view, id)?;
         if view.tenants.contains_key(id) {
             return Err(NotDone::Conflict(format!("there is a tenant {id} already")));
         }
@@ -83,8 +89,7 @@ impl Replica {
         };
         let stored = view.cells.get(&cell.name).ok_or_else(|| NotDone::NotFound(format!("no cell {}", cell.name)))?;
         let placement_key = keys::placement(id);
-        let mut txn =
-            Txn::new().require_absent(keys::tenant(id)).require_revision(keys::cell(&cell.name), stored.revision);
+        let mut txn = with_place(Txn::new(), view, &cell.name, id).require_absent(keys::tenant(id));
         txn = match view.placements.get(id) {
             None => txn.require_absent(placement_key.clone()),
             Some(gone) => txn.require_revision(placement_key.clone(), gone.revision),
@@ -180,10 +185,34 @@ fn changed(tenant: &Tenant, change: &ChangeTenant) -> Result<Tenant, NotDone> {
     })
 }
 
+/// Refuses what would be decided without a record of the tenant that cannot be read.
+pub(super) fn refuse_unreadable(view: &View, id: &TenantId) -> Result<(), NotDone> {
+    view.unreadable(id).map_or(Ok(()), |why| Err(NotDone::Conflict(why)))
+}
+
+/// What is shown of a tenant whose own record cannot be read.
+fn unknown(id: &TenantId) -> Tenant {
+    Tenant {
+        id: id.clone(),
+        tier: String::new(),
+        weight: 0,
+        freeze_budget_ms: FREEZE_BUDGET_MS,
+        long_requests: LongRequests::default(),
+        freeze_windows: FreezeWindows::default(),
+        created_ms: 0,
+    }
+}
+
 /// A tenant as the API shows it; `None` if there is none.
 pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
-    let tenant = &view.tenants.get(id)?.value;
-    let (placement, _) = view.placed(id)?;
+    let unreadable = view.unreadable(id);
+    let (tenant, placement) = (view.tenants.get(id), view.placed(id));
+    if unreadable.is_none() && (tenant.is_none() || placement.is_none()) {
+        return None;
+    }
+    let unknown = if tenant.is_none() { Some(unknown(id)) } else { None };
+    let tenant = tenant.map(|at| &at.value).or(unknown.as_ref())?;
+    let placement = placement.map(|(placement, _)| placement);
     Some(TenantView {
         id: id.to_string(),
         tier: tenant.tier.clone(),
@@ -192,10 +221,11 @@ pub(crate) fn tenant_view(view: &View, id: &TenantId) -> Option<TenantView> {
         long_requests: tenant.long_requests.then.into(),
         long_requests_wait_ms: tenant.long_requests.wait_ms,
         freeze_windows: tenant.freeze_windows.texts(),
-        cell: placement.cell.name.to_string(),
-        epoch: placement.epoch.0,
+        cell: placement.map(|placement| placement.cell.name.to_string()).unwrap_or_default(),
+        epoch: placement.map_or(0, |placement| placement.epoch.0),
         moving: view.moving.get(id).map(|moving| moving.value.id.to_string()),
-        held: placement.hold.is_some(),
+        held: placement.is_some_and(|placement| placement.hold.is_some()),
+        unreadable,
         limits: limits_view(view, id),
         created_ms: tenant.created_ms,
     })

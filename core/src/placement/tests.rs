@@ -38,7 +38,9 @@ fn a_closed_or_full_cell_is_refused_with_its_reason() {
     let fleet = fleet(&[("a", 0, 0, CellCondition::Draining), ("b", 4, 4, CellCondition::Open)]);
     let reason = |name: &str| check_room(&fleet, &CellName::new(name).expect("legal")).map_err(|e| e.to_string());
     assert_eq!(reason("a"), Err("cell a is draining: it takes nobody new".into()));
-    assert_eq!(reason("b"), Err("cell b is full: its capacity of 4 tenants is used".into()));
+    let full = reason("b").expect_err("four of four");
+    assert!(full.starts_with("cell b is full: its capacity of 4 tenants is used"), "{full}");
+    assert!(full.contains("`cellway cell list`"), "what to do: {full}");
     assert!(reason("c").is_err_and(|text| text.starts_with("there is no cell c")));
 }
 

@@ -301,6 +301,14 @@ impl MoveRecord {
         }
     }
 
+    /// Its tenant is on its way to the target, or will be again, and counts there as one that is placed there.
+    pub fn takes_place(&self) -> bool {
+        match &self.state {
+            MoveState::Undoing(_) => self.will_retry(),
+            state => !state.is_past_commit() && !state.is_last(),
+        }
+    }
+
     /// The next attempt at an undone move, if it is to be made again; it takes the lock over.
     pub fn retry(&self, now_ms: u64) -> Option<Self> {
         let MoveState::Undone(Undone { retried_by: Some(id), .. }) = &self.state else { return None };

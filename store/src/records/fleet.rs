@@ -18,6 +18,13 @@ pub struct Moving {
     pub id: MoveId,
 }
 
+/// Who was last given a place in a cell: whoever gives the next one compares that nobody has since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceGiven {
+    /// The tenant that it was given to.
+    pub tenant: TenantId,
+}
+
 /// A home that a cell still has to drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
@@ -125,6 +132,22 @@ impl Shape for StoredMoving {
 }
 
 #[derive(Serialize, Deserialize)]
+struct StoredPlaceGiven {
+    tenant: String,
+}
+
+impl Shape for StoredPlaceGiven {
+    type Of = PlaceGiven;
+    const WHAT: &'static str = "place given";
+    fn of(value: &PlaceGiven) -> Self {
+        Self { tenant: value.tenant.to_string() }
+    }
+    fn into_value(self) -> Result<PlaceGiven, String> {
+        Ok(PlaceGiven { tenant: id(&self.tenant)? })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 struct StoredLeftover {
     tenant: String,
     home: String,
@@ -168,6 +191,7 @@ macro_rules! plain {
 
 record!(HostClaim, StoredHostClaim);
 record!(Moving, StoredMoving);
+record!(PlaceGiven, StoredPlaceGiven);
 record!(Leftover, StoredLeftover);
 plain!(Finding, "finding");
 plain!(Leader, "leader");

@@ -1,5 +1,6 @@
 //! The shapes in which things are stored, apart from the types of the decisions: renaming a state in the code never
 //! breaks a stored record. Every value is JSON with a `format` number; a higher one than ours is refused, not guessed.
+//! Fields that are not known are kept as they are ([`Unknown`]), so that versions can be mixed while the number is the same.
 
 mod cell;
 mod certificate;
@@ -7,8 +8,10 @@ mod fleet;
 mod limits;
 mod moves;
 mod placement;
+mod unknown;
 
-pub use fleet::{Audit, Brake, Finding, Heartbeat, HostClaim, Leader, Leftover, Moving};
+pub use fleet::{Audit, Brake, Finding, Heartbeat, HostClaim, Leader, Leftover, Moving, PlaceGiven};
+pub use unknown::Unknown;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -145,3 +145,28 @@ fn a_move_written_before_there_was_a_choice_has_what_was_in_force_then() {
     };
     assert_eq!(old, now);
 }
+
+#[test]
+fn what_is_not_known_is_kept_where_it_belongs_and_what_is_known_wins() {
+    let syncing = record(MoveState::Syncing(Syncing::default()));
+    let mut newer: serde_json::Value = serde_json::from_slice(&syncing.encode()).expect("JSON");
+    newer["colour"] = "blue".into();
+    newer["limits"]["patience_ms"] = 7.into();
+    newer["state"]["depth"] = serde_json::json!({"m": 1});
+    let stored = serde_json::to_vec(&newer).expect("JSON");
+    let read = MoveRecord::decode(&stored).expect("a newer version's record is read");
+    assert_eq!(read, syncing);
+    let unknown = Unknown::of(&read, &stored);
+    let rewritten = |next: &MoveRecord| -> serde_json::Value {
+        serde_json::from_slice(&unknown.kept_in(next.encode())).expect("JSON")
+    };
+    assert_eq!(rewritten(&syncing), newer, "nothing is lost");
+    let next = rewritten(&MoveRecord { attempt: 3, ..record(MoveState::Switched) });
+    assert_eq!(next["colour"], "blue");
+    assert_eq!(next["limits"]["patience_ms"], 7);
+    assert_eq!(next["attempt"], 3);
+    assert_eq!(next["state"], serde_json::json!({"is": "switched"}), "no other state's");
+    let plain = syncing.encode();
+    assert_eq!(Unknown::of(&syncing, &plain), Unknown::default());
+    assert_eq!(Unknown::default().kept_in(plain.clone()), plain, "byte by byte");
+}

@@ -10,5 +10,7 @@ mod leaders;
 mod limits;
 mod long_requests;
 mod moves;
+mod places;
 mod plans;
+mod versions;
 mod windows;

@@ -12,6 +12,7 @@ use cellway_api::fleet::{CellKindView, CreateCell, CreateTenant};
 use etcd::Etcd;
 use kitchen::{CELLS, Kitchen, Layout};
 use links::Links;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -38,6 +39,16 @@ pub struct Plan {
     drop_ms: u64,
     dirs: Vec<(String, PathBuf)>,
     env: Vec<(String, (String, String))>,
+    own_data: Option<OwnData>,
+}
+
+/// How tenants' data is kept, where it is not the demo app's SQLite files.
+#[derive(Debug, Clone)]
+struct OwnData {
+    /// The cells' apps, which are the test's own.
+    apps: Vec<SocketAddr>,
+    /// What the agents' files say of the driver.
+    driver: String,
 }
 
 impl Plan {
@@ -55,6 +66,7 @@ impl Plan {
             drop_ms: DROP_MS,
             dirs: Vec::new(),
             env: Vec::new(),
+            own_data: None,
         }
     }
 
@@ -88,6 +100,16 @@ impl Plan {
         Self { drop_ms, ..self }
     }
 
+    /// With old homes that are kept for so long.
+    pub fn with_retention_ms(self, retention_ms: u64) -> Self {
+        Self { retention_ms, ..self }
+    }
+
+    /// With an app of the test's own at each of these addresses, by cell, and this driver, as in the agents' files.
+    pub fn with_data(self, apps: Vec<SocketAddr>, driver: &str) -> Self {
+        Self { own_data: Some(OwnData { apps, driver: driver.to_owned() }), ..self }
+    }
+
     /// With a cell whose agent and app keep their files here, or a `router` that does, its access log among them.
     pub fn with_dir(mut self, of: &str, dir: &Path) -> Self {
         self.dirs.push((of.to_owned(), dir.to_owned()));
@@ -113,7 +135,8 @@ impl Plan {
         let clients: Vec<Client> = (0..layout().replicas().len()).map(|number| kitchen.client(number)).collect();
         let etcd = kitchen.etcd();
         let control_plane = kitchen.replica(0);
-        let apps = (0..CELLS).map(|cell| kitchen.app(cell)).collect();
+        let apps =
+            if self.own_data.is_none() { (0..CELLS).map(|cell| kitchen.app(cell)).collect() } else { Vec::new() };
         answers(&clients[0]).await;
         for cell in 0..CELLS {
             create_cell(&clients[0], &cell_name(cell)).await;
@@ -144,7 +167,7 @@ pub struct Fleet {
     pub router: Process,
     /// The agents, by cell.
     pub agents: Vec<Process>,
-    /// The apps, by cell.
+    /// The apps, by cell; none where they are the test's own.
     pub apps: Vec<Process>,
     /// The control plane; of two replicas, the one that leads at first.
     pub control_plane: Process,

@@ -11,6 +11,7 @@ pub mod alone;
 pub mod certificates;
 pub mod dev;
 pub mod fleet;
+pub mod ledger;
 pub mod ports;
 pub mod process;
 pub mod recovery;

@@ -50,7 +50,7 @@ fn remove_snapshots(fleet: &Fleet) {
 }
 
 /// The key of a tenant's placement.
-async fn placement_of(fleet: &Fleet, tenant: &str) -> (String, Vec<u8>) {
+pub(crate) async fn placement_of(fleet: &Fleet, tenant: &str) -> (String, Vec<u8>) {
     let placements = fleet.etcd.records("routes/placements/").await;
     let found = placements.into_iter().find(|(key, _)| key.ends_with(&format!("/{tenant}")));
     found.map(|(key, (_, value))| (key, value)).expect("a placement")

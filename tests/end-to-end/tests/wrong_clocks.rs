@@ -1,12 +1,16 @@
-//! The clock of one process jumps by an hour, forth and back, while tenants move: nothing depends on it.
+//! The clock of one process jumps by an hour, forth and back, or runs ten times too fast, while tenants move: nothing
+//! depends on it.
 
 use crate::moving::{reaches, settles, start_move};
+use cellway_api::Client;
+use cellway_api::fleet::CreateTenant;
 use cellway_end_to_end::eventually;
-use cellway_end_to_end::fleet::Plan;
+use cellway_end_to_end::fleet::{Fleet, Plan};
 use cellway_end_to_end::process::Process;
 use cellway_end_to_end::recovery::Recovery;
 use cellway_end_to_end::writer::Writer;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// After a jump, a move has an outcome within this time.
 const OUTCOME_MS: u64 = 10_000;
@@ -60,9 +64,38 @@ async fn jumps(name: &str) {
             at = 1 - at;
         }
     }
+    runs_fast(name, &fleet, CELLS[1 - at], set).await;
     moving.stop_and_check().await;
     let books = untouched.stop_and_check().await;
     assert!(books.failed.is_empty(), "{name}: {:?}", books.failed);
+}
+
+/// Whether the control plane's clock runs well ahead of ours from here on, by when it says that tenants were created.
+async fn runs_ahead(client: &Client) -> bool {
+    let mut created_ms = Vec::new();
+    for id in ["first", "second"] {
+        let tenant = CreateTenant { id: id.to_owned(), cell: Some("cell-c".to_owned()), ..CreateTenant::default() };
+        created_ms.push((Instant::now(), client.create_tenant(&tenant).await.expect("created").created_ms));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (before, after) = (created_ms[0], created_ms[1]);
+    let ours_ms = u64::try_from((after.0 - before.0).as_millis()).expect("a short time");
+    after.1 - before.1 > 4 * ours_ms
+}
+
+/// A whole move by a clock that runs ten times too fast, which then jumps back to the right time. Such a control plane
+/// may think that a hold takes too long, so its moves end at either cell.
+async fn runs_fast(name: &str, fleet: &Fleet, to: &str, set: impl Fn(&str)) {
+    set("+0 x10");
+    if name == "control-plane" {
+        assert!(runs_ahead(&fleet.client).await, "the clock does not run faster");
+    }
+    let id = start_move(&fleet.client, "acme", to).await;
+    let outcome = Recovery::begin(&format!("clock of {name} runs x10"), OUTCOME_MS);
+    let over = async || fleet.client.a_move(&id).await.ok().filter(|view| view.past_commit || view.state == "undone");
+    outcome.until("the move has an outcome", over).await;
+    settles(&fleet.client, &id).await;
+    set("+0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

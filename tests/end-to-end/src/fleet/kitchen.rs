@@ -43,6 +43,11 @@ impl Layout<'_> {
         self.at(10 + cell)
     }
 
+    fn app(&self, cell: u16) -> SocketAddr {
+        let own = self.plan.own_data.as_ref().map(|own| own.apps[usize::from(cell)]);
+        own.unwrap_or_else(|| self.at(20 + cell))
+    }
+
     pub(super) fn transfer(&self, cell: u16) -> SocketAddr {
         self.at(30 + cell)
     }
@@ -174,7 +179,7 @@ impl Kitchen<'_> {
     }
 
     pub(super) fn app(&self, cell: u16) -> Process {
-        let (name, listen) = (cell_name(cell), self.layout.at(20 + cell));
+        let (name, listen) = (cell_name(cell), self.layout.app(cell));
         let data = self.cell_dir(cell).join("app").display().to_string();
         let config = format!(
             "role: app\nname: {name}\nversion: '1.{cell}'\nlisten: {listen}\ndata_dir: {data}\n\
@@ -190,10 +195,12 @@ impl Kitchen<'_> {
         let gate = self.found_by(vec![layout.gate(cell)], |links| links.to_gate.get(number));
         let transfer = self.found_by(vec![layout.transfer(cell)], |links| links.to_transfer.get(number));
         let dir = self.cell_dir(cell);
+        let sqlite = || format!("driver:\n  sqlite: {{live_dir: {}}}\n", dir.join("app").display());
+        let driver = layout.plan.own_data.as_ref().map_or_else(sqlite, |own| own.driver.clone());
         let config = format!(
             "role: agent\ncell: {name}\n{}control_plane: {}\ngate: {}\nadvertise_gate: {}\ntransfer: {}\n\
              advertise_transfer: {}\nadmin: {}\nthreads: 1\ndata_dir: {}\n\
-             app: {{address: \"{}\", longest_request_ms: 30000}}\ndriver:\n  sqlite: {{live_dir: {}}}\n",
+             app: {{address: \"{}\", longest_request_ms: 30000}}\n{driver}",
             self.identity(&name),
             Self::urls(self.scheme(), &api),
             layout.gate(cell),
@@ -202,8 +209,7 @@ impl Kitchen<'_> {
             transfer[0],
             layout.at(40 + cell),
             dir.join("agent").display(),
-            layout.at(20 + cell),
-            dir.join("app").display(),
+            layout.app(cell),
         );
         self.role("agent", &format!("agent-{name}"), &config)
     }

@@ -70,6 +70,8 @@ struct Shared {
     records: Mutex<Vec<Record>>,
     phase: Mutex<Phase>,
     number: AtomicUsize,
+    path: String,
+    is_good: fn(&str, &str) -> bool,
 }
 
 /// The load, until it is finished.
@@ -80,8 +82,22 @@ pub struct Honest {
 }
 
 impl Honest {
-    /// Begins to ask for these hosts in turn, `per_second` times altogether.
+    /// Begins to ask for these hosts in turn, `per_second` times altogether, in cells that answer with the host.
     pub fn start(router: SocketAddr, hosts: Vec<String>, per_second: u32) -> Self {
+        let names_host = |answer: &str, host: &str| {
+            answer.ends_with(&format!("\r\n\r\n{host}")) && answer.starts_with("HTTP/1.1 200")
+        };
+        Self::start_at(router, hosts, per_second, "/honest", names_host)
+    }
+
+    /// The same for another path; `is_good` tells of an answer, and the host that was asked for, whether it is.
+    pub fn start_at(
+        router: SocketAddr,
+        hosts: Vec<String>,
+        per_second: u32,
+        path: &str,
+        is_good: fn(&str, &str) -> bool,
+    ) -> Self {
         let shared = Arc::new(Shared {
             router,
             hosts,
@@ -89,6 +105,8 @@ impl Honest {
             records: Mutex::default(),
             phase: Mutex::new(Phase::WarmUp),
             number: AtomicUsize::new(0),
+            path: path.to_owned(),
+            is_good,
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(ask_all(Arc::clone(&shared), per_second, stop.clone()));
@@ -147,7 +165,7 @@ async fn ask(shared: Arc<Shared>, due: Instant) {
     let came = match timeout(Duration::from_millis(PATIENCE_MS), exchange(&shared, host)).await {
         Err(_) => Err("no answer in time".to_owned()),
         Ok(Err(error)) => Err(error.kind().to_string()),
-        Ok(Ok(answer)) if answer.ends_with(&format!("\r\n\r\n{host}")) && answer.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(Ok(answer)) if (shared.is_good)(&answer, host) => Ok(()),
         Ok(Ok(answer)) => Err(answer.lines().next().unwrap_or_default().to_owned()),
     };
     lock(&shared.records).push(Record { phase, took: due.elapsed(), came });
@@ -165,11 +183,11 @@ async fn exchange(shared: &Shared, host: &str) -> io::Result<String> {
         Some((tcp, _)) => tcp,
         None => connect(shared.router).await?,
     };
-    let mut answer = talk(&mut tcp, host).await;
+    let mut answer = talk(&mut tcp, &shared.path, host).await;
     if reused && answer.is_err() {
         // Closed while it lay idle, as any client has to expect.
         tcp = connect(shared.router).await?;
-        answer = talk(&mut tcp, host).await;
+        answer = talk(&mut tcp, &shared.path, host).await;
     }
     let answer = answer?;
     if answer.starts_with("HTTP/1.1 200") {
@@ -184,8 +202,8 @@ async fn connect(router: SocketAddr) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-async fn talk(tcp: &mut TcpStream, host: &str) -> io::Result<String> {
-    tcp.write_all(format!("GET /honest HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await?;
+async fn talk(tcp: &mut TcpStream, path: &str, host: &str) -> io::Result<String> {
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await?;
     read_answer(tcp).await
 }
 
