@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults stress simulate model fuzz measure postgres-move bench install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults stress simulate model fuzz measure postgres-move bench scale install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ soak-faults: setup-tests ## the same with everything broken at random that can b
 MOVES ?= 1000
 many: setup-tests ## MOVES tenants leave a cell by one command, on etcd, while the control plane is killed twice
 	MOVES=$(MOVES) $(CARGO) test --workspace $(FAULTS) --test end-to-end one_command_moves -- --nocapture
+
+TENANTS ?= 1000000
+scale: setup-tests ## a router with TENANTS tenants: starts from etcd, its snapshot and a file, changes at 5,000/s; figures and bounds
+	@TENANTS=$(TENANTS) $(CARGO) test --release --workspace $(FAULTS) --test end-to-end scale:: -- --nocapture --test-threads 1
 
 stress: setup ## floods, slow crowds, stalled and hostile cells against one router; figures and bounds (20 minutes)
 	@scripts/stress $(ARGS)

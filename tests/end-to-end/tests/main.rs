@@ -20,6 +20,7 @@ mod moving;
 mod origins;
 mod rolling_restart;
 mod router_operation;
+mod scale;
 mod soak;
 mod spoilt_bytes;
 mod static_stability;
