@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use etcd_client::{Client, ConnectOptions, Txn, TxnOp};
+use tokio::task::JoinSet;
 
 use crate::machine;
 use crate::process::Process;
@@ -20,8 +21,10 @@ const PREFIX: &str = "/cellway/v1/";
 const FILLED_AT_ONCE: usize = 5_000;
 /// The longest request.
 const REQUEST_S: u64 = 30;
-/// Changes of a tick are committed one after the other.
+/// Between two looks at what is due.
 const TICK_MS: u64 = 10;
+/// Commits under way at a time.
+const COMMITS_AT_ONCE: usize = 64;
 /// A prime, so that neighbours are not changed one after the other.
 const STRIDE: usize = 15_485_863;
 
@@ -96,16 +99,20 @@ impl Store {
     /// Brings so many tenants a second to a higher epoch, each in a commit of its own.
     pub(crate) fn change(&self, per_second: u32) -> anyhow::Result<Changing> {
         let runtime = runtime()?;
-        let mut client = runtime.block_on(self.client())?;
+        let client = runtime.block_on(self.client())?;
         let stop = Arc::new(AtomicBool::new(false));
         let (tenants, stopped, begun) = (self.tenants, Arc::clone(&stop), Instant::now());
         let changes = async move {
             let mut done = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let due = (begun.elapsed().as_secs_f64() * f64::from(per_second)) as usize;
-                while done < due && !stopped.load(Ordering::Relaxed) {
-                    let put = placement(done * STRIDE % tenants, epoch());
-                    client.txn(Txn::new().and_then([put])).await.context("cannot change etcd")?;
+                let mut commits = JoinSet::new();
+                for number in done..due.min(done + COMMITS_AT_ONCE) {
+                    let (mut client, put) = (client.clone(), placement(number * STRIDE % tenants, epoch()));
+                    commits.spawn(async move { client.txn(Txn::new().and_then([put])).await });
+                }
+                while let Some(committed) = commits.join_next().await {
+                    committed?.context("cannot change etcd")?;
                     done += 1;
                 }
                 tokio::time::sleep(Duration::from_millis(TICK_MS)).await;

@@ -81,7 +81,7 @@ impl LongNames {
 fn part(letters: [u8; PART_LETTERS]) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(letters);
-    let six = word & EACH * 0x1f | (word & EACH * 0x40) >> 1;
+    let six = word & (EACH * 0x1f) | (word & (EACH * 0x40)) >> 1;
     let twelve = six & 0x003f_003f_003f_003f | (six & 0x3f00_3f00_3f00_3f00) >> 2;
     let twenty_four = twelve & 0x0000_0fff_0000_0fff | (twelve & 0x0fff_0000_0fff_0000) >> 4;
     twenty_four & 0x00ff_ffff | (twenty_four & 0x00ff_ffff_0000_0000) >> 8

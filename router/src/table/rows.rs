@@ -173,7 +173,7 @@ impl Block {
     fn words_from(&self, hash: u64) -> impl Iterator<Item = usize> {
         let words = self.tags.len();
         // The lower half of the hash, as a part of all words.
-        let first = ((hash & u64::from(u32::MAX)) as u128 * words as u128 >> 32) as usize;
+        let first = (((hash & u64::from(u32::MAX)) as u128 * words as u128) >> 32) as usize;
         (first..words).chain(0..first)
     }
 
@@ -248,7 +248,7 @@ fn tag(hash: u64) -> u16 {
 /// The highest bit of each lane that is 0.
 fn zero_lanes(word: u64) -> u64 {
     let low = LOWEST * 0x7fff;
-    !((word & low) + low | word | low)
+    !(((word & low) + low) | word | low)
 }
 
 fn lane(bits: u64) -> usize {

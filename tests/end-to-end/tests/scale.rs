@@ -2,6 +2,8 @@
 //!
 //! `TENANTS` says how many; `make scale` takes 1,000,000, and prints the figures.
 
+#![allow(clippy::print_stdout, reason = "figures are for who runs it")]
+
 use cellway_end_to_end::process::Process;
 use cellway_end_to_end::scale::{COMMITS_AT_ONCE, Feed, Stage, Start, forget_peak, memory_mib, put};
 use cellway_end_to_end::{eventually, within};

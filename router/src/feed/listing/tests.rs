@@ -110,7 +110,7 @@ fn nothing_is_applied_that_was_not_checked() {
     assert!(!applied.iter().any(|change| format!("{change:?}").contains("y69999")));
 
     applied.clear();
-    fs::write(&case.path, text()[..PIECE_BYTES / 2].to_owned()).unwrap();
+    fs::write(&case.path, &text()[..PIECE_BYTES / 2]).unwrap();
     let outcome = file.apply(&checked, &case.stop, |change| applied.push(change));
     assert!(matches!(outcome, Err(Unusable::Changed)) && applied.is_empty(), "it is shorter now");
     case.stop.cancel();
