@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Records in one transaction while the store is filled.
 const FILLED_AT_ONCE: usize = 5_000;
 /// Transactions under way at a time.
-pub const COMMITS_AT_ONCE: usize = 512;
+pub const COMMITS_AT_ONCE: usize = 64;
 /// Tenants are spread over so many cells.
 const CELLS: usize = 50;
 /// The longest wait for one answer.
