@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench scale install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,10 @@ store-gone: setup-tests ## etcd is gone while REQUESTS are made (30,000: a minut
 
 storm: setup-tests ## 1,000 placements change a second, for STORM_S seconds (60): figures and bounds
 	STORM_S=$(or $(STORM_S),60) $(CARGO) test --workspace $(FAULTS) --test end-to-end a_storm_of_placements -- --nocapture
+
+TENANTS ?= 1000000
+scale: setup-tests ## a router with TENANTS tenants: starts from etcd, its snapshot and a file, changes at 5,000/s; figures and bounds
+	@TENANTS=$(TENANTS) $(CARGO) test --release --workspace $(FAULTS) --test end-to-end scale:: -- --nocapture --test-threads 1
 
 stress: setup ## floods, slow crowds, stalled and hostile cells against one router; figures and bounds (20 minutes)
 	@scripts/stress $(ARGS)

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows: Vec<Row> = Vec::new();
     for of_one_table in chosen.chunk_by(|one, other| one.tenants == other.tenants) {
         let tenants = of_one_table[0].tenants;
-        let ground = Ground { dir: dir.path(), cores, origin, tenants, before: args.before.as_deref() };
+        let ground = Ground { dir: dir.path(), cores, origin, tenants, before: args.before.as_deref(), feed: None };
         let targets = start(args, &ground)?;
         for scenario in of_one_table {
             let found = rows_of(scenario, &targets, &ground, args)?;
@@ -82,9 +82,7 @@ fn start(args: &Args, ground: &Ground<'_>) -> anyhow::Result<Vec<Target>> {
 fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &Args) -> anyhow::Result<Vec<Row>> {
     let able: Vec<&Target> = targets.iter().filter(|target| target.kind.can(scenario)).collect();
     let client = Client { dir: ground.dir, core: ground.cores.rest };
-    for target in &able {
-        client.ask(scenario, target.address(scenario.speech), WARM_UP_S).with_context(|| target.kind.name())?;
-    }
+    warm_up(scenario, able.iter().copied(), &client)?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let mut found = Vec::new();
@@ -100,7 +98,25 @@ fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &
     Ok(report::rows(scenario.name, &rounds))
 }
 
-fn measure(scenario: &Scenario, target: &Target, client: &Client<'_>, seconds: u64) -> anyhow::Result<Measured> {
+/// Asks everybody for a moment, which is not measured.
+pub(crate) fn warm_up<'a>(
+    scenario: &Scenario,
+    targets: impl IntoIterator<Item = &'a Target>,
+    client: &Client<'_>,
+) -> anyhow::Result<()> {
+    for target in targets {
+        client.ask(scenario, target.address(scenario.speech), WARM_UP_S).with_context(|| target.kind.name())?;
+    }
+    Ok(())
+}
+
+/// Asks a target, and counts what that costs it.
+pub(crate) fn measure(
+    scenario: &Scenario,
+    target: &Target,
+    client: &Client<'_>,
+    seconds: u64,
+) -> anyhow::Result<Measured> {
     let pid = target.process.id();
     let (before, begun) = (cost::cpu_ns(pid), Instant::now());
     let done = client.ask(scenario, target.address(scenario.speech), seconds)?;
@@ -114,10 +130,11 @@ fn measure(scenario: &Scenario, target: &Target, client: &Client<'_>, seconds: u
     })
 }
 
-fn write(to: &std::path::Path, rows: &[Row]) -> anyhow::Result<()> {
+/// Writes what was found as JSON.
+pub(crate) fn write(to: &std::path::Path, found: &impl serde::Serialize) -> anyhow::Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let text = serde_json::to_string_pretty(rows)? + "\n";
+    let text = serde_json::to_string_pretty(found)? + "\n";
     fs::write(to, text).with_context(|| format!("cannot write {}", to.display()))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod changes;
 mod compare;
 mod cost;
 mod load;
@@ -16,6 +17,7 @@ mod process;
 mod relay;
 mod report;
 mod scenario;
+mod store;
 mod target;
 
 /// Measures cellway's router side by side with nginx and HAProxy, and with a relay that knows no HTTP.
@@ -29,6 +31,9 @@ struct Args {
 enum Command {
     /// CPU time per request, in paired rounds on one core; writes `target/bench.json`.
     Compare(compare::Args),
+    /// The same with a large table that changes while the router is asked, and memory per tenant; writes
+    /// `target/bench-changes.json`.
+    Changes(changes::Args),
     /// Answers requests as the app that everybody forwards to.
     #[command(hide = true)]
     Origin { listen: SocketAddr },
@@ -40,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Compare(args) => compare::run(&args),
+        Command::Changes(args) => changes::run(&args),
         Command::Origin { listen } => origin::run(listen),
         Command::Relay { listen, to } => relay::run(listen, to),
     };

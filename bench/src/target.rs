@@ -75,6 +75,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) tenants: usize,
     /// The other build.
     pub(crate) before: Option<&'a Path>,
+    /// Where the router's routes come from, as lines of its configuration, if not from a file that is written for it.
+    pub(crate) feed: Option<String>,
 }
 
 /// One of them, as it runs.
@@ -173,6 +175,21 @@ fn certificate(dir: &Path) -> anyhow::Result<[PathBuf; 3]> {
 }
 
 fn cellway(ground: &Ground<'_>, kind: Kind, [clear, tls, admin]: [SocketAddr; 3]) -> anyhow::Result<String> {
+    let feed = match &ground.feed {
+        Some(feed) => feed.clone(),
+        None => format!("feed:\n  file: {}\n", routes(ground)?.display()),
+    };
+    let [certificate, key, _] = certificate(ground.dir)?.map(|path| path.display().to_string());
+    Ok(format!(
+        "role: router\nthreads: 1\nlisten: {clear}\nlisten_tls: {tls}\nadmin: {admin}\nbase_domains: [{BASE_DOMAIN}]\n\
+         tls:\n  certificates: [{{certificate: {certificate}, key: {key}}}]\n  redirect: false\n\
+         snapshot: {}\n{feed}",
+        ground.dir.join(format!("{}.snapshot", kind.name())).display(),
+    ))
+}
+
+/// Writes the router's routes.
+fn routes(ground: &Ground<'_>) -> anyhow::Result<PathBuf> {
     let mut routes = format!("{{\"cell\":\"a\",\"endpoints\":[\"{}\"],\"kind\":\"agent\"}}\n", ground.origin);
     for tenant in 0..ground.tenants {
         writeln!(routes, "{{\"tenant\":\"t{tenant}\",\"cell\":\"a\",\"epoch\":1}}")?;
@@ -182,14 +199,7 @@ fn cellway(ground: &Ground<'_>, kind: Kind, [clear, tls, admin]: [SocketAddr; 3]
     }
     let file = ground.dir.join("routes.jsonl");
     fs::write(&file, routes)?;
-    let [certificate, key, _] = certificate(ground.dir)?.map(|path| path.display().to_string());
-    Ok(format!(
-        "role: router\nthreads: 1\nlisten: {clear}\nlisten_tls: {tls}\nadmin: {admin}\nbase_domains: [{BASE_DOMAIN}]\n\
-         tls:\n  certificates: [{{certificate: {certificate}, key: {key}}}]\n  redirect: false\n\
-         snapshot: {}\nfeed:\n  file: {}\n",
-        ground.dir.join(format!("{}.snapshot", kind.name())).display(),
-        file.display(),
-    ))
+    Ok(file)
 }
 
 /// Limits that are asked for each request and never reached.

@@ -292,9 +292,7 @@ async fn serve_gate(
         () = shutdown.cancelled() => {}
     }
     // Streams would last as long as the drain.
-    for gate in table.all() {
-        gate.end_all_streams();
-    }
+    table.each(|gate| gate.end_all_streams());
     let served = serving.await.context("the gate stopped serving");
     failure.map_or(served, Err)
 }

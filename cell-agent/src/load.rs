@@ -69,7 +69,7 @@ pub(crate) async fn report(table: Arc<GateTable>, control_plane: Arc<ControlPlan
 fn collect(table: &GateTable) -> LoadReport {
     let mut report = LoadReport::default();
     let mut tenants = Vec::new();
-    for gate in table.all() {
+    table.each(|gate| {
         let running = gate.running();
         report.in_flight += (running.requests + running.streams) as u64;
         let work = gate.work.take();
@@ -77,7 +77,7 @@ fn collect(table: &GateTable) -> LoadReport {
         if work != Work::default() {
             tenants.push((gate.tenant().clone(), work));
         }
-    }
+    });
     (report.top, report.others) = split_top(tenants);
     report
 }

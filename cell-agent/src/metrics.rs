@@ -111,13 +111,13 @@ pub(crate) fn watch(
     Ok(async move {
         loop {
             let (mut running, mut streams, mut open, mut cut) = (0, 0, 0, 0);
-            for gate in table.all() {
+            table.each(|gate| {
                 let now = gate.running();
                 running += now.requests;
                 streams += now.streams;
                 open += usize::from(gate.open_at().is_some());
                 cut += u64::from(gate.cut_requests());
-            }
+            });
             let set = |gauge: &IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
             gauges.cut_requests.inc_by(cut.saturating_sub(gauges.cut_requests.get()));
             set(&gauges.running, running);

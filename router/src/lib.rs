@@ -83,8 +83,8 @@ use metrics::Metrics;
 use retry::RetryBudget;
 use settings::Settings;
 use shared::Shared;
-use snapshot::BadSnapshot;
 use snapshot::certificates::SavedCertificates;
+use snapshot::{BadSnapshot, Loaded};
 use table::Table;
 use upload::ReplayBudget;
 
@@ -462,17 +462,13 @@ fn load_snapshot(shared: &Shared, path: &std::path::Path) {
         warn_of(refused);
         certificates.start_from(saved);
     }
-    let (snapshot, refused) = snapshot::load(path);
+    let (loaded, refused) = snapshot::load(path, &shared.table);
     warn_of(refused);
-    if let Some(snapshot) = snapshot {
-        let entries = snapshot.contents.len();
-        for change in snapshot.contents {
-            shared.table.apply(change);
-        }
-        shared.set_revision(snapshot.revision);
-        shared.set_cluster(snapshot.cluster);
+    if let Some(Loaded { revision, cluster, entries }) = loaded {
+        shared.set_revision(revision);
+        shared.set_cluster(cluster);
         shared.set_loaded_from_snapshot();
-        tracing::info!(entries, revision = snapshot.revision.0, "serving from the snapshot until the source answers");
+        tracing::info!(entries, revision = revision.0, "serving from the snapshot until the source answers");
     }
 }
 

@@ -117,14 +117,19 @@ impl Limits {
         true
     }
 
-    /// Those that a full listing does not name.
-    pub(crate) fn vanished(&self, is_named: impl Fn(&TenantId) -> bool) -> Vec<TenantId> {
-        self.tenants.pin().keys().filter(|tenant| !is_named(tenant)).cloned().collect()
+    /// Everything that was set.
+    pub(crate) fn each(&self, mut each: impl FnMut(&TenantId, TenantLimits)) {
+        self.tenants.pin().iter().for_each(|(tenant, limited)| each(tenant, limited.limits()));
     }
 
-    /// Everything that was set.
-    pub(crate) fn contents(&self) -> Vec<(TenantId, TenantLimits)> {
-        self.tenants.pin().iter().map(|(tenant, limited)| (tenant.clone(), limited.limits())).collect()
+    /// Who has any.
+    pub(crate) fn each_tenant(&self, each: impl FnMut(&TenantId)) {
+        self.tenants.pin().keys().for_each(each);
+    }
+
+    /// Lifts all.
+    pub(crate) fn clear(&self) {
+        self.tenants.pin().clear();
     }
 
     /// How many tenants have limits.
@@ -199,7 +204,8 @@ impl Limited {
         self.words.store((words != Words::default()).then(|| Arc::new(words)));
     }
 
-    fn limits(&self) -> TenantLimits {
+    /// What was set.
+    pub(crate) fn limits(&self) -> TenantLimits {
         let Words { mode, message, retry_after_s, error_text } =
             self.words().map(|words| (*words).clone()).unwrap_or_default();
         TenantLimits {

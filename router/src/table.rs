@@ -1,10 +1,9 @@
 //! What a router knows: tenants, hosts, cells. Reads take no lock; a change touches one entry.
 //!
-//! An entry is small, as there may be millions: a tenant's name lies in it, and where the tenant is placed is shared by
-//! all who are placed there. Hints are few and kept apart, each with the entry that it was given against; the tenant's
+//! A tenant takes one row ([`rows`]), as there may be millions: its name lies in it, and where the tenant is placed is a
+//! number, shared by all who are placed there. Hints are few and kept apart, each with the row that it was given against; the tenant's
 //! next change in the feed makes it void, and none is in a snapshot.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +14,6 @@ use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::route::{Owner, may_follow};
 use cellway_proxy::Hashes;
-use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 
 use crate::limits::{Limited, Limits};
@@ -23,69 +21,33 @@ use crate::metrics::CellCounters;
 use crate::tls::StoredCertificates;
 
 mod change;
+mod listing;
+mod name;
+mod numbered;
+mod places;
+mod rows;
+
+use name::LongNames;
+use numbered::Numbered;
+use places::Places;
+use rows::{Kind, Row, Rows};
+
+pub use listing::Listing;
 
 pub use change::{Applied, CellRoute, Change, Subject, TenantRoute};
 
 /// Where tenants are placed: a cell, and its identity where the feed knows it.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     cell: CellName,
     uid: Option<CellUid>,
-}
-
-/// What is known of a tenant.
-#[derive(Debug, Clone)]
-struct Entry {
-    state: State,
-    epoch: Epoch,
-    revision: Revision,
-    /// What it may use, as [`Limits`] has it: a large table is in no cache, so that a second look-up costs.
-    limited: Option<Arc<Limited>>,
-}
-
-/// [`TenantRoute`] without what an entry has beside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    Placed(Arc<Place>),
-    Held(Arc<Place>),
-    Gone,
-    Unreadable,
-}
-
-/// What a tenant costs in the table, beside a name of more than 23 bytes and the table's own places.
-const ENTRY_BYTES: usize = size_of::<(TenantId, Entry)>();
-const _: () = assert!(ENTRY_BYTES <= 64, "the allocator's next size is 80");
-
-impl Entry {
-    fn route(&self) -> TenantRoute {
-        let placed = |place: &Place, held| {
-            let (cell, uid) = (place.cell.clone(), place.uid.clone());
-            TenantRoute::Placed { cell, uid, epoch: self.epoch, held }
-        };
-        match &self.state {
-            State::Placed(place) => placed(place, false),
-            State::Held(place) => placed(place, true),
-            State::Gone => TenantRoute::Gone { epoch: self.epoch },
-            State::Unreadable => TenantRoute::Unreadable,
-        }
-    }
-
-    /// Whether it says the same of the placement as another one, of whatever revision.
-    fn is_at(&self, other: &Self) -> bool {
-        self.state == other.state && self.epoch == other.epoch
-    }
-
-    /// Whether it is the same word of the feed.
-    fn is_of(&self, other: &Self) -> bool {
-        self.is_at(other) && self.revision == other.revision
-    }
 }
 
 /// What a gate has said of a tenant.
 #[derive(Debug)]
 struct Hint {
     /// What was known then. Against anything else it says nothing.
-    against: Entry,
+    against: Row,
     owner: Owner,
 }
 
@@ -99,7 +61,7 @@ pub struct Target {
     /// Whether the feed says that a move holds the traffic.
     pub held: bool,
     tenant: TenantId,
-    entry: Entry,
+    row: Row,
 }
 
 /// A cell's entry.
@@ -141,13 +103,17 @@ pub(crate) type Map<K, V> = papaya::HashMap<K, V, Hashes>;
 /// The table.
 #[derive(Debug, Default)]
 pub struct Table {
-    tenants: Map<TenantId, Entry>,
-    /// Every place of an entry.
-    places: Mutex<HashSet<Arc<Place>>>,
+    tenants: Rows,
+    long_names: LongNames,
+    places: Places,
     hints: Map<TenantId, Hint>,
+    /// How many there are: mostly none, which a look-up knows by this.
+    hint_count: AtomicUsize,
     hosts: Map<Hostname, TenantId>,
     cells: Map<CellName, Arc<Cell>>,
     limits: Limits,
+    /// Those of tenants in the table: a large one is in no cache, so that a second look-up by name would cost.
+    limited: Numbered<Limited>,
     /// `None` where they are of no use.
     certificates: Option<Arc<StoredCertificates>>,
     version: AtomicU64,
@@ -157,6 +123,24 @@ impl Table {
     /// An empty one, which hands certificates on.
     pub(crate) fn new(certificates: Option<Arc<StoredCertificates>>) -> Self {
         Self { certificates, ..Self::default() }
+    }
+
+    /// Makes room for so many tenants, if it has none: a table that grows as it is filled is copied again and again.
+    pub(crate) fn expect(&self, tenants: usize) {
+        self.tenants.expect(tenants);
+    }
+
+    /// Forgets all but certificates. For a table that nothing is served from.
+    pub(crate) fn clear(&self) {
+        self.tenants.clear();
+        self.long_names.clear();
+        self.places.clear();
+        self.limited.clear();
+        self.limits.clear();
+        self.hints.pin().clear();
+        self.hint_count.store(0, Ordering::Relaxed);
+        self.hosts.pin().clear();
+        self.cells.pin().clear();
     }
 
     /// Applies one change.
@@ -169,9 +153,11 @@ impl Table {
             Change::CertificateRemoved(name) => {
                 return changed_if(self.certificates.as_ref().is_some_and(|all| all.remove(&name)));
             }
-            Change::Tenant { tenant, route, revision } => self.set_tenant(tenant, route, revision),
-            Change::TenantRemoved(tenant) => match self.entry(&tenant) {
-                Some(Entry { epoch, revision, .. }) => self.set_tenant(tenant, TenantRoute::Gone { epoch }, revision),
+            Change::Tenant { tenant, route, revision } => self.set_tenant(&tenant, route, revision),
+            Change::TenantRemoved(tenant) => match self.row(tenant.as_str()) {
+                Some(Row { epoch, revision, .. }) => {
+                    self.set_tenant(&tenant, TenantRoute::Gone { epoch: Epoch(epoch) }, Revision(revision))
+                }
                 None => Applied::Same,
             },
             Change::Host { host, tenant } => {
@@ -180,7 +166,11 @@ impl Table {
             }
             Change::HostRemoved(host) => changed_if(self.hosts.pin().remove(&host).is_some()),
             Change::Cell(route) => self.set_cell(route),
-            Change::CellRemoved(cell) => changed_if(self.cells.pin().remove(&cell).is_some()),
+            Change::CellRemoved(cell) => {
+                let is_removed = self.cells.pin().remove(&cell).is_some();
+                self.places.set_cell(&cell, None);
+                changed_if(is_removed)
+            }
             Change::Limits { tenant, limits } => self.set_limits(tenant, limits),
             Change::LimitsRemoved(tenant) => self.set_limits(tenant, TenantLimits::default()),
         };
@@ -190,57 +180,66 @@ impl Table {
         applied
     }
 
-    fn set_tenant(&self, tenant: TenantId, route: TenantRoute, revision: Revision) -> Applied {
-        let entry = Entry { limited: self.limits.of(&tenant), ..self.entry_of(route, revision) };
-        if let Some(before) = self.entry(&tenant) {
-            if entry.state == State::Unreadable {
-                return Applied::Same;
+    fn set_tenant(&self, tenant: &TenantId, route: TenantRoute, revision: Revision) -> Applied {
+        let name = self.long_names.name(tenant);
+        let epoch = route.epoch().0;
+        let (kind, place) = match route {
+            TenantRoute::Placed { cell, uid, held, .. } => {
+                let known = |name: &CellName| self.cells.pin().get(name).cloned();
+                (if held { Kind::Held } else { Kind::Placed }, self.places.take(Place { cell, uid }, known))
             }
-            if entry.epoch < before.epoch {
-                return Applied::LowerEpoch;
-            }
-            if entry.is_at(&before) {
-                return Applied::Same;
-            }
-        }
-        self.tenants.pin().insert(tenant.clone(), entry);
-        if !self.hints.is_empty() {
-            self.hints.pin().remove(&tenant);
-        }
-        Applied::Changed
-    }
-
-    fn entry_of(&self, route: TenantRoute, revision: Revision) -> Entry {
-        let epoch = route.epoch();
-        let state = match route {
-            TenantRoute::Placed { cell, uid, held: false, .. } => State::Placed(self.place(cell, uid)),
-            TenantRoute::Placed { cell, uid, held: true, .. } => State::Held(self.place(cell, uid)),
-            TenantRoute::Gone { .. } => State::Gone,
-            TenantRoute::Unreadable => State::Unreadable,
+            TenantRoute::Gone { .. } => (Kind::Gone, 0),
+            TenantRoute::Unreadable => (Kind::Unreadable, 0),
         };
-        Entry { state, epoch, revision, limited: None }
+        let updated = self.tenants.update(name, |before| {
+            if let Some(before) = before {
+                if kind == Kind::Unreadable {
+                    return Err(Applied::Same);
+                }
+                if epoch < before.epoch {
+                    return Err(Applied::LowerEpoch);
+                }
+                if (kind, place, epoch) == (before.kind, before.place, before.epoch) {
+                    return Err(Applied::Same);
+                }
+            }
+            let limited = before.map_or_else(|| self.limited_number(tenant), |before| before.limited);
+            Ok(Row { kind, place, limited, epoch, revision: revision.0 })
+        });
+        let (applied, unused) = match updated {
+            Ok(before) => (Applied::Changed, before.map_or(0, |before| before.place)),
+            Err(applied) => (applied, place),
+        };
+        self.places.give_back(unused);
+        let is_hinted = || self.hint_count.load(Ordering::Relaxed) > 0 && self.hints.pin().remove(tenant).is_some();
+        if applied == Applied::Changed && is_hinted() {
+            self.hint_count.fetch_sub(1, Ordering::Relaxed);
+        }
+        applied
     }
 
-    fn place(&self, cell: CellName, uid: Option<CellUid>) -> Arc<Place> {
-        let place = Place { cell, uid };
-        let mut places = self.places.lock();
-        if let Some(known) = places.get(&place) {
-            return Arc::clone(known);
-        }
-        // Cells come and go: those where nobody is any more are forgotten.
-        places.retain(|place| Arc::strong_count(place) > 1);
-        let place = Arc::new(place);
-        places.insert(Arc::clone(&place));
-        place
+    fn limited_number(&self, tenant: &TenantId) -> u32 {
+        self.limits.of(tenant).map_or(0, |limited| self.limited.add(limited))
     }
 
     fn set_limits(&self, tenant: TenantId, limits: TenantLimits) -> Applied {
+        let are_lifted = limits.is_nothing();
         if !self.limits.set(tenant.clone(), limits) {
             return Applied::Same;
         }
-        if let Some(entry) = self.entry(&tenant) {
-            let limited = self.limits.of(&tenant);
-            self.tenants.pin().insert(tenant, Entry { limited, ..entry });
+        if let Some(name) = self.long_names.find(tenant.as_str()) {
+            // A tenant that is not known finds its limits when it comes.
+            let updated = self.tenants.update(name, |before| {
+                let before = before.ok_or(())?;
+                match (are_lifted, before.limited) {
+                    (true, _) => Ok(Row { limited: 0, ..before }),
+                    (false, 0) => Ok(Row { limited: self.limited_number(&tenant), ..before }),
+                    (false, _) => Err(()),
+                }
+            });
+            if let Ok(Some(Row { limited: unused @ 1.., .. })) = updated {
+                self.limited.remove(unused);
+            }
         }
         Applied::Changed
     }
@@ -250,52 +249,44 @@ impl Table {
         if cells.get(&route.name).is_some_and(|before| before.route == route) {
             return Applied::Same;
         }
-        cells.insert(route.name.clone(), Arc::new(Cell::new(route)));
+        let cell = Arc::new(Cell::new(route));
+        cells.insert(cell.route.name.clone(), Arc::clone(&cell));
+        self.places.set_cell(&cell.route.name, Some(&cell));
         Applied::Changed
     }
 
-    /// The changes that remove what a full listing does not name.
-    pub fn vanished(&self, named: &HashSet<Subject>) -> Vec<Change> {
-        let mut removed = Vec::new();
-        for (tenant, entry) in &self.tenants.pin() {
-            if entry.state != State::Gone && !named.contains(&Subject::Tenant(tenant.clone())) {
-                removed.push(Change::TenantRemoved(tenant.clone()));
+    /// Everything but certificates, as the changes that would make it. Not at one moment if changes go on meanwhile; each
+    /// entry is whole.
+    pub fn each(&self, mut each: impl FnMut(Change)) {
+        self.cells.pin().values().for_each(|cell| each(Change::Cell(cell.route.clone())));
+        self.tenants.each(|name, row, _| {
+            if let (Some(tenant), Some(route)) = (self.long_names.tenant(name), self.route(row)) {
+                each(Change::Tenant { tenant, route, revision: Revision(row.revision) });
             }
-        }
-        for host in self.hosts.pin().keys() {
-            if !named.contains(&Subject::Host(host.clone())) {
-                removed.push(Change::HostRemoved(host.clone()));
-            }
-        }
-        for cell in self.cells.pin().keys() {
-            if !named.contains(&Subject::Cell(cell.clone())) {
-                removed.push(Change::CellRemoved(cell.clone()));
-            }
-        }
-        let unnamed = self.limits.vanished(|tenant| named.contains(&Subject::Limits(tenant.clone())));
-        removed.extend(unnamed.into_iter().map(Change::LimitsRemoved));
-        if let Some(certificates) = &self.certificates {
-            let unnamed = certificates.vanished(|name| named.contains(&Subject::Certificate(name.clone())));
-            removed.extend(unnamed.into_iter().map(Change::CertificateRemoved));
-        }
-        removed
+        });
+        let host = |(host, tenant): (&Hostname, &TenantId)| Change::Host { host: host.clone(), tenant: tenant.clone() };
+        self.hosts.pin().iter().for_each(|entry| each(host(entry)));
+        self.limits.each(|tenant, limits| each(Change::Limits { tenant: tenant.clone(), limits }));
     }
 
-    /// Everything but certificates, as the changes that would make it. Not at one moment if changes go on meanwhile; each entry is
-    /// whole.
+    /// [`Table::each`], all at once.
     pub fn contents(&self) -> Vec<Change> {
         let mut contents = Vec::new();
-        contents.extend(self.cells.pin().values().map(|cell| Change::Cell(cell.route.clone())));
-        contents.extend(self.tenants.pin().iter().map(|(tenant, entry)| Change::Tenant {
-            tenant: tenant.clone(),
-            route: entry.route(),
-            revision: entry.revision,
-        }));
-        let host = |(host, tenant): (&Hostname, &TenantId)| Change::Host { host: host.clone(), tenant: tenant.clone() };
-        contents.extend(self.hosts.pin().iter().map(host));
-        let limits = self.limits.contents().into_iter();
-        contents.extend(limits.map(|(tenant, limits)| Change::Limits { tenant, limits }));
+        self.each(|change| contents.push(change));
         contents
+    }
+
+    /// `None` for a place that is given back this very moment.
+    fn route(&self, row: Row) -> Option<TenantRoute> {
+        let epoch = Epoch(row.epoch);
+        Some(match row.kind {
+            Kind::Placed | Kind::Held => {
+                let Place { cell, uid } = self.places.get(row.place)?.place.clone();
+                TenantRoute::Placed { cell, uid, epoch, held: row.kind == Kind::Held }
+            }
+            Kind::Gone => TenantRoute::Gone { epoch },
+            Kind::Unreadable => TenantRoute::Unreadable,
+        })
     }
 
     /// The endpoints of all cells.
@@ -315,7 +306,9 @@ impl Table {
 
     /// What a tenant may use, if it has limits.
     pub(crate) fn limited(&self, tenant: &TenantId) -> Option<Arc<Limited>> {
-        self.tenants.pin().get(tenant)?.limited.clone()
+        let name = self.long_names.find(tenant.as_str())?;
+        let limited = |number| self.limited.get(number).map(|limited| Arc::clone(&limited));
+        self.tenants.read(name, |row| if row.limited == 0 { None } else { limited(row.limited) })?
     }
 
     /// What tenants may use.
@@ -335,7 +328,7 @@ impl Table {
 
     /// How many tenants are placed.
     pub fn placed(&self) -> usize {
-        self.tenants.pin().values().filter(|entry| matches!(entry.state, State::Placed(_) | State::Held(_))).count()
+        self.tenants.placed()
     }
 
     /// The tenant that a custom domain belongs to.
@@ -345,43 +338,43 @@ impl Table {
 
     /// The tenant with this id, unless it is unknown or gone.
     pub fn tenant(&self, label: &str) -> Option<TenantId> {
-        let tenants = self.tenants.pin();
-        let (tenant, entry) = tenants.get_key_value(label)?;
-        (entry.state != State::Gone).then(|| tenant.clone())
+        let row = self.row(label)?;
+        // What is no id may be found all the same.
+        (row.kind != Kind::Gone).then(|| TenantId::new(label).ok())?
     }
 
     /// Where to send a tenant's request now; `None` if that is unknown, or the tenant is gone.
     pub fn target(&self, tenant: &TenantId) -> Option<Target> {
-        let entry = self.entry(tenant)?;
-        let (place, held) = match &entry.state {
-            State::Placed(place) => (place, false),
-            State::Held(place) => (place, true),
-            State::Gone | State::Unreadable => return None,
+        let name = self.long_names.find(tenant.as_str())?;
+        let found = |row: Row| {
+            let taken = row.kind.is_placed().then(|| self.places.get(row.place))??;
+            Some((row, taken.place.clone(), taken.cell.load_full()))
         };
-        let (owner, uid, held) = match self.hint(tenant, &entry) {
-            Some(hint) => (hint, None, false),
-            None => (Owner { cell: place.cell.clone(), epoch: entry.epoch }, place.uid.as_ref(), held),
-        };
-        let cells = self.cells.pin();
+        let (row, place, cell) = self.tenants.read(name, found)??;
+        if let Some(owner) = self.hint(tenant, row) {
+            let cell = self.cells.pin().get(&owner.cell).cloned();
+            return Some(Target { owner, cell, held: false, tenant: tenant.clone(), row });
+        }
         // A new cell of an old name is not where the tenant is.
-        let is_meant = |cell: &&Arc<Cell>| uid.is_none() || cell.route.uid.is_none() || cell.route.uid.as_ref() == uid;
-        let cell = cells.get(&owner.cell).filter(is_meant).cloned();
-        Some(Target { owner, cell, held, tenant: tenant.clone(), entry })
+        let is_meant =
+            |cell: &Arc<Cell>| place.uid.is_none() || cell.route.uid.is_none() || cell.route.uid == place.uid;
+        let (owner, cell) = (Owner { cell: place.cell.clone(), epoch: Epoch(row.epoch) }, cell.filter(is_meant));
+        Some(Target { owner, cell, held: row.kind == Kind::Held, tenant: tenant.clone(), row })
     }
 
-    /// A hint against this entry, above it.
-    fn hint(&self, tenant: &TenantId, entry: &Entry) -> Option<Owner> {
-        if self.hints.is_empty() {
+    /// A hint against this row, above it.
+    fn hint(&self, tenant: &TenantId, row: Row) -> Option<Owner> {
+        if self.hint_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let hints = self.hints.pin();
-        let hint = hints.get(tenant).filter(|hint| hint.against.is_of(entry) && hint.owner.epoch > entry.epoch)?;
+        let hint = hints.get(tenant).filter(|hint| hint.against.is_of(row) && hint.owner.epoch.0 > row.epoch)?;
         Some(hint.owner.clone())
     }
 
     /// Whether the tenant's entry is another one than when `target` was read.
     pub fn has_changed(&self, target: &Target) -> bool {
-        self.entry(&target.tenant).is_none_or(|entry| !entry.is_of(&target.entry))
+        self.row(target.tenant.as_str()).is_none_or(|row| !row.is_of(target.row))
     }
 
     /// Whether the feed says, now, that a move holds the tenant's traffic.
@@ -395,17 +388,18 @@ impl Table {
         if !may_follow(&target.owner, &target.owner.cell, &hint, known, hops) {
             return false;
         }
-        let Target { tenant, entry, .. } = target;
-        let is_newer = |before: &Hint| !before.against.is_of(entry) || before.owner.epoch < hint.epoch;
+        let Target { tenant, row, .. } = target;
+        let is_newer = |before: &Hint| !before.against.is_of(*row) || before.owner.epoch < hint.epoch;
         let hints = self.hints.pin();
         if hints.get(tenant).is_none_or(is_newer) {
-            hints.insert(tenant.clone(), Hint { against: entry.clone(), owner: hint });
+            let before = hints.insert(tenant.clone(), Hint { against: *row, owner: hint });
+            self.hint_count.fetch_add(usize::from(before.is_none()), Ordering::Relaxed);
         }
         true
     }
 
-    fn entry(&self, tenant: &TenantId) -> Option<Entry> {
-        self.tenants.pin().get(tenant).cloned()
+    fn row(&self, label: &str) -> Option<Row> {
+        self.tenants.read(self.long_names.find(label)?, |row| row)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::watch::{TaskGuard, WatchBatch};
 /// Entries asked for at a time while listing.
 const PAGE_ENTRIES: usize = 10_000;
 
-/// Events that wait for a slow owner; after that the watch waits, and may fall out of the history.
+/// Events that wait for a slow owner; after that the watch waits, and may fall out of the history. Parts of a listing wait
+/// here too.
 const EVENTS_WAITING_MAX: usize = 64;
 
 /// How long a heartbeat that the store has may still be on its way through the watch.
@@ -41,6 +42,8 @@ pub struct FollowOptions {
     pub retry_first_ms: u64,
     /// The longest pause.
     pub retry_longest_ms: u64,
+    /// Whether a listing is told page by page, for owners that need not have all of it in memory.
+    pub in_parts: bool,
 }
 
 impl Default for FollowOptions {
@@ -50,6 +53,7 @@ impl Default for FollowOptions {
             silence_limit_ms: None,
             retry_first_ms: RETRY_FIRST_MS,
             retry_longest_ms: RETRY_LONGEST_MS,
+            in_parts: false,
         }
     }
 }
@@ -63,6 +67,14 @@ pub enum FollowEvent {
         entries: Vec<Entry>,
         /// Their revision.
         revision: Revision,
+    },
+    /// The first records under the prefix, or the next ones. What they replace is known when the snapshot has come, which
+    /// has the last ones. Only told with [`FollowOptions::in_parts`].
+    Part {
+        /// The records, in the order of their keys.
+        entries: Vec<Entry>,
+        /// Whether they are the first ones. A listing may end without a snapshot; then another one begins.
+        begins: bool,
     },
     /// The next changes, without a gap since the snapshot.
     Batch(WatchBatch),
@@ -125,7 +137,7 @@ enum End {
 impl Feed {
     async fn run(mut self) {
         loop {
-            let end = match list_all(&*self.store, &self.prefix).await {
+            let end = match self.list().await {
                 Ok((entries, revision)) => {
                     self.lost = false;
                     match self.tell(FollowEvent::Snapshot { entries, revision }).await {
@@ -133,8 +145,7 @@ impl Feed {
                         Err(end) => end,
                     }
                 }
-                Err(StoreError::Compacted { .. }) => End::ListAgain,
-                Err(error) => End::Lost(error),
+                Err(end) => end,
             };
             match end {
                 End::Dropped => return,
@@ -149,6 +160,31 @@ impl Feed {
             }
             sleep(self.backoff.next()).await;
         }
+    }
+
+    /// What is left to tell of a listing in the end.
+    async fn list(&self) -> Result<(Vec<Entry>, Revision), End> {
+        let unlisted = |error| match error {
+            StoreError::Compacted { .. } => End::ListAgain,
+            error => End::Lost(error),
+        };
+        if !self.options.in_parts {
+            return list_all(&*self.store, &self.prefix).await.map_err(unlisted);
+        }
+        let mut begins = true;
+        let mut page = self.store.range(&self.prefix, None, PAGE_ENTRIES, None).await.map_err(unlisted)?;
+        let revision = page.revision;
+        while let Some(start) = page.next {
+            self.tell(FollowEvent::Part { entries: page.entries, begins }).await?;
+            begins = false;
+            let next = self.store.range(&self.prefix, Some(&start), PAGE_ENTRIES, Some(revision)).await;
+            page = next.map_err(unlisted)?;
+        }
+        if begins {
+            // Whatever an earlier listing has told of is void.
+            self.tell(FollowEvent::Part { entries: Vec::new(), begins }).await?;
+        }
+        Ok((page.entries, revision))
     }
 
     async fn tell(&self, event: FollowEvent) -> Result<(), End> {

@@ -79,4 +79,5 @@ every_store!(
     a_lease_that_has_ended_can_neither_be_kept_nor_written_under,
     what_is_too_large_or_malformed_is_refused,
     a_follower_brings_a_snapshot_and_then_every_change,
+    a_follower_in_parts_brings_everything_once,
 );

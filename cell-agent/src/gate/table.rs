@@ -103,9 +103,7 @@ impl GateTable {
     /// Closes everything for good.
     pub(crate) fn shut(&self) {
         self.shut.store(true, Ordering::Release);
-        for gate in self.all() {
-            gate.close();
-        }
+        self.each(|gate| gate.close());
     }
 
     pub(crate) fn is_shut(&self) -> bool {
@@ -128,18 +126,19 @@ impl GateTable {
         gate
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Gate>> {
-        self.gates.pin().values().map(Arc::clone).collect()
+    /// Every gate, one after the other; who asks for one meanwhile waits for nothing.
+    pub(crate) fn each(&self, each: impl FnMut(&Arc<Gate>)) {
+        self.gates.pin().values().for_each(each);
     }
 
     /// Closes what no placement read since the registration speaks for: the control plane has said all there is.
     pub(crate) fn close_unsaid(&self, registration: &Registration) {
-        for gate in self.all() {
+        self.each(|gate| {
             let unsaid = gate.state.lock().read_at < registration.revision;
             if unsaid {
                 gate.close();
             }
-        }
+        });
     }
 
     /// Admits a request that a router stamped, waiting a little where the router knows more than this gate does.

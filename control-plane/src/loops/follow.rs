@@ -29,6 +29,8 @@ pub(crate) async fn run(replica: Arc<Replica>, shutdown: CancellationToken) {
                 tracing::info!(%revision, tenants = view.tenants.len(), "the store is in view");
                 replica.view.replace(view);
             }
+            // The view is replaced as a whole: parts are not asked for.
+            FollowEvent::Part { .. } => {}
             FollowEvent::Batch(batch) => {
                 let bad = replica.view.apply(batch.revision, &batch.events);
                 replica.metrics.bad_records.inc_by(bad as u64);

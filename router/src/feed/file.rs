@@ -1,15 +1,17 @@
 //! The file feed: a file of JSON lines, read again whenever its size or time of change differs.
 
-use std::fs::Metadata;
-use std::hash::BuildHasher;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cellway_core::ids::Revision;
 use cellway_proxy::Hashes;
 use tokio::sync::mpsc::Sender;
+use tokio::time::sleep;
 
-use super::{FeedEvent, lines};
+use super::FeedEvent;
+use super::listing::FileListing;
 
 /// How often the file is looked at.
 pub const POLL_MS: u64 = 200;
@@ -38,41 +40,43 @@ impl Mark {
     }
 }
 
-/// Tells what stands in the file, at first and after each change. A file that is bad or away keeps the routes as
+/// Tells of the file as it is found at first and after each change. One that is away or cannot be read keeps the routes as
 /// they are, and is told of once.
 ///
 /// A file has no revisions of its own: they are counted on from `revision`, the table's.
 pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events: Sender<FeedEvent>) {
     let mut read: Option<Mark> = None;
-    // Its text would be as large as the table.
-    let (hashes, mut content) = (Hashes::default(), None::<u64>);
+    let hashes = Hashes::default();
+    let mut told: Option<Arc<FileListing>> = None;
     let mut complaint: Option<String> = None;
     loop {
-        match look(&path, read).await {
+        match told.as_ref().map(|told| told.outcome()) {
+            // The router is still busy with what it was told last.
+            Some(None) => {
+                sleep(Duration::from_millis(POLL_MS)).await;
+                continue;
+            }
+            Some(Some(false)) => (read, told) = (None, None),
+            Some(Some(true)) | None => {}
+        }
+        match look(&path, read, &hashes).await {
             Ok(None) => {}
-            Ok(Some((mark, text))) => {
+            Ok(Some((mark, listing))) => {
                 read = mark.is_settled().then_some(mark);
-                let hash = hashes.hash_one(&text);
-                if content != Some(hash) {
+                complaint = None;
+                if told.as_ref().is_none_or(|told| told.content() != listing.content()) {
                     revision += 1;
-                    let event = match lines::parse_listing(&text) {
-                        Ok((cluster, contents)) => FeedEvent::Snapshot {
-                            contents,
-                            unreadable: Vec::new(),
-                            revision: Revision(revision),
-                            cluster,
-                        },
-                        Err(error) => FeedEvent::Lost { reason: format!("{}: {error}", path.display()) },
-                    };
+                    let listing = Arc::new(listing);
+                    told = Some(Arc::clone(&listing));
+                    let event = FeedEvent::File { path: path.clone(), listing, revision: Revision(revision) };
                     if events.send(event).await.is_err() {
                         return;
                     }
-                    (content, complaint) = (Some(hash), None);
                 }
             }
             Err(reason) => {
                 // When the file is back, it is told of even if it is unchanged.
-                (read, content) = (None, None);
+                (read, told) = (None, None);
                 if complaint.as_ref() != Some(&reason) {
                     complaint = Some(reason.clone());
                     if events.send(FeedEvent::Lost { reason }).await.is_err() {
@@ -81,11 +85,12 @@ pub(super) async fn tell(path: PathBuf, Revision(mut revision): Revision, events
                 }
             }
         }
-        tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+        sleep(Duration::from_millis(POLL_MS)).await;
     }
 }
 
-async fn look(path: &Path, read: Option<Mark>) -> Result<Option<(Mark, String)>, String> {
+/// The file, if it is another one than `read`.
+async fn look(path: &Path, read: Option<Mark>, hashes: &Hashes) -> Result<Option<(Mark, FileListing)>, String> {
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let mark = Mark::of(&tokio::fs::metadata(path).await.map_err(failed)?);
     if Some(mark) == read {
@@ -94,6 +99,8 @@ async fn look(path: &Path, read: Option<Mark>) -> Result<Option<(Mark, String)>,
     if mark.length > SIZE_MAX_BYTES {
         return Err(format!("{} has more than {SIZE_MAX_BYTES} bytes", path.display()));
     }
-    let text = tokio::fs::read_to_string(path).await.map_err(failed)?;
-    Ok(Some((mark, text)))
+    let (opened, hashes) = (path.to_owned(), hashes.clone());
+    let open = cellway_machine::off_thread(move || FileListing::open(File::open(opened)?, hashes));
+    let listing = open.await.map_err(|error| error.to_string())?.map_err(failed)?;
+    Ok(Some((mark, listing)))
 }

@@ -25,8 +25,10 @@
 //!
 //! An unknown field, a missing one, a bad value or a second line about the same thing makes the whole text invalid.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::hostname::Hostname;
@@ -50,17 +52,37 @@ pub struct BadLine {
     pub reason: String,
 }
 
+impl BadLine {
+    /// It is about what another line is about.
+    pub(crate) fn repeated(line: usize, first: usize) -> Self {
+        Self { line, reason: format!("about the same as line {first}") }
+    }
+}
+
+/// Lies in the line, unless something in it is escaped.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    host: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cell: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uid: Option<String>,
+struct Line<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    host: Option<Text<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<Text<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    cell: Option<Text<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    uid: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,10 +130,16 @@ struct First {
 /// Reads a whole listing: a table, whose first line may name the cluster that it is of.
 pub fn parse_listing(text: &str) -> Result<(Option<ClusterId>, Vec<Change>), BadLine> {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    let Ok(First { cluster }) = serde_json::from_str(first) else { return Ok((None, parse(text)?)) };
-    let cluster = id(&cluster).map_err(|reason| BadLine { line: 1, reason })?;
+    let cluster = parse_cluster(first.as_bytes()).map_err(|reason| BadLine { line: 1, reason })?;
+    let Some(cluster) = cluster else { return Ok((None, parse(text)?)) };
     let table = parse(rest).map_err(|bad| BadLine { line: bad.line + 1, ..bad })?;
     Ok((Some(cluster), table))
+}
+
+/// The cluster that a listing's first line names, if it is one that does.
+pub(crate) fn parse_cluster(line: &[u8]) -> Result<Option<ClusterId>, String> {
+    let Ok(First { cluster }) = serde_json::from_slice(line) else { return Ok(None) };
+    id(&cluster).map(Some)
 }
 
 /// Appends the line that names a listing's cluster, as its first.
@@ -129,9 +157,9 @@ pub fn parse(text: &str) -> Result<Vec<Change>, BadLine> {
             continue;
         }
         let line = index + 1;
-        let change = parse_line(text).map_err(|reason| BadLine { line, reason })?;
+        let change = parse_line(text.as_bytes()).map_err(|reason| BadLine { line, reason })?;
         if let Some(first) = seen.insert(change.subject(), line) {
-            return Err(BadLine { line, reason: format!("about the same as line {first}") });
+            return Err(BadLine::repeated(line, first));
         }
         changes.push(change);
     }
@@ -142,8 +170,8 @@ const NO_ENTRY: &str = "neither a tenant (tenant, cell, epoch), nor a cell (cell
                         tenant), nor limits (tenant, limits), nor a certificate (certificate)";
 
 /// Reads one line.
-pub(crate) fn parse_line(text: &str) -> Result<Change, String> {
-    let mut line: Line = serde_json::from_str(text).map_err(text_of)?;
+pub(crate) fn parse_line(text: &[u8]) -> Result<Change, String> {
+    let mut line: Line<'_> = serde_json::from_slice(text).map_err(text_of)?;
     if let Some(certificate) = line.certificate.take() {
         return if line == Line::default() { certificate.change() } else { Err(NO_ENTRY.into()) };
     }
@@ -211,8 +239,8 @@ pub(crate) fn parse_line(text: &str) -> Result<Change, String> {
 }
 
 fn tenant_route(
-    cell: Option<String>,
-    uid: Option<String>,
+    cell: Option<Text<'_>>,
+    uid: Option<Text<'_>>,
     epoch: Option<u64>,
     held: Option<bool>,
     gone: Option<bool>,
@@ -232,6 +260,10 @@ fn tenant_route(
 
 fn id<T: std::str::FromStr<Err = cellway_core::ids::InvalidId>>(text: &str) -> Result<T, String> {
     text.parse().map_err(text_of)
+}
+
+fn text_in(text: &str) -> Option<Text<'_>> {
+    Some(Text(Cow::Borrowed(text)))
 }
 
 fn text_of(error: impl std::error::Error) -> String {
@@ -255,18 +287,25 @@ fn condition_of(condition: Condition) -> CellCondition {
     }
 }
 
+/// Whether a line is about where a tenant is, as [`write`] writes it.
+pub(crate) fn is_of_tenant(line: &[u8]) -> bool {
+    let name = line.strip_prefix(b"{\"tenant\":\"").unwrap_or_default();
+    let end = name.iter().position(|byte| *byte == b'"');
+    end.is_some_and(|end| !name[end..].starts_with(b"\",\"limits\""))
+}
+
 /// Appends the line that says what `change` made; a removal has none, nor has a route that nobody could read.
 #[expect(clippy::expect_used, reason = "a line has text keys, and a vector takes every write")]
 pub fn write(change: &Change, text: &mut Vec<u8>) {
     let line = match change {
         Change::Tenant { tenant, route, revision } => {
-            let mut line = Line { tenant: Some(tenant.to_string()), ..Line::default() };
+            let mut line = Line { tenant: text_in(tenant.as_str()), ..Line::default() };
             line.epoch = Some(route.epoch().0);
             line.revision = (revision.0 > 0).then_some(revision.0);
             match route {
                 TenantRoute::Placed { cell, uid, held, .. } => {
-                    line.cell = Some(cell.to_string());
-                    line.uid = uid.as_ref().map(ToString::to_string);
+                    line.cell = text_in(cell.as_str());
+                    line.uid = uid.as_ref().and_then(|uid| text_in(uid.as_str()));
                     line.held = held.then_some(true);
                 }
                 TenantRoute::Gone { .. } => line.gone = Some(true),
@@ -275,11 +314,11 @@ pub fn write(change: &Change, text: &mut Vec<u8>) {
             line
         }
         Change::Host { host, tenant } => {
-            Line { host: Some(host.to_string()), tenant: Some(tenant.to_string()), ..Line::default() }
+            Line { host: text_in(host.as_str()), tenant: text_in(tenant.as_str()), ..Line::default() }
         }
         Change::Cell(cell) => Line {
-            cell: Some(cell.name.to_string()),
-            uid: cell.uid.as_ref().map(ToString::to_string),
+            cell: text_in(cell.name.as_str()),
+            uid: cell.uid.as_ref().and_then(|uid| text_in(uid.as_str())),
             endpoints: Some(cell.endpoints.clone()),
             kind: Some(match cell.kind {
                 CellKind::Agent => Kind::Agent,
@@ -295,7 +334,7 @@ pub fn write(change: &Change, text: &mut Vec<u8>) {
             ..Line::default()
         },
         Change::Limits { tenant, limits } => {
-            Line { tenant: Some(tenant.to_string()), limits: Some(LimitsLine::of(limits)), ..Line::default() }
+            Line { tenant: text_in(tenant.as_str()), limits: Some(LimitsLine::of(limits)), ..Line::default() }
         }
         Change::Certificate { name, sealed } => {
             Line { certificate: Some(CertificateLine::of(name, sealed)), ..Line::default() }

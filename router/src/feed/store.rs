@@ -11,7 +11,7 @@ use cellway_core::ids::{CellName, ClusterId, Revision, TenantId};
 use cellway_core::limit::TenantLimits;
 use cellway_core::tenant::PlacementRecord;
 use cellway_store::records::{HostClaim, Record};
-use cellway_store::{Event, FollowEvent, FollowOptions, Follower, Store, keys};
+use cellway_store::{Entry, Event, FollowEvent, FollowOptions, Follower, Store, keys};
 use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
 
@@ -31,24 +31,18 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
     let options = FollowOptions {
         heartbeat_key: Some(keys::HEARTBEAT.to_owned()),
         silence_limit_ms: Some(SILENCE_MS),
+        in_parts: true,
         ..FollowOptions::default()
     };
     let mut follower = Follower::new(Arc::clone(&store), keys::ROUTES, options);
     loop {
         let event = match follower.next().await {
+            FollowEvent::Part { entries, begins } => {
+                let (contents, unreadable) = routes(&entries);
+                FeedEvent::Part { contents, unreadable, begins }
+            }
             FollowEvent::Snapshot { entries, revision } => {
-                let mut contents = Vec::with_capacity(entries.len());
-                let mut unreadable = Vec::new();
-                for entry in entries {
-                    match put(&entry.key, &entry.value, entry.mod_revision) {
-                        Put::Change(change) => contents.push(change),
-                        Put::Unreadable(subject) => {
-                            contents.extend(subject.clone().and_then(exists));
-                            unreadable.extend(subject);
-                        }
-                        Put::NotARoute => {}
-                    }
-                }
+                let (contents, unreadable) = routes(&entries);
                 FeedEvent::Snapshot { contents, unreadable, revision, cluster: Some(cluster_of(&*store).await) }
             }
             FollowEvent::Batch(batch) => {
@@ -61,6 +55,23 @@ pub(super) async fn tell(store: Arc<dyn Store>, events: Sender<FeedEvent>) {
             return;
         }
     }
+}
+
+/// What records say, and what cannot be read of them.
+fn routes(entries: &[Entry]) -> (Vec<Change>, Vec<Subject>) {
+    let mut contents = Vec::with_capacity(entries.len());
+    let mut unreadable = Vec::new();
+    for entry in entries {
+        match put(&entry.key, &entry.value, entry.mod_revision) {
+            Put::Change(change) => contents.push(change),
+            Put::Unreadable(subject) => {
+                contents.extend(subject.clone().and_then(exists));
+                unreadable.extend(subject);
+            }
+            Put::NotARoute => {}
+        }
+    }
+    (contents, unreadable)
 }
 
 /// Asks until there is an answer: without it, a listing cannot be told from one of another cluster.

@@ -43,7 +43,9 @@ fn what_was_set_is_read_back() {
         error_text: Some("e".into()),
     };
     let (all, _) = with(limits.clone());
-    assert_eq!(all.contents(), [(tenant(), limits.clone())]);
+    let mut contents = Vec::new();
+    all.each(|tenant, limits| contents.push((tenant.clone(), limits)));
+    assert_eq!(contents, [(tenant(), limits.clone())]);
     assert!(!all.set(tenant(), limits));
 }
 

@@ -152,7 +152,7 @@ impl Record {
     }
 
     fn certificate(&self) -> Result<Named, BadSnapshot> {
-        match lines::parse_line(&self.text[self.name.end + 1..]).map_err(BadSnapshot::Content)? {
+        match lines::parse_line(&self.text.as_bytes()[self.name.end + 1..]).map_err(BadSnapshot::Content)? {
             Change::Certificate { name, sealed } if name.as_key() == self.name() => Ok((name, sealed)),
             _ => Err(BadSnapshot::Content("a record is about something else than its name says".into())),
         }

@@ -13,6 +13,30 @@ fn snapshot(revision: u64) -> Snapshot {
     Snapshot { revision: Revision(revision), cluster, contents: lines::parse(text).unwrap() }
 }
 
+fn save(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    let table = Table::default();
+    for change in &snapshot.contents {
+        table.apply(change.clone());
+    }
+    super::save(path, snapshot.revision, snapshot.cluster.as_ref(), &table)
+}
+
+/// What a table is filled with, in the order of [`snapshot`].
+fn load(path: &Path) -> (Option<Snapshot>, Vec<(PathBuf, BadSnapshot)>) {
+    let table = Table::default();
+    let (loaded, refused) = super::load(path, &table);
+    let snapshot = loaded.map(|Loaded { revision, cluster, entries }| {
+        let mut contents = table.contents();
+        assert_eq!(contents.len(), entries);
+        contents[1..3].sort_by_key(|change| format!("{change:?}"));
+        Snapshot { revision, cluster, contents }
+    });
+    if snapshot.is_none() {
+        assert!(table.contents().is_empty());
+    }
+    (snapshot, refused)
+}
+
 #[test]
 fn a_flipped_bit_anywhere_is_noticed_and_the_older_snapshot_is_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,4 +114,39 @@ proptest! {
         summed.extend(body);
         let _ = decode(&summed);
     }
+}
+
+#[test]
+fn a_snapshot_larger_than_a_piece_fills_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes");
+    let tenant =
+        |number: u32| format!("{{\"tenant\":\"t{number}\",\"cell\":\"a\",\"uid\":\"a-1\",\"epoch\":{number}}}\n");
+    let text: String = (0..60_000).map(tenant).collect();
+    let before = Snapshot { revision: Revision(7), cluster: None, contents: lines::parse(&text).unwrap() };
+    save(&path, &before).unwrap();
+    assert!(fs::metadata(&path).unwrap().len() > 3 * PIECE_BYTES as u64);
+    let table = Table::default();
+    assert_eq!(super::load(&path, &table).0.unwrap().entries, 60_000);
+    let mut after = table.contents();
+    let number = |change: &Change| match change {
+        Change::Tenant { route, .. } => route.epoch(),
+        _ => panic!("{change:?}"),
+    };
+    after.sort_by_key(number);
+    assert!(after == before.contents);
+}
+
+#[test]
+fn content_that_cannot_be_read_leaves_nothing_in_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes");
+    save(&path, &snapshot(1)).unwrap();
+    let body = "2\n{\"tenant\":\"only-here\",\"cell\":\"a\",\"epoch\":7}\n{\"tenant\":1}\n";
+    let bad = format!("{}{body}", first_line(crc32fast::hash(body.as_bytes())));
+    fs::rename(&path, aged(&path, 1)).unwrap();
+    fs::write(&path, bad).unwrap();
+    let (used, refused) = load(&path);
+    assert_eq!(used, Some(snapshot(1)));
+    assert!(matches!(&refused[..], [(_, BadSnapshot::Content(why))] if why.starts_with("line 2:")), "{refused:?}");
 }

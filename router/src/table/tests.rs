@@ -37,6 +37,17 @@ fn table(changes: impl IntoIterator<Item = Change>) -> Table {
     table
 }
 
+fn unnamed(table: &Table, named: &[Subject]) -> Vec<Change> {
+    let mut listing = table.begin_listing();
+    named.iter().for_each(|subject| table.name(&mut listing, subject));
+    assert!(listing.close().is_empty());
+    let mut changes = Vec::new();
+    table.unnamed(&listing, |change| changes.push(change));
+    let is_tenant = |change: &&Change| matches!(change, Change::TenantRemoved(_));
+    assert_eq!(changes.iter().filter(is_tenant).count(), table.unnamed_tenants());
+    changes
+}
+
 #[test]
 fn a_router_never_lowers_an_epoch() {
     let table = table([placed("a", 5, false)]);
@@ -95,13 +106,13 @@ fn what_a_listing_does_not_name_vanishes() {
     let host = Hostname::from_text("shop.example").unwrap();
     let claim = Change::Host { host: host.clone(), tenant: tenant("acme") };
     let table = table([cell("a", None), cell("b", None), placed("a", 5, false), claim]);
-    let named = [Subject::Cell(CellName::new("a").unwrap())].into();
-    for change in table.vanished(&named) {
+    let named = [Subject::Cell(CellName::new("a").unwrap())];
+    for change in unnamed(&table, &named) {
         assert_eq!(table.apply(change), Applied::Changed);
     }
     assert!(table.target(&tenant("acme")).is_none() && table.tenant_of_host(&host).is_none());
     assert_eq!(table.sizes(), (1, 0, 1));
-    assert!(table.vanished(&named).is_empty());
+    assert!(unnamed(&table, &named).is_empty());
 }
 
 #[test]
@@ -114,7 +125,7 @@ fn a_record_that_cannot_be_read_says_that_there_is_a_tenant_and_changes_none() {
     assert_eq!(table.apply(unreadable("globex")), Applied::Changed);
     assert!(table.tenant("globex").is_some() && table.target(&tenant("globex")).is_none());
     assert_eq!(
-        table.vanished(&[Subject::Tenant(tenant("acme")), Subject::Cell(CellName::new("a").unwrap())].into()),
+        unnamed(&table, &[Subject::Tenant(tenant("acme")), Subject::Cell(CellName::new("a").unwrap())]),
         [Change::TenantRemoved(tenant("globex"))]
     );
     table.apply(Change::TenantRemoved(tenant("globex")));
@@ -144,4 +155,43 @@ fn limits_hold_whether_they_or_their_tenant_are_told_first() {
         assert!(table.limited(&tenant("acme")).is_none());
         assert!(!table.has_changed(&target), "the placement is as it was");
     }
+}
+
+#[test]
+fn a_listing_tells_what_it_names_twice_whether_that_is_known_or_not() {
+    let table = table([placed("a", 5, false)]);
+    let globex = Subject::Tenant(tenant("globex"));
+    for subject in [Subject::Tenant(tenant("acme")), globex, Subject::Limits(tenant("acme"))] {
+        let mut listing = table.begin_listing();
+        table.name(&mut listing, &Subject::Cell(CellName::new("acme").unwrap()));
+        table.name(&mut listing, &subject);
+        table.name(&mut listing, &subject);
+        let hash = listing.hash(&subject);
+        assert_eq!(listing.close(), [hash]);
+    }
+}
+
+#[test]
+fn a_place_lasts_as_long_as_somebody_is_there() {
+    let table = table([cell("a", None), cell("b", None), placed("a", 1, false)]);
+    for epoch in 2..200 {
+        let cell = if epoch % 2 == 0 { "b" } else { "a" };
+        assert_eq!(table.apply(placed(cell, epoch, false)), Applied::Changed);
+        assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint(cell, epoch));
+        assert_eq!(table.apply(placed("b", 1, false)), Applied::LowerEpoch);
+    }
+    assert_eq!(table.places.len(), 1);
+}
+
+#[test]
+fn what_the_table_says_is_no_news() {
+    let limits = TenantLimits { concurrency: Some(1), ..TenantLimits::default() };
+    let host = Change::Host { host: Hostname::from_text("shop.example").unwrap(), tenant: tenant("acme") };
+    let all = [cell("a", None), placed("a", 1, true), host, Change::Limits { tenant: tenant("acme"), limits }];
+    let empty = Table::default();
+    let table = table(all.clone());
+    for change in &all {
+        assert!(table.says(change) && !empty.says(change), "{change:?}");
+    }
+    assert!(!table.says(&placed("a", 1, false)) && !table.says(&placed("a", 2, true)));
 }

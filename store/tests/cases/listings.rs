@@ -84,3 +84,31 @@ pub(crate) async fn a_follower_brings_a_snapshot_and_then_every_change(store: Ar
         }
     }
 }
+
+pub(crate) async fn a_follower_in_parts_brings_everything_once(store: Arc<dyn Store>) {
+    const RECORDS: usize = 10_500;
+    const AT_ONCE: usize = 125;
+    for first in (0..RECORDS).step_by(AT_ONCE) {
+        let put = |txn: Txn, number| txn.put(format!("p/{number:05}"), &b"x"[..]);
+        store.commit((first..first + AT_ONCE).fold(Txn::new(), put)).await.unwrap();
+    }
+    let options = FollowOptions { in_parts: true, ..FollowOptions::default() };
+    let mut follower = Follower::new(Arc::clone(&store), "p/", options);
+    let mut told: Vec<String> = Vec::new();
+    let mut first = true;
+    let revision = loop {
+        match within("a part", follower.next()).await {
+            FollowEvent::Part { entries, begins } => {
+                assert_eq!(begins, std::mem::take(&mut first));
+                told.extend(entries.into_iter().map(|entry| entry.key));
+            }
+            FollowEvent::Snapshot { entries, revision } => {
+                told.extend(entries.into_iter().map(|entry| entry.key));
+                break revision;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!first && revision == current(&*store).await);
+    assert_eq!(told, (0..RECORDS).map(|number| format!("p/{number:05}")).collect::<Vec<_>>());
+}

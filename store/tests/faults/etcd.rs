@@ -20,6 +20,7 @@ fn options() -> FollowOptions {
         silence_limit_ms: Some(SILENCE_LIMIT_MS),
         retry_first_ms: 20,
         retry_longest_ms: 200,
+        in_parts: true,
     }
 }
 

@@ -23,6 +23,7 @@ fn options() -> FollowOptions {
         silence_limit_ms: Some(SILENCE_LIMIT_MS),
         retry_first_ms: 5,
         retry_longest_ms: 50,
+        in_parts: false,
     }
 }
 

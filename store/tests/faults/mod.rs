@@ -22,17 +22,25 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[derive(Debug, Default)]
 struct View {
     records: BTreeMap<String, Vec<u8>>,
+    parts: BTreeMap<String, Vec<u8>>,
     snapshots: usize,
     lost: usize,
 }
 
 impl View {
     async fn take_next(&mut self, follower: &mut Follower) {
+        let record = |e: cellway_store::Entry| (e.key, e.value.to_vec());
         match within("the follower's next event", follower.next()).await {
+            FollowEvent::Part { entries, begins } => {
+                if begins {
+                    self.parts.clear();
+                }
+                self.parts.extend(entries.into_iter().map(record));
+            }
             FollowEvent::Snapshot { entries, .. } => {
                 self.snapshots += 1;
-                let record = |e: cellway_store::Entry| (e.key, e.value.to_vec());
-                self.records = entries.into_iter().map(record).collect();
+                self.records = std::mem::take(&mut self.parts);
+                self.records.extend(entries.into_iter().map(record));
             }
             FollowEvent::Batch(batch) => {
                 for event in batch.events {

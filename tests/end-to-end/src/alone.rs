@@ -37,6 +37,11 @@ impl Backend {
         });
         Self { address, task }
     }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 impl Drop for Backend {

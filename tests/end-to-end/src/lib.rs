@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod relay;
 pub mod replaced;
 pub mod sandbox;
+pub mod scale;
 pub mod soak_long;
 pub mod stress;
 pub mod tracer;

@@ -25,6 +25,7 @@ mod postgres_fleet;
 mod postgres_server;
 mod rolling_restart;
 mod router_operation;
+mod scale;
 mod soak;
 mod spoilt_bytes;
 mod static_stability;

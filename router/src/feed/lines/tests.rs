@@ -126,6 +126,7 @@ proptest! {
     fn what_is_written_is_read_back(change in change()) {
         let mut text = Vec::new();
         write(&change, &mut text);
+        prop_assert_eq!(is_of_tenant(&text), matches!(change, Change::Tenant { .. }));
         prop_assert_eq!(parse(std::str::from_utf8(&text).unwrap()), Ok(vec![change]));
     }
 

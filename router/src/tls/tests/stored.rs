@@ -5,7 +5,6 @@ use crate::snapshot::certificates::{SavedCertificates, save};
 use crate::table::{Change, Subject, Table};
 use cellway_api::sealing::SealingSecrets;
 use cellway_core::certificate::{CertificateName, SealedCertificate};
-use std::collections::HashSet;
 
 /// A router's TLS with the store's certificates, and the table through which the feed reaches it.
 struct Fed {
@@ -22,6 +21,19 @@ impl Fed {
     fn put(&self, name: &str, sealed: SealedCertificate) {
         let name = CertificateName::from_text(name).expect("a name");
         self.table.apply(Change::Certificate { name, sealed: sealed.into() });
+    }
+
+    /// What a listing of only these changes.
+    fn unnamed_by(&self, names: &[&str]) -> Vec<Change> {
+        let mut listing = self.table.begin_listing();
+        for name in names {
+            let name = CertificateName::from_text(name).expect("a name");
+            self.table.name(&mut listing, &Subject::Certificate(name));
+        }
+        listing.close();
+        let mut changes = Vec::new();
+        self.table.unnamed(&listing, |change| changes.push(change));
+        changes
     }
 
     fn served(&self, stage: &Stage, name: &str) -> Option<String> {
@@ -96,7 +108,7 @@ fn a_changed_certificate_is_in_the_next_handshake_and_no_connection_ends() {
     put("second.test");
     assert_eq!(fed.served(&stage, "a.example").as_deref(), Some("a.example second.test"));
     assert_eq!(open.say(b"still here"), b"still here");
-    for change in fed.table.vanished(&HashSet::<Subject>::new()) {
+    for change in fed.unnamed_by(&[]) {
         fed.table.apply(change);
     }
     assert_eq!(fed.served(&stage, "a.example"), None, "a listing without it");
@@ -204,11 +216,7 @@ fn saved_certificates_are_served_until_the_source_speaks_and_what_it_does_not_na
     }
     assert_eq!(stored.contents(), Vec::new(), "nothing was read in");
 
-    let listing = HashSet::from(
-        ["kept.example", "renewed.example"]
-            .map(|name| Subject::Certificate(CertificateName::from_text(name).expect("a name"))),
-    );
-    let vanished = fed.table.vanished(&listing);
+    let vanished = fed.unnamed_by(&["kept.example", "renewed.example"]);
     fed.put("kept.example", (*kept.1).clone());
     fed.put("renewed.example", stage.sealed(&secrets, "renewed.example", &["renewed.example", "new.test"], false));
     for change in vanished {
