@@ -1,13 +1,12 @@
 //! A request body that stays with the client until the peer has admitted the request.
 
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
 
 use crate::body::BodyError;
 use crate::incoming::IncomingBody;
@@ -15,17 +14,17 @@ use crate::incoming::IncomingBody;
 /// The body as it goes into a request. It yields nothing, and reads nothing from the client, until its
 /// [`HeldHandle`] releases it.
 pub struct HeldBody {
-    shared: Arc<Shared>,
+    shared: Rc<Shared>,
     hint: SizeHint,
 }
 
 /// What stays with the caller.
 #[derive(Clone)]
-pub struct HeldHandle(Arc<Shared>);
+pub struct HeldHandle(Rc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
-    sent_bytes: AtomicU64,
+    state: RefCell<State>,
+    sent_bytes: Cell<u64>,
 }
 
 struct State {
@@ -49,12 +48,12 @@ impl HeldBody {
         let hint = body.size_hint();
         let state =
             State { body: Some(body), released: false, touched: false, finished: false, starved: false, waker: None };
-        let shared = Arc::new(Shared { state: Mutex::new(state), sent_bytes: AtomicU64::new(0) });
-        (Self { shared: Arc::clone(&shared), hint }, HeldHandle(shared))
+        let shared = Rc::new(Shared { state: RefCell::new(state), sent_bytes: Cell::new(0) });
+        (Self { shared: Rc::clone(&shared), hint }, HeldHandle(shared))
     }
 
     pub(crate) fn handle(&self) -> HeldHandle {
-        HeldHandle(Arc::clone(&self.shared))
+        HeldHandle(Rc::clone(&self.shared))
     }
 }
 
@@ -62,7 +61,7 @@ impl HeldHandle {
     /// Lets the body flow: the peer said `100 Continue`, or is one that is sent everything at once.
     pub fn release(&self) {
         let waker = {
-            let mut state = self.0.state.lock();
+            let mut state = self.0.state.borrow_mut();
             state.released = true;
             state.waker.take()
         };
@@ -73,14 +72,14 @@ impl HeldHandle {
 
     /// Whether it was released.
     pub fn is_released(&self) -> bool {
-        self.0.state.lock().released
+        self.0.state.borrow().released
     }
 
     /// The untouched body, to be held anew for another attempt; `None` once any of it was asked for. The
     /// [`HeldBody`] it is taken from fails, and with it the connection that it was given to.
     pub fn take_back(&self) -> Option<IncomingBody> {
         let (body, waker) = {
-            let mut state = self.0.state.lock();
+            let mut state = self.0.state.borrow_mut();
             if state.touched {
                 return None;
             }
@@ -94,17 +93,17 @@ impl HeldHandle {
 
     /// How many bytes the connection has taken.
     pub fn sent_bytes(&self) -> u64 {
-        self.0.sent_bytes.load(Ordering::Relaxed)
+        self.0.sent_bytes.get()
     }
 
     /// Whether the connection could take more, and the client has not sent it.
     pub fn is_starved(&self) -> bool {
-        self.0.state.lock().starved
+        self.0.state.borrow().starved
     }
 
     /// Whether the connection has taken all of it.
     pub fn is_finished(&self) -> bool {
-        self.0.state.lock().finished
+        self.0.state.borrow().finished
     }
 }
 
@@ -113,7 +112,7 @@ impl Body for HeldBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.state.borrow_mut();
         if !state.released {
             if state.body.is_none() {
                 return Poll::Ready(Some(Err(Box::new(TakenBack))));
@@ -133,7 +132,7 @@ impl Body for HeldBody {
             Poll::Ready(Some(Ok(frame))) => {
                 state.finished = at_end;
                 let length = frame.data_ref().map_or(0, Bytes::len);
-                self.shared.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
+                self.shared.sent_bytes.set(self.shared.sent_bytes.get() + length as u64);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
@@ -145,7 +144,7 @@ impl Body for HeldBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.shared.state.lock().body.as_ref().is_some_and(Body::is_end_stream)
+        self.shared.state.borrow().body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
