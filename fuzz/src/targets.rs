@@ -8,17 +8,17 @@ use cellway_core::ids::Revision;
 use cellway_core::network::Network;
 use cellway_core::route::{PathPrefix, is_plain_path};
 use cellway_proxy::proxy_protocol::{self, HEADER_MAX_BYTES, Progress};
-use cellway_proxy::{FieldLines, Forwarding, TrustedField, forwarded, hygiene, pool};
+use cellway_proxy::{FieldLines, Forwarding, TrustedField, forwarded, hygiene, pool, serve};
 use cellway_router::CookiePolicy;
 use cellway_router::feed::lines;
 use cellway_router::snapshot::certificates::{self, SavedCertificates};
 use cellway_router::snapshot::{self, Snapshot};
+use http::Request;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::uri::Scheme;
-use http::{Request, request};
 
 /// All targets, by the names of their folders in `fuzz/seeds`.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("answer", answer),
     ("authority", authority),
     ("certificates", certificates),
@@ -27,13 +27,14 @@ pub const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("hygiene", hygiene),
     ("path", path),
     ("proxy_protocol", proxy_protocol),
+    ("request", request),
     ("snapshot", snapshot),
 ];
 
 const TENANT_HOST: &str = "acme.cells.example";
 
 /// A request line's target, then fields, one a line; `None` if no HTTP parser would let it through.
-fn head(bytes: &[u8]) -> Option<request::Parts> {
+fn head(bytes: &[u8]) -> Option<http::request::Parts> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut request = Request::builder().uri(lines.next()?);
     for line in lines {
@@ -54,6 +55,26 @@ pub fn answer(bytes: &[u8]) {
         match (&whole, pool::read_answer(bytes, part_bytes)) {
             (Ok(Some(whole)), Ok(Some(parts))) => {
                 assert_eq!(whole.head.headers, parts.head.headers);
+                assert_eq!(whole.body, parts.body);
+                assert_eq!((&whole.trailers, whole.left_bytes), (&parts.trailers, parts.left_bytes));
+            }
+            (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+            (whole, parts) => panic!("{whole:?} at once, and {parts:?} in parts of {part_bytes}"),
+        }
+    }
+}
+
+/// A client's request: it says the same however it arrives, and no more than was sent.
+pub fn request(bytes: &[u8]) {
+    let whole = serve::read_request(bytes, bytes.len());
+    if let Ok(Some(request)) = &whole {
+        assert!(request.body.len() + request.left_bytes < bytes.len());
+    }
+    for part_bytes in [1, 7] {
+        match (&whole, serve::read_request(bytes, part_bytes)) {
+            (Ok(Some(whole)), Ok(Some(parts))) => {
+                assert_eq!(whole.head.headers(), parts.head.headers());
+                assert_eq!((whole.head.method(), whole.head.uri()), (parts.head.method(), parts.head.uri()));
                 assert_eq!(whole.body, parts.body);
                 assert_eq!((&whole.trailers, whole.left_bytes), (&parts.trailers, parts.left_bytes));
             }

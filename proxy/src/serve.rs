@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
 use crate::body::ResponseBody;
+pub use crate::connection::http1::{NoRequest, ReadRequest, read_request};
 use crate::connection::{Accepted, drive};
 use crate::http2::{Hold, HoldSlot, Room};
 use crate::hygiene::BadRequest;

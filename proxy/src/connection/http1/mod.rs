@@ -24,11 +24,13 @@ use crate::upgrade::{Promise, Switched};
 mod answer;
 mod ends;
 mod head_check;
+mod read;
 mod request;
 mod wire;
 
 use ends::Ends;
 pub(crate) use head_check::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
+pub use read::{NoRequest, ReadRequest, read_request};
 use request::RequestHead;
 pub(crate) use wire::ReceivedBody;
 use wire::{Came, Wire};
