@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::hashes::Hashes;
+
 /// The counts of one listener, shared by its threads.
 pub(crate) struct Addresses {
     max: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<HashMap<IpAddr, usize, Hashes>>,
 }
 
 /// One counted connection, for as long as it lives.

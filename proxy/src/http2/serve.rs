@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::batch::{Batched, Batches};
 use super::frames::{Fault, FrameTap, SMALL_DATA_BUDGET_BYTES, Unread};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
@@ -49,7 +50,7 @@ const UNSEEN_MAX_BYTES: usize = 32 * 1024;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
-type Wire = Tapped<Io, FrameWatch>;
+type Wire = Tapped<Batched, FrameWatch>;
 
 struct FrameWatch {
     tap: FrameTap,
@@ -100,6 +101,7 @@ enum Event {
 struct Driver<H> {
     served: Served<H>,
     connection: Connection<Wire, Bytes>,
+    batches: Batches,
     fault: Rc<Cell<Option<Fault>>>,
     /// Bytes read since there was last no request to be taken.
     unseen: Rc<Cell<usize>>,
@@ -118,6 +120,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
     let tap = FrameTap::new(Instant::now());
     let tap = FrameWatch { tap, rest: None, breaks: 0, fault: Rc::clone(&fault), unseen: Rc::clone(&unseen) };
     let unread = tap.tap.unread().clone();
+    let (io, batches) = Batched::new(io);
     let wire = Tapped { io, tap };
     let idle_for = Duration::from_millis(served.options.idle_ms);
     let handshake = builder().handshake(wire);
@@ -127,9 +130,11 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         Ok(Err(error)) => return log_end(Err(error)),
         Err(_) => return,
     };
+    batches.begin();
     let driver = Driver {
         served,
         connection,
+        batches,
         fault,
         unseen,
         holding: Holding::default(),
@@ -205,6 +210,12 @@ impl<H: Handler> Driver<H> {
             return Poll::Ready(Event::Faulty(fault));
         }
         self.holding.check();
+        if accepted.is_pending()
+            && let Poll::Ready(Err(error)) = self.batches.poll_write(cx)
+        {
+            tracing::debug!(%error, "a client's connection ended with an error");
+            return Poll::Ready(Event::Ended(Ok(())));
+        }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 return Poll::Ready(Event::Request(Box::new(request), respond));
