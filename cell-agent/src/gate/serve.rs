@@ -233,7 +233,7 @@ fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> 
     }
     head.headers.extend(ours);
     head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
-    // Asking for the body is what makes hyper answer `100 Continue`: it happens here, after the admission.
+    // Asking for the body is what answers `100 Continue`: it happens here, after the admission.
     let upload = if body.is_end_stream() { None } else { Upload::of(lease) };
     let body = match (&upload, body.is_end_stream()) {
         (_, true) => RequestBody::empty(),
