@@ -3,7 +3,6 @@
 use crate::{Accept, TcpStream, replaced};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// A listener that is bound and does not accept yet.
 pub struct Bound(Kind);
@@ -78,16 +77,6 @@ impl TcpListener {
             Self::Kernel(listener) => listener.local_addr(),
             Self::Replaced(listener) => Ok(listener.local_addr()),
         }
-    }
-
-    /// Says for all its connections what [`TcpStream::give_up_after`] says for one. Best effort.
-    pub fn give_up_after(&self, limit: Option<Duration>) {
-        #[cfg(target_os = "linux")]
-        if let Self::Kernel(listener) = self {
-            let _ = socket2::SockRef::from(listener).set_tcp_user_timeout(limit);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = limit;
     }
 
     /// The next connection, and whose it is.

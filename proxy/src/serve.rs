@@ -301,7 +301,6 @@ async fn run<H: Handler>(
 ) -> io::Result<()> {
     let Ending { shutdown, given, closed, listening } = ending;
     let listeners = sockets.into_iter().map(Bound::start).collect::<io::Result<Vec<_>>>()?;
-    listeners.iter().for_each(|listener| listener.give_up_after(options.unread_ms.map(Duration::from_millis)));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let drain_ms = options.drain_ms;

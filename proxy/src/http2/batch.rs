@@ -10,31 +10,31 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::io::Io;
-
 /// What is gathered: as much as one record of TLS takes.
 const BATCH_BYTES: usize = 16 * 1024;
 
 /// The connection as its writer sees it. A flush writes nothing once [`Batches::begin`] was called.
-pub(super) struct Batched(Rc<RefCell<State>>);
+pub(super) struct Batched<I>(Rc<RefCell<State<I>>>);
 
 /// Another hold on it, of whoever knows when a batch is whole.
-pub(super) struct Batches(Rc<RefCell<State>>);
+pub(super) struct Batches<I>(Rc<RefCell<State<I>>>);
 
-struct State {
-    io: Io,
+struct State<I> {
+    io: I,
     gathered: BytesMut,
     gathers: bool,
+    /// Something was written and not flushed: TLS takes more than the socket does.
+    unflushed: bool,
 }
 
-impl Batched {
-    pub(super) fn new(io: Io) -> (Self, Batches) {
-        let state = Rc::new(RefCell::new(State { io, gathered: BytesMut::new(), gathers: false }));
+impl<I> Batched<I> {
+    pub(super) fn new(io: I) -> (Self, Batches<I>) {
+        let state = Rc::new(RefCell::new(State { io, gathered: BytesMut::new(), gathers: false, unflushed: false }));
         (Self(Rc::clone(&state)), Batches(state))
     }
 }
 
-impl Batches {
+impl<I: AsyncWrite + Unpin> Batches<I> {
     /// From now on flushes wait for [`Batches::poll_write`].
     pub(super) fn begin(&self) {
         self.0.borrow_mut().gathers = true;
@@ -46,9 +46,10 @@ impl Batches {
     }
 }
 
-impl State {
+impl<I: AsyncWrite + Unpin> State<I> {
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
+            self.unflushed = true;
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.gathered.advance(written),
@@ -60,11 +61,12 @@ impl State {
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         ready!(self.poll_gathered(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_take(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -73,6 +75,7 @@ impl State {
             ready!(self.poll_gathered(cx))?;
         }
         if offered > BATCH_BYTES {
+            self.unflushed = true;
             return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         }
         if self.gathered.is_empty() {
@@ -83,13 +86,13 @@ impl State {
     }
 }
 
-impl AsyncRead for Batched {
+impl<I: AsyncRead + Unpin> AsyncRead for Batched<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Batched {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Batched<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.borrow_mut().poll_take(cx, &[io::IoSlice::new(bytes)])
     }
@@ -126,12 +129,11 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::socket::Socket;
 
-    async fn pair() -> (Io, TcpStream) {
+    async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Io::Clear(Socket::new(ours.into()).0), listener.accept().await.unwrap().0)
+        (ours, listener.accept().await.unwrap().0)
     }
 
     #[tokio::test]
@@ -160,5 +162,48 @@ mod tests {
         let mut last = String::new();
         peer.read_to_string(&mut last).await.unwrap();
         assert_eq!(last, "last", "a shutdown leaves nothing");
+    }
+
+    /// Takes all that is written, as TLS does, and lets go of it at every other flush.
+    #[derive(Default)]
+    struct Hoard {
+        taken: usize,
+        out: usize,
+        was_asked: bool,
+    }
+
+    impl AsyncWrite for Hoard {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.taken += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.was_asked = !self.was_asked;
+            if self.was_asked {
+                return Poll::Pending;
+            }
+            self.out = self.taken;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_tls_has_taken_is_flushed_until_the_socket_has_it() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut batched, batches) = Batched::new(Hoard::default());
+        batches.begin();
+        for (frame, out) in [(vec![0; 10], 10), (vec![0; 2 * BATCH_BYTES], 10 + 2 * BATCH_BYTES)] {
+            assert!(
+                matches!(Pin::new(&mut batched).poll_write(&mut cx, &frame), Poll::Ready(Ok(length)) if length == frame.len())
+            );
+            assert!(batches.poll_write(&mut cx).is_pending(), "the socket is full");
+            assert!(batches.poll_write(&mut cx).is_ready(), "nothing more is written, and it goes on");
+            assert_eq!(batches.0.borrow().io.out, out);
+        }
     }
 }

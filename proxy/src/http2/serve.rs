@@ -50,7 +50,7 @@ const UNSEEN_MAX_BYTES: usize = 32 * 1024;
 /// How long a client that was cut off may take to read why.
 const FAREWELL_MS: u64 = 500;
 
-type Wire = Tapped<Batched, FrameWatch>;
+type Wire = Tapped<Batched<Io>, FrameWatch>;
 
 struct FrameWatch {
     tap: FrameTap,
@@ -101,7 +101,7 @@ enum Event {
 struct Driver<H> {
     served: Served<H>,
     connection: Connection<Wire, Bytes>,
-    batches: Batches,
+    batches: Batches<Io>,
     fault: Rc<Cell<Option<Fault>>>,
     /// Bytes read since there was last no request to be taken.
     unseen: Rc<Cell<usize>>,
@@ -210,7 +210,8 @@ impl<H: Handler> Driver<H> {
             return Poll::Ready(Event::Faulty(fault));
         }
         self.holding.check();
-        if accepted.is_pending()
+        // Also at the end, which may leave what was gathered.
+        if !matches!(accepted, Poll::Ready(Some(Ok(_))))
             && let Poll::Ready(Err(error)) = self.batches.poll_write(cx)
         {
             tracing::debug!(%error, "a client's connection ended with an error");

@@ -51,7 +51,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
         is_parting: false,
     };
     let limit = options.unread_ms.map(Duration::from_millis);
-    let patience = Patience { socket: socket.clone(), limit, set: Cell::new(limit.is_some()) };
+    let patience = Patience { socket: socket.clone(), limit, set: Cell::new(false) };
     let counted = Some(counted);
     let connection =
         Connection { wire: Wire::new(io, input), handler, peer, farewell: options.farewell, ends, patience, counted };
@@ -151,6 +151,12 @@ impl<H: Handler> Connection<'_, H> {
         self.patience.fit(&answer);
         let (head, mut body) = answer.into_parts();
         let wire = &self.wire;
+        let mut invitation = wire.rest_of_invitation();
+        if !invitation.is_empty()
+            && !matches!(self.ends.race(|cx| wire.poll_write_all(&mut invitation, cx)).await, Some(Ok(())))
+        {
+            return After::Gone;
+        }
         let body_ends = poll_fn(|cx| Poll::Ready(wire.ends_body(cx))).await;
         let keeps_alive = facts.keeps_alive && malformed.is_none() && body_ends && !self.ends.is_parting;
         let (mut outgoing, keeps_alive) = answer::begin(&head, &body, facts, keeps_alive);
@@ -167,7 +173,7 @@ impl<H: Handler> Connection<'_, H> {
         }
         match self.ends.race(|cx| wire.poll_read_whole(cx)).await {
             Some(true) if keeps_alive => After::Next,
-            Some(true) if facts.is_last => After::LastEnd,
+            Some(true) if facts.is_last && malformed.is_none() => After::LastEnd,
             Some(_) => After::End,
             None => After::Gone,
         }
@@ -187,7 +193,6 @@ impl<H: Handler> Connection<'_, H> {
 struct Patience {
     socket: SocketHandle,
     limit: Option<Duration>,
-    /// At first as the listener had it.
     set: Cell<bool>,
 }
 

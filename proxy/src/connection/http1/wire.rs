@@ -65,9 +65,13 @@ struct State {
     length: Length,
     /// What is to be said before more of it is read.
     invitation: &'static [u8],
+    /// What was said of it may still be with TLS.
+    unflushed: bool,
     has_reader: bool,
     /// Who waits until the body is read, or wanted no more.
     waiting: Option<Waker>,
+    /// Who waits for more of the body: a socket that is dropped wakes nobody.
+    reading: Option<Waker>,
 }
 
 impl Wire {
@@ -80,8 +84,10 @@ impl Wire {
             number: 0,
             length: Length::Over,
             invitation: b"",
+            unflushed: false,
             has_reader: false,
             waiting: None,
+            reading: None,
         })))
     }
 
@@ -104,16 +110,24 @@ impl Wire {
         ReceivedBody { state: Rc::clone(&self.0), number: state.number }
     }
 
+    /// What is left of an invitation that has begun, and has to be said before an answer.
+    pub(super) fn rest_of_invitation(&self) -> &'static [u8] {
+        let left = self.0.borrow().invitation;
+        if left.len() < CONTINUE.len() { left } else { b"" }
+    }
+
     /// Whether the body has ended, or is still being read, as the answer begins. What has come of one that nobody wants is
     /// thrown away.
     pub(super) fn ends_body(&self, cx: &mut Context<'_>) -> bool {
         let mut state = self.0.borrow_mut();
         // Nobody is invited any more once the answer has begun.
-        let was_invited = std::mem::take(&mut state.invitation).is_empty();
+        let was_invited = state.invitation.is_empty();
+        state.invitation = b"";
         if !state.length.is_over() && !state.has_reader && was_invited {
             state.skip_what_has_come(cx);
         }
-        state.length.is_over() || state.has_reader
+        // Whether a body comes that nobody was invited to send, only the client knows.
+        state.length.is_over() || state.has_reader && was_invited
     }
 
     /// Waits until the body was read, or is wanted no more; says which.
@@ -158,6 +172,9 @@ impl Wire {
         let mut state = self.0.borrow_mut();
         state.io = None;
         state.stop_waiting();
+        if let Some(reading) = state.reading.take() {
+            reading.wake();
+        }
     }
 
     /// The connection, to become a tunnel, with what has come behind the head.
@@ -235,10 +252,11 @@ impl State {
         let io = self.io.as_mut().ok_or(Broken::Over)?;
         while !self.invitation.is_empty() {
             let written = ready!(Pin::new(&mut *io).poll_write(cx, self.invitation))?;
-            self.invitation = &self.invitation[written..];
-            if self.invitation.is_empty() {
-                ready!(Pin::new(&mut *io).poll_flush(cx))?;
-            }
+            (self.invitation, self.unflushed) = (&self.invitation[written..], true);
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *io).poll_flush(cx))?;
+            self.unflushed = false;
         }
         let at_most = match self.length {
             Length::Known(left) => usize::try_from(left).unwrap_or(usize::MAX).min(BODY_READ_BYTES),
@@ -283,7 +301,14 @@ impl ReceivedBody {
         if state.number != self.number {
             return Poll::Ready(None);
         }
-        state.poll_body(cx).map_err(Into::into).map(Result::transpose)
+        let polled = state.poll_body(cx);
+        state.reading = polled.is_pending().then(|| cx.waker().clone());
+        if matches!(polled, Poll::Ready(Err(_))) {
+            // Nothing more can be read of it.
+            state.has_reader = false;
+            state.stop_waiting();
+        }
+        polled.map_err(Into::into).map(Result::transpose)
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -301,7 +326,7 @@ impl Drop for ReceivedBody {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         if state.number == self.number {
-            state.has_reader = false;
+            (state.has_reader, state.reading) = (false, None);
             state.stop_waiting();
         }
     }
