@@ -1,4 +1,4 @@
-//! What dead moves have left in the servers is found and removed: publications, slots, subscriptions.
+//! What dead moves have left in the servers is found and removed: publications, slots, subscriptions and their origins.
 //!
 //! The end that subscribes decides: it is the one that is ordered something while a move needs the stream. The end that
 //! publishes removes what the other one has no row for any more.
@@ -129,6 +129,7 @@ impl PostgresDriver {
             tracing::info!(stream = name, "a subscription that is in no books is removed");
             streams::remove_incoming(own, &name).await?;
         }
+        streams::drop_orphaned_origins(own).await?;
         for name in tally::unbooked(own).await? {
             tally::end_where_free(own, &name, TABLE_WAIT_MS).await?;
         }

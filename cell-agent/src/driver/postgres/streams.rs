@@ -391,3 +391,17 @@ pub(crate) async fn unbooked(on: &Client) -> Result<(Vec<String>, Vec<String>), 
     let incoming = on.rows(incoming, &[]).await.map_err(unreadable())?;
     Ok((names(out), names(incoming)))
 }
+
+/// Drops the origins of subscriptions that are gone. A worker that starts while its subscription is dropped makes its
+/// origin anew, and PostgreSQL leaves that for ever.
+pub(crate) async fn drop_orphaned_origins(on: &Client) -> Result<(), PostgresError> {
+    let sql = "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin o WHERE roname ~ '^pg_[0-9]+$'
+        AND NOT EXISTS (SELECT FROM pg_subscription s WHERE o.roname = 'pg_' || s.oid)";
+    match on.rows(sql, &[]).await {
+        // Its worker is about to end, or another agent was faster: the next look finds what is left.
+        Err(error) if matches!(error.code(), Some(state) if *state == SqlState::OBJECT_IN_USE || *state == SqlState::UNDEFINED_OBJECT) => {
+            Ok(())
+        }
+        dropped => dropped.map(drop).map_err(PostgresError::sql("an origin cannot be dropped")),
+    }
+}

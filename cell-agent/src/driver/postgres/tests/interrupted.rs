@@ -33,7 +33,8 @@ async fn fifty_interrupted_moves_leave_nothing_behind() {
             break;
         }
     }
-    assert_eq!(left, (0, 0), "slots, publications, subscriptions, rows\n{}\n{}", a.server.log(), b.server.log());
+    let names = [a.leftover_names().await, b.leftover_names().await];
+    assert_eq!(left, (0, 0), "{names:?} and rows\n{}\n{}", a.server.log(), b.server.log());
     // And another one goes through.
     for cell in [a, b] {
         cell.driver.note_orders(["last"].into_iter());
@@ -45,6 +46,29 @@ async fn fifty_interrupted_moves_leave_nothing_behind() {
     writers.lead_to(&b.server);
     writers.until_written(10).await;
     assert_eq!(writers.stop_and_count_lost(&b.server).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_whose_subscription_is_gone_is_removed_and_no_other() {
+    let stage = Stage::with(&[], |config| config.dead_after_ms = 100).await;
+    let server = &stage.b.server;
+    // Only the server itself gives such names.
+    server
+        .run(
+            "SELECT pg_replication_origin_create('orphan'), pg_replication_origin_create('an_apps_own');
+             SET allow_system_table_mods = on;
+             UPDATE pg_replication_origin SET roname = 'pg_4000000000' WHERE roname = 'orphan'",
+        )
+        .await;
+    let orphaned = "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE 'pg\\_%'";
+    for _ in 0..100 {
+        if server.count(orphaned).await == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(server.count(orphaned).await, 0);
+    assert_eq!(server.count("SELECT count(*) FROM pg_replication_origin").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

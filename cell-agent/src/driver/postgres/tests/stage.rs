@@ -67,6 +67,16 @@ impl Cell {
             + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cellway%') + (SELECT count(*) FROM cellway.tally)";
         self.server.count(sql).await
     }
+
+    /// What of that has a name.
+    pub(crate) async fn leftover_names(&self) -> String {
+        let sql = "SELECT coalesce(string_agg(name, ', '), '') FROM (SELECT 'publication ' || pubname AS name FROM pg_publication
+            UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots
+            UNION ALL SELECT 'subscription ' || subname FROM pg_subscription
+            UNION ALL SELECT 'origin ' || roname FROM pg_replication_origin
+            UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'cellway%') AS left_over";
+        self.server.connect("cellway").await.query_one(sql, &[]).await.unwrap().get(0)
+    }
 }
 
 /// How agents, and the other server, reach it.
