@@ -66,6 +66,8 @@ pub(crate) struct Shape {
     tables: Vec<Table>,
     fingerprint: String,
     before: Tally,
+    /// Triggers of ours that the source has, and the copy must not get: those of earlier moves too.
+    tallied_by: Vec<String>,
     data: u64,
     total: u64,
     dump: PathBuf,
@@ -98,24 +100,27 @@ impl Copy<'_> {
         let tables = tables(&reader, self.schema).await?;
         let fingerprint = fingerprint(&reader, self.schema).await?;
         let before = tally::read(&reader, self.stream).await?;
+        let tallied_by = tally::triggers(&reader, self.schema).await?;
         let data: u64 = tables.iter().map(|table| table.bytes.cast_unsigned()).sum();
         let indexes: u64 = tables.iter().map(|table| table.index_bytes.cast_unsigned()).sum();
         self.progress.set(1, data + indexes);
         let dump = self.dir.join(format!("{}.dump", self.stream));
         self.dump(&snapshot, &dump).await?;
-        self.restore(&dump, "pre-data").await?;
-        Ok(Shape { snapshot, _reader: reader, tables, fingerprint, before, data, total: data + indexes, dump })
+        self.restore(&dump, None).await?;
+        let total = data + indexes;
+        Ok(Shape { snapshot, _reader: reader, tables, fingerprint, before, tallied_by, data, total, dump })
     }
 
     /// Brings the rows, then what stands on them.
     pub(crate) async fn fill(&self, shape: Shape) -> Result<Copied, PostgresError> {
-        let Shape { snapshot, _reader: reader, tables, fingerprint, before, data, total, dump } = shape;
+        let Shape { snapshot, _reader: reader, tables, fingerprint, before, tallied_by, data, total, dump } = shape;
         self.copy_tables(&snapshot, &tables, total).await?;
         drop((reader, snapshot));
-        self.build_indexes(&dump, (data, total)).await?;
-        // It holds no rows; one that stays behind is overwritten by the next attempt.
+        let list = self.list(&dump, &tallied_by).await?;
+        self.build_indexes((&dump, &list), (data, total)).await?;
+        // They hold no rows; one that stays behind is overwritten by the next attempt.
         let _ = std::fs::remove_file(&dump);
-        let _ = std::fs::remove_file(dump.with_extension("list"));
+        let _ = std::fs::remove_file(&list);
         self.analyze(&tables).await?;
         self.progress.set(total, total);
         Ok(Copied { fingerprint, before, bytes: total })
@@ -172,30 +177,33 @@ impl Copy<'_> {
         run("pg_dump", command).await
     }
 
-    async fn restore(&self, dump: &Path, section: &str) -> Result<(), PostgresError> {
+    /// Makes the empty tables, or, with a list of what the copy gets, what stands on their rows.
+    async fn restore(&self, dump: &Path, list: Option<&Path>) -> Result<(), PostgresError> {
         let mut command = self.servers.program("pg_restore", self.own, self.stream)?;
-        command.arg("--exit-on-error").arg(format!("--section={section}"));
-        if section == "post-data" {
-            command.arg("--use-list").arg(self.list(dump).await?);
-        }
-        match section {
-            "pre-data" => command.arg("--single-transaction"),
-            _ => command.arg(format!("--jobs={}", self.jobs)),
+        command.arg("--exit-on-error");
+        match list {
+            None => command.args(["--section=pre-data", "--single-transaction"]),
+            Some(list) => {
+                command.arg("--section=post-data").arg(format!("--jobs={}", self.jobs)).arg("--use-list").arg(list)
+            }
         };
         command.env("PGOPTIONS", "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0");
         command.arg("--dbname").arg(self.servers.database(self.own)?).arg(dump);
         run("pg_restore", command).await
     }
 
-    /// What the dump has, without the triggers of ours.
-    async fn list(&self, dump: &Path) -> Result<PathBuf, PostgresError> {
+    /// What the dump has, without these triggers.
+    async fn list(&self, dump: &Path, triggers: &[String]) -> Result<PathBuf, PostgresError> {
         let failed = |why: String| PostgresError::Tool { tool: "pg_restore", why };
         let mut command = self.servers.program("pg_restore", self.own, self.stream)?;
         let listed = command.arg("--list").arg(dump).output().await.map_err(|error| failed(error.to_string()))?;
         if !listed.status.success() {
             return Err(failed(String::from_utf8_lossy(&listed.stderr).into_owned()));
         }
-        let is_ours = |line: &str| line.contains(" TRIGGER ") && line.contains(&format!(" {}", self.stream));
+        // "… TRIGGER schema table name owner"
+        let is_ours = |line: &str| {
+            line.contains(" TRIGGER ") && triggers.iter().any(|trigger| line.contains(&format!(" {trigger} ")))
+        };
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let kept: String = listed.lines().filter(|line| !is_ours(line)).flat_map(|line| [line, "\n"]).collect();
         let path = dump.with_extension("list");
@@ -276,13 +284,17 @@ impl Copy<'_> {
     }
 
     /// Indexes, keys and triggers. The copy does not stand still while they are built: that is told as bytes of indexes.
-    async fn build_indexes(&self, dump: &Path, (data, total): (u64, u64)) -> Result<(), PostgresError> {
+    async fn build_indexes(
+        &self,
+        (dump, list): (&Path, &Path),
+        (data, total): (u64, u64),
+    ) -> Result<(), PostgresError> {
         let watcher = self.servers.connect_for_long(self.own, "cellway").await?;
         let sql = "SELECT (SELECT coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint FROM pg_class c
                     WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)),
                 (SELECT count(*) FROM pg_stat_activity
                     WHERE application_name = $2 AND state = 'active' AND wait_event_type IS DISTINCT FROM 'Lock')";
-        let restoring = self.restore(dump, "post-data");
+        let restoring = self.restore(dump, Some(list));
         tokio::pin!(restoring);
         let mut beats = 0;
         loop {

@@ -143,14 +143,22 @@ async fn drops(on: &Client, stream: &str) -> Result<Vec<(String, String)>, Postg
     Ok(rows.iter().map(one).collect())
 }
 
-/// Streams that are counted here although the books do not have them.
+/// Streams that are counted here although the books do not have them; either of a stream's triggers shows it.
 pub(crate) async fn unbooked(on: &Client) -> Result<Vec<String>, PostgresError> {
-    let sql = "SELECT DISTINCT tgname::text FROM pg_trigger t
-        WHERE tgname LIKE 'cellway\\_%' AND tgname NOT LIKE '%\\_t' AND tgfoid = 'cellway.tally'::regproc
-            AND NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = tgname)
-        UNION SELECT DISTINCT stream FROM cellway.tally t
-            WHERE NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = t.stream)";
+    let sql = "SELECT stream FROM (
+            SELECT regexp_replace(tgname, '_t$', '') AS stream FROM pg_trigger WHERE tgfoid = 'cellway.tally'::regproc
+            UNION SELECT stream FROM cellway.tally) AS tallied
+        WHERE NOT EXISTS (SELECT FROM cellway.streams s WHERE s.name = stream)";
     let rows = on.rows(sql, &[]).await.map_err(failed("triggers cannot be read"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The triggers of ours that a schema has, of whichever stream.
+pub(crate) async fn triggers(on: &Client, schema: &str) -> Result<Vec<String>, PostgresError> {
+    let sql = "SELECT DISTINCT tgname::text FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+            AND tgfoid = to_regprocedure('cellway.tally()') AND NOT tgisinternal";
+    let rows = on.rows(sql, &[&schema]).await.map_err(failed("triggers cannot be read"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

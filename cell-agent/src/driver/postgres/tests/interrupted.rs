@@ -1,10 +1,22 @@
 //! Moves that die somewhere: what they leave is found and removed.
 
+use super::server::Server;
 use super::stage::{Hop, Stage, Writers, acme, id};
 use std::time::Duration;
 
 /// Moves that are broken off.
 const INTERRUPTED: u64 = 50;
+
+/// Waits until the server counts nothing.
+async fn until_none(server: &Server, counted: &str) {
+    for _ in 0..100 {
+        if server.count(counted).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{counted} still counts {}", server.count(counted).await);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_interrupted_moves_leave_nothing_behind() {
@@ -61,14 +73,36 @@ async fn an_origin_whose_subscription_is_gone_is_removed_and_no_other() {
         )
         .await;
     let orphaned = "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE 'pg\\_%'";
-    for _ in 0..100 {
-        if server.count(orphaned).await == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(server.count(orphaned).await, 0);
+    until_none(server, orphaned).await;
     assert_eq!(server.count("SELECT count(*) FROM pg_replication_origin").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_of_a_dead_streams_triggers_is_removed_without_the_other() {
+    let stage = Stage::with(&[], |config| config.dead_after_ms = 100).await;
+    stage.begin_acme().await;
+    let server = &stage.a.server;
+    server
+        .run(
+            "CREATE TRIGGER cellway_gone_f AFTER INSERT ON acme.orders FOR EACH ROW EXECUTE FUNCTION cellway.tally('cellway_gone_f', '');
+             CREATE TRIGGER cellway_lost_f_t AFTER TRUNCATE ON acme.orders EXECUTE FUNCTION cellway.tally('cellway_lost_f', '')",
+        )
+        .await;
+    until_none(server, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cellway%'").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_move_tallied_by_is_not_copied() {
+    let stage = Stage::new_with_acme().await;
+    let (a, b) = (&stage.a, &stage.b);
+    a.server
+        .run("CREATE TRIGGER cellway_earlier_f_t AFTER TRUNCATE ON acme.orders EXECUTE FUNCTION cellway.tally('cellway_earlier_f', '')")
+        .await;
+    let hop = Hop { id: "m-1", from: a, from_home: "new-1", to: b, home: "m-1", epoch: 5 };
+    stage.approach(&hop).await.unwrap();
+    hop.switch().await.unwrap();
+    let earlier = "SELECT count(*) FROM pg_trigger WHERE tgname = 'cellway_earlier_f_t'";
+    assert_eq!((a.server.count(earlier).await, b.server.count(earlier).await), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
