@@ -11,7 +11,7 @@ use std::time::Duration;
 const OUTCOME_MS: u64 = 10_000;
 
 /// The longest time in which a tenant can write nothing, whichever write it was.
-const PAUSE_MS: u64 = 10_000;
+const PAUSE_MS: u64 = 4_000;
 
 /// Fewer writes than any move makes. A move that makes more of them has more points to die at.
 const WRITES_MIN: u32 = 8;
