@@ -13,6 +13,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,14 +21,29 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Says the path and the body that it read. `/unread` reads none, `/stream` answers without a length, `/slow` after a
-/// while.
-struct Says;
+/// while, `/echo` with the body as it comes; `/breaks` begins an answer and breaks it off while another task reads the body.
+struct Says {
+    /// How the reading of that task has ended.
+    broken: mpsc::UnboundedSender<bool>,
+}
 
 impl Handler for Says {
     async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
         let path = request.uri().path().to_owned();
         if path == "/unread" {
             return Response::new(ResponseBody::full("unread"));
+        }
+        if path == "/echo" {
+            return Response::new(ResponseBody::boxed(request.into_body()));
+        }
+        if path == "/breaks" {
+            tokio::task::spawn_local(async move {
+                let read = request.into_body().collect().await;
+                self.broken.send(read.is_err()).unwrap();
+            });
+            tokio::task::yield_now().await;
+            let frames = [Ok(Frame::data("a".into())), Err(std::io::Error::other("broken"))];
+            return Response::new(ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(frames))));
         }
         if path == "/slow" {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -48,6 +64,7 @@ impl Handler for Says {
 
 struct Server {
     address: SocketAddr,
+    broken: mpsc::UnboundedReceiver<bool>,
     shutdown: CancellationToken,
     ended: JoinHandle<()>,
 }
@@ -56,8 +73,10 @@ impl Server {
     fn start() -> Self {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let (address, shutdown) = (listeners.local_addr(), CancellationToken::new());
-        let serving = serve(listeners, ServeOptions::default(), shutdown.clone(), |_| Rc::new(Says));
-        Self { address, shutdown, ended: tokio::spawn(async move { serving.await.unwrap() }) }
+        let (told, broken) = mpsc::unbounded_channel();
+        let says = move |_| Rc::new(Says { broken: told.clone() });
+        let serving = serve(listeners, ServeOptions::default(), shutdown.clone(), says);
+        Self { address, broken, shutdown, ended: tokio::spawn(async move { serving.await.unwrap() }) }
     }
 
     async fn client(&self) -> Client {
@@ -196,4 +215,40 @@ async fn a_request_that_has_begun_to_come_is_answered_after_the_shutdown() {
     assert!(said.contains("connection: close\r\n") && said.ends_with("/begun:"), "{said}");
     assert!(served.rest().await.ends_with("/slow:"));
     timeout(PATIENCE, server.ended).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_ends_whose_client_was_not_invited_before_the_answer() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    client.say("POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n").await;
+    let head = client.hear("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("connection: close"), "{head}");
+    client.say("x").await;
+    assert_eq!(client.rest().await, "x");
+}
+
+#[tokio::test]
+async fn whoever_reads_a_body_hears_that_its_connection_is_gone() {
+    let mut server = Server::start();
+    let mut client = server.client().await;
+    client.say("POST /breaks HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n").await;
+    assert_eq!(timeout(PATIENCE, server.broken.recv()).await, Ok(Some(true)));
+}
+
+#[tokio::test]
+async fn the_answer_to_a_head_that_is_too_long_is_not_lost_for_what_still_comes() {
+    let server = Server::start();
+    let (mut reading, mut writing) = TcpStream::connect(server.address).await.unwrap().into_split();
+    let long = "y".repeat(4_000_000);
+    let sending = tokio::spawn(async move {
+        let head = format!("GET /long HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {long}");
+        // Who answers need not read all of it.
+        let _ = writing.write_all(head.as_bytes()).await;
+        writing
+    });
+    let mut said = String::new();
+    timeout(PATIENCE, reading.read_to_string(&mut said)).await.expect("it ends").unwrap();
+    assert!(said.ends_with("/long:"), "{said}");
+    drop(sending.await.unwrap());
 }

@@ -28,6 +28,17 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// An empty one, and what appends the next part of `bytes` at each call; says whether there was one.
+    pub(crate) fn in_parts(bytes: &[u8], part_bytes: usize) -> (Self, impl FnMut(&mut Self) -> bool) {
+        let mut parts = bytes.chunks(part_bytes.max(1));
+        let more = move |input: &mut Self| {
+            let part = parts.next();
+            part.iter().for_each(|part| input.append(part));
+            part.is_some()
+        };
+        (Self::default(), more)
+    }
+
     /// Takes the first `length` bytes.
     pub(crate) fn take(&mut self, length: usize) -> Bytes {
         let copied = length < COPIED_BELOW_BYTES || length < self.bytes.capacity() / 2;

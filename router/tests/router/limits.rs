@@ -121,8 +121,10 @@ async fn concurrency_counts_until_the_answer_has_ended() {
 async fn a_client_that_went_away_is_not_counted() {
     let (_gate, router) = limited("\"concurrency\":1").await;
     let mut client = Client::connect(router.address).await;
-    client.send(&get("acme", "/slow")).await;
+    client.send(&get("acme", "/waits")).await;
     router.until("requests_open", |open| open == 1.0).await;
+    // One that only closes its half may still read.
+    client.tcp.set_zero_linger().unwrap();
     drop(client);
     router.until("requests_open", |open| open == 0.0).await;
     assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200);
@@ -150,9 +152,10 @@ async fn above_what_a_router_takes_the_largest_tenant_is_shed_first() {
     let mut config = config();
     config.requests_in_flight_max = 8;
     let router = TestRouter::knowing(config, &known).await;
-    let flood: Vec<_> = (0..8).map(|_| asking(router.address, get("acme", "/slow"))).collect();
-    router.until("requests_open", |open| open == 4.0).await;
+    let flood: Vec<_> = (0..8).map(|_| asking(router.address, get("acme", "/waits"))).collect();
+    router.until("limited_total", |limited| limited == 4.0).await;
     assert_eq!(ask(router.address, &get("beta", "/")).await.status, 200);
+    gate.let_go();
     let mut shed = 0;
     for answer in flood {
         let answer = answer.await.unwrap();

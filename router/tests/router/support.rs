@@ -171,6 +171,7 @@ struct GateState {
     verdict: Mutex<Option<String>>,
     admitted: Mutex<Vec<Admitted>>,
     refused: AtomicU64,
+    let_go: CancellationToken,
 }
 
 impl Gate {
@@ -212,6 +213,11 @@ impl Gate {
         self.state.admitted.lock().clone()
     }
 
+    /// Answers whoever asks for `/waits`, from now on at once.
+    pub(crate) fn let_go(&self) {
+        self.state.let_go.cancel();
+    }
+
     pub(crate) fn refused(&self) -> u64 {
         self.state.refused.load(Ordering::SeqCst)
     }
@@ -243,6 +249,10 @@ async fn answer(state: Arc<GateState>, request: Request<Incoming>) -> Result<Res
         "/slow" => {
             sleep(Duration::from_millis(400)).await;
             response.body("slow".into()).unwrap()
+        }
+        "/waits" => {
+            state.let_go.cancelled().await;
+            response.body("waited".into()).unwrap()
         }
         "/bytes" => response.body(vec![b'x'; BYTES].into()).unwrap(),
         _ => response.body("ok".into()).unwrap(),

@@ -27,13 +27,7 @@ pub struct NoRequest;
 
 /// Reads the request that `bytes` begin with, as if they arrived in parts of `part_bytes`; `None` if it is not whole.
 pub fn read_request(bytes: &[u8], part_bytes: usize) -> Result<Option<ReadRequest>, NoRequest> {
-    let (mut input, mut rest) = (Input::default(), bytes);
-    let mut more = |input: &mut Input| {
-        let (part, later) = rest.split_at(part_bytes.clamp(1, rest.len().max(1)).min(rest.len()));
-        input.append(part);
-        rest = later;
-        !part.is_empty()
-    };
+    let (mut input, mut more) = Input::in_parts(bytes, part_bytes);
     let mut check = HeadCheck::new();
     let length = loop {
         match check.check(&input) {

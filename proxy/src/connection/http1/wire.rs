@@ -365,3 +365,24 @@ impl AsyncWrite for Writer<'_> {
         self.with(|io| io.poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::socket::Socket;
+
+    #[tokio::test]
+    async fn an_invitation_is_said_whole_or_not_at_all() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let wire = Wire::new(Io::Clear(Socket::new(ours.into()).0), Input::default());
+        let _body = wire.body(Length::Known(1), true);
+        assert_eq!(wire.rest_of_invitation(), b"");
+        wire.0.borrow_mut().invitation = &CONTINUE[9..];
+        assert_eq!(wire.rest_of_invitation(), &CONTINUE[9..]);
+        wire.0.borrow_mut().invitation = b"";
+        assert_eq!(wire.rest_of_invitation(), b"");
+    }
+}

@@ -51,13 +51,7 @@ pub struct ReadAnswer {
 /// Reads the answer to a GET that `bytes` begin with, as if they arrived in parts of `part_bytes` and the connection
 /// then ended; `None` if it is not whole. What a connection does, without one: for tests and fuzzing.
 pub fn read_answer(bytes: &[u8], part_bytes: usize) -> Result<Option<ReadAnswer>, Malformed> {
-    let (mut input, mut rest) = (Input::default(), bytes);
-    let mut more = |input: &mut Input| {
-        let (part, later) = rest.split_at(part_bytes.clamp(1, rest.len().max(1)).min(rest.len()));
-        input.append(part);
-        rest = later;
-        !part.is_empty()
-    };
+    let (mut input, mut more) = Input::in_parts(bytes, part_bytes);
     let mut head = loop {
         match answer::take_head(&mut input, false)? {
             Some(head) => break head,
