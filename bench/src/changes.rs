@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::compare::{measure, warm_up, write};
 use crate::cost;
 use crate::load::Client;
-use crate::machine::{self, Cores};
-use crate::process::Process;
+use crate::machine::Cores;
+use crate::origin;
 use crate::report::{self, HEAD, Row};
 use crate::scenario::{FEW, MANY, SCENARIOS, Scenario};
 use crate::store::Store;
@@ -62,11 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.tenants > FEW, "at least {} tenants", FEW + 1);
     let dir = tempfile::tempdir().context("a directory")?;
     let cores = Cores::of_this_machine()?;
-    let [origin] = machine::free_addresses()?;
-    let own = std::env::current_exe().context("this program's own path")?;
-    let words = ["origin".to_owned(), origin.to_string()];
-    let mut app = Process::start("origin", cores.rest, &own, &words, dir.path())?;
-    app.listens_on(origin)?;
+    let (_app, origin) = origin::start(cores.rest, dir.path())?;
     // A router would begin with the snapshot that one before it has left.
     let few_dir = tempfile::tempdir().context("a directory")?;
     let ground = Ground { dir: few_dir.path(), cores, origin, tenants: FEW, before: None, feed: None };

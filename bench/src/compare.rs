@@ -9,8 +9,8 @@ use clap::Args as ClapArgs;
 
 use crate::cost;
 use crate::load::Client;
-use crate::machine::{self, Cores};
-use crate::process::Process;
+use crate::machine::Cores;
+use crate::origin;
 use crate::report::{self, HEAD, Measured, Row};
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::target::{Ground, Kind, Target};
@@ -49,11 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(!chosen.is_empty(), "no scenario of that name; there are {}", SCENARIOS.map(|s| s.name).join(", "));
     let dir = tempfile::tempdir().context("a directory")?;
     let cores = Cores::of_this_machine()?;
-    let [origin] = machine::free_addresses()?;
-    let own = std::env::current_exe().context("this program's own path")?;
-    let words = ["origin".to_owned(), origin.to_string()];
-    let mut app = Process::start("origin", cores.rest, &own, &words, dir.path())?;
-    app.listens_on(origin)?;
+    let (_app, origin) = origin::start(cores.rest, dir.path())?;
 
     print!("{HEAD}");
     let mut rows: Vec<Row> = Vec::new();

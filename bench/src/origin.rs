@@ -1,12 +1,16 @@
 //! The app behind every proxy: one thread, fixed answers, connections that are kept.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
+
+use crate::machine;
+use crate::process::Process;
 
 /// What is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -16,6 +20,15 @@ struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
     posted: Vec<u8>,
+}
+
+/// Starts it in a process of its own on this core, and waits until it listens.
+pub(crate) fn start(core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    let [address] = machine::free_addresses()?;
+    let own = std::env::current_exe().context("this program's own path")?;
+    let mut process = Process::start("origin", core, &own, &["origin".to_owned(), address.to_string()], dir)?;
+    process.listens_on(address)?;
+    Ok((process, address))
 }
 
 /// Serves until it is killed.
