@@ -9,12 +9,11 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::compare::{measure, warm_up, write};
-use crate::cost;
 use crate::load::Client;
 use crate::machine::Cores;
 use crate::origin;
 use crate::report::{self, HEAD, Row};
-use crate::scenario::{FEW, MANY, SCENARIOS, Scenario};
+use crate::scenario::{FEW, Hops, MANY, SCENARIOS, Scenario};
 use crate::store::Store;
 use crate::target::{Ground, Kind, Target};
 
@@ -65,8 +64,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (_app, origin) = origin::start(cores.rest, dir.path())?;
     // A router would begin with the snapshot that one before it has left.
     let few_dir = tempfile::tempdir().context("a directory")?;
-    let ground = Ground { dir: few_dir.path(), cores, origin, tenants: FEW, before: None, feed: None };
-    let few = KINDS.map(|kind| Ok(cost::pss_mib(Target::start(kind, &ground)?.process.id())));
+    let ground = Ground { dir: few_dir.path(), cores, origin, tenants: FEW, hops: Hops::One, before: None, feed: None };
+    let few = KINDS.map(|kind| Ok(Target::start(kind, &ground)?.pss_mib()));
     let few = few.into_iter().collect::<anyhow::Result<Vec<f64>>>()?;
 
     let store = Store::start(dir.path(), cores.rest, origin, args.tenants)?;
@@ -85,7 +84,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             // Each is the first as often as any other.
             let target = &targets[(at + usize::try_from(round)?) % targets.len()];
             let changing = target.kind.is_ours().then(|| store.change(args.changes)).transpose()?;
-            let measured = measure(&scenario, target, &client, args.seconds).with_context(|| target.kind.name())?;
+            let measured =
+                measure(&scenario, target, &client, (args.seconds, None)).with_context(|| target.kind.name())?;
             if let Some(changing) = changing {
                 rates.push(changing.end()?);
             }
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn memory(target: &Target, few_mib: f64, tenants: usize) -> Memory {
-    let many_mib = cost::pss_mib(target.process.id());
+    let many_mib = target.pss_mib();
     let bytes_per_tenant = (many_mib - few_mib) * 1024.0 * 1024.0 / (tenants - FEW) as f64;
     Memory { target: target.kind.name(), few_mib, many_mib, bytes_per_tenant }
 }

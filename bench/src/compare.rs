@@ -7,23 +7,24 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args as ClapArgs;
 
-use crate::cost;
 use crate::load::Client;
 use crate::machine::Cores;
 use crate::origin;
 use crate::report::{self, HEAD, Measured, Row};
-use crate::scenario::{SCENARIOS, Scenario};
+use crate::scenario::{Pace, SCENARIOS, Scenario};
 use crate::target::{Ground, Kind, Target};
 
 /// How long everybody is asked before the first round, in seconds.
 const WARM_UP_S: u64 = 1;
+/// Of what the slowest can answer: what a scenario of a steady pace asks.
+const STEADY: f64 = 0.7;
 
 /// What is compared, and how long.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Only these scenarios.
     scenarios: Vec<String>,
-    /// Only these targets: cellway, nginx, haproxy, relay.
+    /// Only these targets: cellway, nginx, haproxy, relay, app.
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
     /// Rounds; the figures are their medians.
@@ -53,10 +54,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     print!("{HEAD}");
     let mut rows: Vec<Row> = Vec::new();
-    for of_one_table in chosen.chunk_by(|one, other| one.tenants == other.tenants) {
-        let tenants = of_one_table[0].tenants;
-        let ground = Ground { dir: dir.path(), cores, origin, tenants, before: args.before.as_deref(), feed: None };
-        let targets = start(args, &ground)?;
+    for of_one_table in chosen.chunk_by(|one, other| (one.tenants, one.hops) == (other.tenants, other.hops)) {
+        let Scenario { tenants, hops, .. } = *of_one_table[0];
+        let ground =
+            Ground { dir: dir.path(), cores, origin, tenants, hops, before: args.before.as_deref(), feed: None };
+        let targets = start(args, of_one_table, &ground)?;
         for scenario in of_one_table {
             let found = rows_of(scenario, &targets, &ground, args)?;
             print!("{}", report::table(&found));
@@ -67,8 +69,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(args: &Args, ground: &Ground<'_>) -> anyhow::Result<Vec<Target>> {
+/// Starts whoever can do one of the scenarios.
+fn start(args: &Args, scenarios: &[&Scenario], ground: &Ground<'_>) -> anyhow::Result<Vec<Target>> {
     let chosen = |kind: &Kind| match kind {
+        _ if !scenarios.iter().any(|scenario| kind.can(scenario)) => false,
         Kind::Before => args.before.is_some(),
         _ => args.targets.is_empty() || args.targets.iter().any(|name| name == kind.name()),
     };
@@ -78,15 +82,16 @@ fn start(args: &Args, ground: &Ground<'_>) -> anyhow::Result<Vec<Target>> {
 fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &Args) -> anyhow::Result<Vec<Row>> {
     let able: Vec<&Target> = targets.iter().filter(|target| target.kind.can(scenario)).collect();
     let client = Client { dir: ground.dir, core: ground.cores.rest };
-    warm_up(scenario, able.iter().copied(), &client)?;
+    let slowest = warm_up(scenario, able.iter().copied(), &client)?;
+    let rate = (scenario.pace == Pace::Steady).then_some(slowest * STEADY);
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let mut found = Vec::new();
         for at in 0..able.len() {
             // Each is the first as often as any other.
             let target = able[(at + usize::try_from(round)?) % able.len()];
-            let measured = measure(scenario, target, &client, args.seconds).with_context(|| target.kind.name())?;
-            found.push((target.kind, measured));
+            let measured = measure(scenario, target, &client, (args.seconds, rate));
+            found.push((target.kind, measured.with_context(|| target.kind.name())?));
         }
         found.sort_by_key(|(kind, _)| Kind::ALL.iter().position(|other| other == kind));
         rounds.push(found);
@@ -94,16 +99,18 @@ fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &
     Ok(report::rows(scenario.name, &rounds))
 }
 
-/// Asks everybody for a moment, which is not measured.
+/// Asks everybody for a moment, which is not measured; how many requests a second the slowest answered.
 pub(crate) fn warm_up<'a>(
     scenario: &Scenario,
     targets: impl IntoIterator<Item = &'a Target>,
     client: &Client<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<f64> {
+    let mut slowest = f64::INFINITY;
     for target in targets {
-        client.ask(scenario, target.address(scenario.speech), WARM_UP_S).with_context(|| target.kind.name())?;
+        let done = client.ask(scenario, target.address(scenario.speech), (WARM_UP_S, None));
+        slowest = slowest.min(done.with_context(|| target.kind.name())?.requests_per_s);
     }
-    Ok(())
+    Ok(slowest)
 }
 
 /// Asks a target, and counts what that costs it.
@@ -111,18 +118,19 @@ pub(crate) fn measure(
     scenario: &Scenario,
     target: &Target,
     client: &Client<'_>,
-    seconds: u64,
+    how: (u64, Option<f64>),
 ) -> anyhow::Result<Measured> {
-    let pid = target.process.id();
-    let (before, begun) = (cost::cpu_ns(pid), Instant::now());
-    let done = client.ask(scenario, target.address(scenario.speech), seconds)?;
-    let used_ns = cost::cpu_ns(pid).saturating_sub(before);
-    anyhow::ensure!(used_ns > 0, "no CPU time is counted of {} in {:?}", target.kind.name(), begun.elapsed());
+    let (before, begun) = (target.cpu_ns(), Instant::now());
+    let done = client.ask(scenario, target.address(scenario.speech), how)?;
+    let used_ns = target.cpu_ns().saturating_sub(before);
+    let is_counted = used_ns > 0 || target.kind == Kind::App;
+    anyhow::ensure!(is_counted, "no CPU time is counted of {} in {:?}", target.kind.name(), begun.elapsed());
     Ok(Measured {
         cpu_us_per_request: used_ns as f64 / 1e3 / done.requests as f64,
         requests_per_s: done.requests_per_s,
+        p50_ms: done.p50_ms,
         p99_ms: done.p99_ms,
-        pss_mib: cost::pss_mib(pid),
+        pss_mib: target.pss_mib(),
     })
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Done {
     pub(crate) requests: u64,
     /// So many in a second.
     pub(crate) requests_per_s: f64,
+    /// The time of half of them, at most.
+    pub(crate) p50_ms: f64,
     /// The time of the hundredth that took longest, at least.
     pub(crate) p99_ms: f64,
 }
@@ -40,13 +42,26 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Asks as the scenario says for so many seconds.
-    pub(crate) fn ask(&self, scenario: &Scenario, at: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
-        let done = match scenario.speech {
-            Speech::Http1 => self.wrk(scenario, &format!("http://{at}"), seconds),
+    /// Asks as the scenario says for so many seconds: as much as is answered, or, over HTTP/1.1, at a rate.
+    pub(crate) fn ask(
+        &self,
+        scenario: &Scenario,
+        at: SocketAddr,
+        (seconds, rate): (u64, Option<f64>),
+    ) -> anyhow::Result<Done> {
+        let done = match (scenario.speech, rate) {
+            (Speech::Http1, None) => self.wrk(scenario, &format!("http://{at}"), seconds),
+            (Speech::Http1, Some(rate)) => {
+                let paced =
+                    ["--h1".to_owned(), format!("-c{CONNECTIONS}"), format!("--rps={}", rate / CONNECTIONS as f64)];
+                self.h2load(scenario, &paced, &format!("http://{at}/1k"), seconds)
+            }
             // The name that the certificate has beside those of the tenants.
-            Speech::TlsHttp1 => self.wrk(scenario, &format!("https://localhost:{}", at.port()), seconds),
-            Speech::TlsHttp2 => self.h2load(scenario, at, seconds),
+            (Speech::TlsHttp1, _) => self.wrk(scenario, &format!("https://localhost:{}", at.port()), seconds),
+            (Speech::TlsHttp2, _) => {
+                let shared = [format!("-c{SHARED_CONNECTIONS}"), format!("-m{STREAMS}")];
+                self.h2load(scenario, &shared, &format!("https://localhost:{}/1k", at.port()), seconds)
+            }
         }?;
         anyhow::ensure!(done.requests > 0, "{}: nothing was answered", scenario.name);
         Ok(done)
@@ -73,7 +88,8 @@ impl Client<'_> {
         // One that refuses is cheap.
         anyhow::ensure!(told.failed == 0, "{}: {} requests failed", scenario.name, told.failed);
         let requests_per_s = told.requests as f64 * 1e6 / told.duration_us.max(1.0);
-        Ok(Done { requests: told.requests, requests_per_s, p99_ms: told.p99_us / 1e3 })
+        let (p50_ms, p99_ms) = (told.p50_us / 1e3, told.p99_us / 1e3);
+        Ok(Done { requests: told.requests, requests_per_s, p50_ms, p99_ms })
     }
 
     /// A script by which wrk asks for one tenant after the other and tells its figures.
@@ -97,26 +113,25 @@ impl Client<'_> {
              function request()\n  at = at % #requests + 1\n  return requests[at]\nend\n\
              function done(summary, latency)\n  local e = summary.errors\n  \
              local failed = e.connect + e.read + e.write + e.status + e.timeout\n  \
-             io.write(string.format('{FIGURES}{{\"requests\":%d,\"duration_us\":%d,\"failed\":%d,\"p99_us\":%d}}\\n',\n    \
-             summary.requests, summary.duration, failed, latency:percentile(99)))\nend\n"
+             io.write(string.format('{FIGURES}{{\"requests\":%d,\"duration_us\":%d,\"failed\":%d,\"p50_us\":%d,\"p99_us\":%d}}\\n',\n    \
+             summary.requests, summary.duration, failed, latency:percentile(50), latency:percentile(99)))\nend\n"
         );
         fs::write(&script, text)?;
         Ok(script)
     }
 
-    fn h2load(&self, scenario: &Scenario, at: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
+    fn h2load(&self, scenario: &Scenario, how: &[String], url: &str, seconds: u64) -> anyhow::Result<Done> {
         let log = self.dir.join("h2load.log");
         let _ = fs::remove_file(&log);
         let first = asked_hosts(scenario.tenants).next().context("a tenant")?;
-        let args = [
-            format!("-c{SHARED_CONNECTIONS}"),
-            format!("-m{STREAMS}"),
+        let mut args = how.to_vec();
+        args.extend([
             "-t1".to_owned(),
             format!("-D{seconds}"),
             format!("--log-file={}", log.display()),
             format!("--header=:authority: {}", host(first)),
-            format!("https://localhost:{}/1k", at.port()),
-        ];
+            url.to_owned(),
+        ]);
         let printed = self.run("h2load", &args)?;
         let requests = count(&printed, "succeeded").context("h2load told no requests")?;
         let failed = count(&printed, "failed").unwrap_or(0) + count(&printed, "errored").unwrap_or(0);
@@ -125,8 +140,9 @@ impl Client<'_> {
         let log = fs::read_to_string(&log).context("h2load's log")?;
         let mut times: Vec<u64> = log.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok()).collect();
         times.sort_unstable();
-        let p99_us = times.get(times.len() * 99 / 100).copied().unwrap_or(0);
-        Ok(Done { requests, requests_per_s: requests as f64 / seconds as f64, p99_ms: p99_us as f64 / 1e3 })
+        let at_ms = |hundredth: usize| times.get(times.len() * hundredth / 100).copied().unwrap_or(0) as f64 / 1e3;
+        let requests_per_s = requests as f64 / seconds as f64;
+        Ok(Done { requests, requests_per_s, p50_ms: at_ms(50), p99_ms: at_ms(99) })
     }
 }
 
@@ -138,6 +154,7 @@ struct Told {
     requests: u64,
     duration_us: f64,
     failed: u64,
+    p50_us: f64,
     p99_us: f64,
 }
 

@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 
 mod changes;
 mod compare;
+mod configs;
 mod cost;
+mod fleet;
 mod load;
 mod machine;
 mod origin;

@@ -13,6 +13,8 @@ pub(crate) struct Measured {
     pub(crate) cpu_us_per_request: f64,
     /// Answered in a second.
     pub(crate) requests_per_s: f64,
+    /// The time of half of the requests, at most.
+    pub(crate) p50_ms: f64,
     /// The time of the slowest hundredth, at least.
     pub(crate) p99_ms: f64,
     /// Memory after it.
@@ -26,6 +28,7 @@ pub(crate) struct Row {
     target: &'static str,
     cpu_us_per_request: f64,
     requests_per_s: f64,
+    p50_ms: f64,
     p99_ms: f64,
     pss_mib: f64,
     /// CPU time against the better peer's of the same round.
@@ -51,6 +54,7 @@ pub(crate) fn rows(scenario: &'static str, rounds: &[Vec<(Kind, Measured)>]) -> 
             target: kind.name(),
             cpu_us_per_request: of(|measured| measured.cpu_us_per_request),
             requests_per_s: of(|measured| measured.requests_per_s),
+            p50_ms: of(|measured| measured.p50_ms),
             p99_ms: of(|measured| measured.p99_ms),
             pss_mib: of(|measured| measured.pss_mib),
             ratio: (kind.is_ours() && !ratios.is_empty()).then(|| median(ratios.into_iter())),
@@ -78,17 +82,18 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
 
 /// The columns of [`table`].
 pub(crate) const HEAD: &str =
-    "scenario   target    CPU µs/request  of the better peer  requests/s   p99 ms   PSS MiB\n";
+    "scenario           target    CPU µs/request  of the better peer  requests/s   p50 ms   p99 ms   PSS MiB\n";
 
 /// Rows as people read them.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
         let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-        let Row { scenario, target, cpu_us_per_request, requests_per_s, p99_ms, pss_mib, .. } = row;
+        let Row { scenario, target, cpu_us_per_request, requests_per_s, p50_ms, p99_ms, pss_mib, .. } = row;
         let _ = writeln!(
             text,
-            "{scenario:<10} {target:<9} {cpu_us_per_request:>14.1} {ratio:>19} {requests_per_s:>11.0} {p99_ms:>8.2} {pss_mib:>9.1}"
+            "{scenario:<18} {target:<9} {cpu_us_per_request:>14.1} {ratio:>19} {requests_per_s:>11.0} {p50_ms:>8.2} {p99_ms:>8.2} \
+             {pss_mib:>9.1}"
         );
     }
     text
@@ -99,7 +104,13 @@ mod tests {
     use super::*;
 
     fn round(cellway: f64, nginx: f64, haproxy: f64) -> Vec<(Kind, Measured)> {
-        let of = |cpu_us_per_request| Measured { cpu_us_per_request, requests_per_s: 1.0, p99_ms: 1.0, pss_mib: 1.0 };
+        let of = |cpu_us_per_request| Measured {
+            cpu_us_per_request,
+            requests_per_s: 1.0,
+            p50_ms: 1.0,
+            p99_ms: 1.0,
+            pss_mib: 1.0,
+        };
         vec![(Kind::Cellway, of(cellway)), (Kind::Nginx, of(nginx)), (Kind::Haproxy, of(haproxy))]
     }
 

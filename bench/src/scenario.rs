@@ -22,6 +22,26 @@ pub(crate) enum Ask {
     Post,
 }
 
+/// What is between the clients and the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hops {
+    /// A proxy.
+    One,
+    /// A proxy, and another one in the cell: our router and a gate, or two of the peer.
+    Two,
+    /// The same, which show each other certificates.
+    TwoWithTls,
+}
+
+/// How much is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As much as is answered.
+    Full,
+    /// Of everybody the same: a part of what the slowest answers at full pace.
+    Steady,
+}
+
 /// One line of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
@@ -35,24 +55,45 @@ pub(crate) struct Scenario {
     pub(crate) reconnects: bool,
     /// Tenants that the proxy knows.
     pub(crate) tenants: usize,
+    /// What is between them and the app.
+    pub(crate) hops: Hops,
+    /// How much they ask.
+    pub(crate) pace: Pace,
 }
 
 /// A table as most have it.
 pub(crate) const FEW: usize = 1_000;
 /// A large one.
 pub(crate) const MANY: usize = 1_000_000;
+/// Of a fleet, whose tenants are created one by one.
+const OF_A_FLEET: usize = 100;
 
-const KEPT: Scenario = Scenario { name: "h1", speech: Speech::Http1, ask: Ask::Small, reconnects: false, tenants: FEW };
+const KEPT: Scenario = Scenario {
+    name: "h1",
+    speech: Speech::Http1,
+    ask: Ask::Small,
+    reconnects: false,
+    tenants: FEW,
+    hops: Hops::One,
+    pace: Pace::Full,
+};
+const TWO: Scenario = Scenario { name: "two_hop", tenants: OF_A_FLEET, hops: Hops::Two, ..KEPT };
+const TWO_TLS: Scenario = Scenario { name: "two_hop_tls", hops: Hops::TwoWithTls, ..TWO };
 
-/// All of them, those of one table next to each other.
-pub(crate) const SCENARIOS: [Scenario; 7] = [
+/// All of them, those for which the same targets are started next to each other.
+pub(crate) const SCENARIOS: [Scenario; 12] = [
     KEPT,
+    Scenario { name: "h1_steady", pace: Pace::Steady, ..KEPT },
     Scenario { name: "tls_h1", speech: Speech::TlsHttp1, ..KEPT },
     Scenario { name: "tls_h2", speech: Speech::TlsHttp2, ..KEPT },
     Scenario { name: "conn", reconnects: true, ..KEPT },
     Scenario { name: "body_100k", ask: Ask::Large, ..KEPT },
     Scenario { name: "post_16k", ask: Ask::Post, ..KEPT },
     Scenario { name: "h1_1m", tenants: MANY, ..KEPT },
+    TWO,
+    Scenario { name: "two_hop_steady", pace: Pace::Steady, ..TWO },
+    TWO_TLS,
+    Scenario { name: "two_hop_tls_steady", pace: Pace::Steady, ..TWO_TLS },
 ];
 
 /// The base domain of all tenants.
@@ -78,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_asked_host_is_another_one() {
-        for tenants in [FEW, MANY] {
+        for tenants in [FEW, MANY, OF_A_FLEET] {
             let mut asked: Vec<usize> = asked_hosts(tenants).collect();
             let all = asked.len();
             asked.sort_unstable();

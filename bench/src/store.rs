@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::scenario::asked_hosts;
 
 /// What every key begins with.
-const PREFIX: &str = "/cellway/v1/";
+pub(crate) const PREFIX: &str = "/cellway/v1/";
 /// Records in one transaction while it is filled.
 const FILLED_AT_ONCE: usize = 5_000;
 /// The longest request.
@@ -42,28 +42,39 @@ pub(crate) struct Changing {
     begun: Instant,
 }
 
+/// Starts an etcd, and waits until it listens.
+pub(crate) fn etcd(dir: &Path, core: usize) -> anyhow::Result<(Process, SocketAddr)> {
+    let program = machine::program("etcd").context("etcd is not installed")?;
+    let [address, peer] = machine::free_addresses()?;
+    let data = dir.join("etcd").display().to_string();
+    let args = [
+        ("--data-dir", data),
+        ("--listen-client-urls", format!("http://{address}")),
+        ("--advertise-client-urls", format!("http://{address}")),
+        ("--listen-peer-urls", format!("http://{peer}")),
+        ("--initial-advertise-peer-urls", format!("http://{peer}")),
+        ("--initial-cluster", format!("default=http://{peer}")),
+        ("--quota-backend-bytes", "8589934592".to_owned()),
+        ("--max-txn-ops", "10000".to_owned()),
+        ("--max-request-bytes", "10000000".to_owned()),
+        ("--unsafe-no-fsync", "true".to_owned()),
+        ("--log-level", "error".to_owned()),
+    ];
+    let args: Vec<String> = args.into_iter().map(|(flag, value)| format!("{flag}={value}")).collect();
+    let mut process = Process::start("etcd", core, &program, &args, dir)?;
+    process.listens_on(address)?;
+    Ok((process, address))
+}
+
+/// The lines of a router's configuration that say to follow an etcd.
+pub(crate) fn feed(etcd: SocketAddr) -> String {
+    format!("feed:\n  etcd:\n    endpoints: [\"http://{etcd}\"]\n    prefix: {PREFIX}\n")
+}
+
 impl Store {
     /// Starts one and fills it.
     pub(crate) fn start(dir: &Path, core: usize, origin: SocketAddr, tenants: usize) -> anyhow::Result<Self> {
-        let program = machine::program("etcd").context("etcd is not installed")?;
-        let [address, peer] = machine::free_addresses()?;
-        let data = dir.join("etcd").display().to_string();
-        let args = [
-            ("--data-dir", data),
-            ("--listen-client-urls", format!("http://{address}")),
-            ("--advertise-client-urls", format!("http://{address}")),
-            ("--listen-peer-urls", format!("http://{peer}")),
-            ("--initial-advertise-peer-urls", format!("http://{peer}")),
-            ("--initial-cluster", format!("default=http://{peer}")),
-            ("--quota-backend-bytes", "8589934592".to_owned()),
-            ("--max-txn-ops", "10000".to_owned()),
-            ("--max-request-bytes", "10000000".to_owned()),
-            ("--unsafe-no-fsync", "true".to_owned()),
-            ("--log-level", "error".to_owned()),
-        ];
-        let args: Vec<String> = args.into_iter().map(|(flag, value)| format!("{flag}={value}")).collect();
-        let mut process = Process::start("etcd", core, &program, &args, dir)?;
-        process.listens_on(address)?;
+        let (process, address) = etcd(dir, core)?;
         let store = Self { _process: process, address, tenants };
         runtime()?.block_on(store.fill(origin))?;
         Ok(store)
@@ -71,7 +82,7 @@ impl Store {
 
     /// The lines of a router's configuration that say to follow it.
     pub(crate) fn feed(&self) -> String {
-        format!("feed:\n  etcd:\n    endpoints: [\"http://{}\"]\n    prefix: {PREFIX}\n", self.address)
+        feed(self.address)
     }
 
     async fn client(&self) -> anyhow::Result<Client> {
