@@ -96,8 +96,11 @@ pub fn authority(bytes: &[u8]) {
     let text = authority.host.as_str();
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     assert!(text.bytes().all(legal) && text.parse::<IpAddr>().is_err(), "{text}");
-    let again = Request::builder().uri("/").header("host", authority.to_string()).body(()).map(|r| r.into_parts().0);
-    assert_eq!(again.map(|head| hygiene::authority(&head)).ok(), Some(Ok(authority)));
+    let mut lines = FieldLines::default();
+    lines.put(&http::header::HOST, |to| authority.put(to));
+    let mut again = Request::new(()).into_parts().0;
+    lines.insert_into(&mut again.headers);
+    assert_eq!(hygiene::authority(&again), Ok(authority));
 }
 
 /// A file of certificates, or one record of it: what is read is written, and read back the same.

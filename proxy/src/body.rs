@@ -110,8 +110,8 @@ pub struct RequestBody {
     socket: Option<SocketHandle>,
     sent_bytes: Option<Rc<Cell<u64>>>,
     pace: Option<Box<dyn Pace>>,
-    room: Option<Room>,
-    unsent: Unsent,
+    /// What its client's connection may keep, and what of this body is on its way.
+    room: Option<(Room, Unsent)>,
     until: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -125,7 +125,6 @@ impl RequestBody {
             sent_bytes: None,
             pace: None,
             room: None,
-            unsent: Unsent::default(),
             until: None,
         }
     }
@@ -181,12 +180,12 @@ impl RequestBody {
     /// Keeps the exchange within what its client's connection may keep.
     #[must_use]
     pub fn within(mut self, room: Option<Room>) -> Self {
-        self.room = room;
+        self.room = room.map(|room| (room, Unsent::default()));
         self
     }
 
     pub(crate) fn room(&self) -> Option<Room> {
-        self.room.clone()
+        self.room.as_ref().map(|(room, _)| room.clone())
     }
 
     /// What releases the body, if it waits for that.
@@ -252,13 +251,15 @@ impl Body for RequestBody {
         {
             ready!(pace.poll_ready(cx));
         }
-        let shares = self.room.is_some();
-        if shares {
-            ready!(self.unsent.poll_ready(cx));
+        if let Some((_, unsent)) = &self.room {
+            ready!(unsent.poll_ready(cx));
         }
         match self.poll_source(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let frame = if shares { frame.map_data(|data| self.unsent.count(data)) } else { frame };
+                let frame = match &self.room {
+                    Some((_, unsent)) => frame.map_data(|data| unsent.count(data)),
+                    None => frame,
+                };
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(counter) = &self.sent_bytes {
                     counter.set(counter.get() + length as u64);

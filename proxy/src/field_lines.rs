@@ -1,7 +1,5 @@
 //! Fields of a request as they stand on the wire: written once, without a map and without a copy for each value.
 
-use std::fmt::{Display, Write};
-
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -19,30 +17,30 @@ impl Default for FieldLines {
 }
 
 impl FieldLines {
-    /// Appends a field. A value that could be more than one line is left out with its name: callers write what they have
-    /// made themselves, of addresses, normalised names and digits.
-    pub fn put(&mut self, name: &HeaderName, value: impl Display) {
+    /// Appends a field, the value of which `write` appends. One that could be more than one line is left out with its name:
+    /// callers write what they have made themselves, of addresses, normalised names and digits.
+    pub fn put(&mut self, name: &HeaderName, write: impl FnOnce(&mut BytesMut)) {
         let begin = self.0.len();
         self.0.put_slice(name.as_str().as_bytes());
         self.0.put_slice(b": ");
         let value_begin = self.0.len();
-        let written = write!(self.0, "{value}");
-        self.end(begin, value_begin, written.is_ok());
+        write(&mut self.0);
+        self.end(begin, value_begin);
     }
 
     /// [`FieldLines::put`] of a text that is there.
     pub fn put_bytes(&mut self, name: &HeaderName, value: &[u8]) {
-        let begin = self.0.len();
-        self.0.put_slice(name.as_str().as_bytes());
-        self.0.put_slice(b": ");
-        let value_begin = self.0.len();
-        self.0.put_slice(value);
-        self.end(begin, value_begin, true);
+        self.put(name, |to| to.put_slice(value));
     }
 
-    fn end(&mut self, begin: usize, value_begin: usize, is_whole: bool) {
+    /// [`FieldLines::put`] of a number.
+    pub fn put_number(&mut self, name: &HeaderName, value: u64) {
+        self.put(name, |to| put_number(to, value));
+    }
+
+    fn end(&mut self, begin: usize, value_begin: usize) {
         let is_value = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        if is_whole && self.0[value_begin..].iter().all(is_value) {
+        if self.0[value_begin..].iter().all(is_value) {
             self.0.put_slice(b"\r\n");
         } else {
             self.0.truncate(begin);
@@ -82,6 +80,11 @@ impl FieldLines {
     }
 }
 
+/// Appends a number in digits.
+pub(crate) fn put_number(to: &mut BytesMut, number: impl itoa::Integer) {
+    to.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use http::header;
@@ -93,7 +96,7 @@ mod tests {
         let mut lines = FieldLines::default();
         lines.put_bytes(&header::HOST, b"acme.example:8080");
         let length = lines.len();
-        lines.put(&header::AGE, 7);
+        lines.put_number(&header::AGE, 7);
         assert_eq!(lines.as_bytes(), b"host: acme.example:8080\r\nage: 7\r\n");
         let mut headers = HeaderMap::new();
         headers.insert(header::AGE, HeaderValue::from_static("1"));
@@ -111,7 +114,7 @@ mod tests {
         let mut lines = FieldLines::default();
         for value in ["a\r\nx-cellway-epoch: 9", "a\nb", "a\0b"] {
             lines.put_bytes(&header::AGE, value.as_bytes());
-            lines.put(&header::AGE, value);
+            lines.put(&header::AGE, |to| to.put_slice(value.as_bytes()));
         }
         assert!(lines.is_empty());
     }

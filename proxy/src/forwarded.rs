@@ -5,14 +5,15 @@
 //! client. What stands before it is anybody's word, and goes no further. Everything written here is written anew from
 //! addresses and a normalised host, so no byte of a field that came in goes out again.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bytes::{BufMut, BytesMut};
 use cellway_core::network::Networks;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 
-use crate::field_lines::FieldLines;
+use crate::field_lines::{FieldLines, put_number};
 use crate::hygiene::Authority;
 
 /// The addresses that a request came through, the client's first.
@@ -126,57 +127,58 @@ impl Forwarding {
 impl Client {
     /// Writes who asked for which host, over what, and through whom. Fields that said so before must be gone.
     pub fn write(&self, lines: &mut FieldLines, authority: &Authority, x_forwarded: bool) {
-        lines.put(&header::FORWARDED, Forwarded { client: self, authority });
+        lines.put(&header::FORWARDED, |to| self.put_forwarded(to, authority));
         if x_forwarded {
-            lines.put(&X_FORWARDED_FOR, ForwardedFor(self));
+            lines.put(&X_FORWARDED_FOR, |to| self.put_addresses(to));
             lines.put_bytes(&X_FORWARDED_PROTO, self.scheme.as_str().as_bytes());
-            lines.put(&X_FORWARDED_HOST, authority);
+            lines.put(&X_FORWARDED_HOST, |to| authority.put(to));
         }
     }
-}
 
-/// The value of `Forwarded`.
-struct Forwarded<'a> {
-    client: &'a Client,
-    authority: &'a Authority,
-}
-
-impl Display for Forwarded<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { client, authority } = self;
-        For(client.address).fmt(f)?;
+    /// The value of `Forwarded`.
+    fn put_forwarded(&self, to: &mut BytesMut, authority: &Authority) {
+        put_for(to, self.address);
         // A colon makes a value one that must be quoted.
-        let quote = if authority.port.is_some() { "\"" } else { "" };
-        for part in [";host=", quote] {
-            f.write_str(part)?;
+        let quote: &[u8] = if authority.port.is_some() { b"\"" } else { b"" };
+        [b";host=", quote].into_iter().for_each(|part| to.put_slice(part));
+        authority.put(to);
+        [quote, b";proto=", self.scheme.as_str().as_bytes()].into_iter().for_each(|part| to.put_slice(part));
+        for proxy in &self.proxies {
+            to.put_slice(b", ");
+            put_for(to, *proxy);
         }
-        authority.fmt(f)?;
-        for part in [quote, ";proto=", client.scheme.as_str()] {
-            f.write_str(part)?;
-        }
-        client.proxies.iter().try_for_each(|proxy| write!(f, ", {}", For(*proxy)))
     }
-}
 
-/// The value of `X-Forwarded-For`.
-struct ForwardedFor<'a>(&'a Client);
-
-impl Display for ForwardedFor<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.address.fmt(f)?;
-        self.0.proxies.iter().try_for_each(|proxy| write!(f, ", {proxy}"))
+    /// The value of `X-Forwarded-For`.
+    fn put_addresses(&self, to: &mut BytesMut) {
+        put_address(to, self.address);
+        for proxy in &self.proxies {
+            to.put_slice(b", ");
+            put_address(to, *proxy);
+        }
     }
 }
 
 /// An address as `Forwarded` has it.
-struct For(IpAddr);
+fn put_for(to: &mut BytesMut, address: IpAddr) {
+    let (begin, end): (&[u8], &[u8]) = if address.is_ipv4() { (b"for=", b"") } else { (b"for=\"[", b"]\"") };
+    to.put_slice(begin);
+    put_address(to, address);
+    to.put_slice(end);
+}
 
-impl Display for For {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => write!(f, "for={address}"),
-            IpAddr::V6(address) => write!(f, "for=\"[{address}]\""),
+fn put_address(to: &mut BytesMut, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    to.put_u8(b'.');
+                }
+                put_number(to, octet);
+            }
         }
+        // A buffer that grows takes any text.
+        IpAddr::V6(address) => drop(write!(to, "{address}")),
     }
 }
 

@@ -1,14 +1,14 @@
 //! What is checked and stripped on every head that passes: authority, framing, hop-by-hop fields, the reserved
 //! `x-cellway-*` fields, what clients say of themselves ([`crate::forwarded`] writes that anew).
 
-use std::fmt;
-
+use bytes::{BufMut, BytesMut};
 use cellway_core::hostname::{Hostname, InvalidHostname};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version, response};
 
 use crate::connection::http1::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
+use crate::field_lines::put_number;
 
 /// Towards the cell: whose request it is.
 pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
@@ -125,15 +125,13 @@ impl Authority {
         let port = text.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         Ok(Self { host, port })
     }
-}
 
-/// As a `host` field says it.
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.host.as_str())?;
-        match self.port {
-            Some(port) => write!(f, ":{port}"),
-            None => Ok(()),
+    /// Appends it as a `host` field says it.
+    pub fn put(&self, to: &mut BytesMut) {
+        to.put_slice(self.host.as_str().as_bytes());
+        if let Some(port) = self.port {
+            to.put_u8(b':');
+            put_number(to, port);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A connection's bytes, in clear or out of TLS, as one type.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -48,6 +49,24 @@ impl Io {
             Self::Clear(socket) => socket.poll_may_read(cx),
             Self::Begun(_) | Self::Accepted(_) | Self::Connected(_) => Poll::Ready(Ok(())),
         }
+    }
+}
+
+impl Io {
+    /// Reads into `bytes`, and gives `take` what was read; says how much that was.
+    pub(crate) fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut [MaybeUninit<u8>],
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        if let Self::Clear(socket) = self {
+            return socket.poll_recv(cx, bytes, &mut take);
+        }
+        let mut read = ReadBuf::uninit(bytes);
+        ready!(Pin::new(self).poll_read(cx, &mut read))?;
+        take(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 }
 

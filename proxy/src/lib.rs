@@ -1,7 +1,7 @@
 //! HTTP forwarding shared by the router and the gate: accept loops, connection pools, bodies that can be sent
 //! again or held back, header hygiene, tunnels.
 //!
-//! Everything that touches a connection lives on one current-thread runtime inside a `LocalSet`: futures need not be
+//! Everything that touches a connection lives on one runtime of one thread, where tasks stay: futures need not be
 //! `Send`, and nothing is shared between threads but the listeners' port.
 
 pub mod body;
@@ -16,6 +16,7 @@ pub mod tls;
 pub mod upgrade;
 
 mod addresses;
+mod alarm;
 mod connection;
 mod field_lines;
 mod hashes;

@@ -59,7 +59,8 @@ use share::{Share, Shares};
 /// What is read at once of an answer of which nothing is known.
 const FIRST_READ_BYTES: usize = 16 * 1024;
 
-/// The pool. Clones share it. It must be made and used inside a `LocalSet`.
+/// The pool. Clones share it. It must be made and used where tasks can be spawned that stay on their
+/// thread: in a `LocalRuntime` or a `LocalSet`.
 #[derive(Clone)]
 pub struct Pool {
     inner: Rc<Inner>,
@@ -113,20 +114,21 @@ impl Pool {
         request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, SendError> {
         let (head, body) = request.into_parts();
-        self.send_for(None, endpoint, Head::of(&head), Box::new(body)).await
+        self.send_for(None, endpoint, Head::of(&head), Box::new(body), Instant::now()).await.map(|answer| *answer)
     }
 
     /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange, or the tunnel that comes of
-    /// it, has ended; a tenant that uses as many as it may waits as if all were in use.
+    /// it, has ended; a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
+    /// futures of all who wait for it.
     pub async fn send_for(
         &self,
         tenant: Option<&str>,
         endpoint: impl Into<Destination>,
         head: Head<'_>,
         body: Box<RequestBody>,
-    ) -> Result<Response<PooledBody>, SendError> {
+        now: Instant,
+    ) -> Result<Box<Response<PooledBody>>, SendError> {
         let endpoint = self.endpoint(endpoint.into());
-        let now = Instant::now();
         let deadline = now + Duration::from_millis(self.inner.limits.wait_ms);
         let share = match tenant {
             Some(tenant) => {
@@ -160,7 +162,7 @@ impl Pool {
         now: Instant,
         head: Head<'_>,
         mut body: Box<RequestBody>,
-    ) -> Result<Response<PooledBody>, SendError> {
+    ) -> Result<Box<Response<PooledBody>>, SendError> {
         loop {
             let mut connection = match self.obtain(endpoint, now).await {
                 Ok(connection) => connection,
@@ -193,7 +195,7 @@ impl Pool {
         deadline: Instant,
         head: Head<'_>,
         mut body: Box<RequestBody>,
-    ) -> Result<Response<PooledBody>, SendError> {
+    ) -> Result<Box<Response<PooledBody>>, SendError> {
         let room = body.room();
         let window = room.as_ref().map(|room| room.keep_window(WIDE_WINDOW_BYTES as usize));
         let crowded = window.as_ref().is_some_and(Option::is_none);
@@ -250,26 +252,24 @@ impl Pool {
         let (head, body, ended) = (Box::new(head), Box::new(body), Ended::new(ended));
         let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
         spawn_local(async move {
-            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body));
+            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, Instant::now()));
             let sent = tokio::select! {
                 biased;
                 sent = sending.as_mut() => Some(sent),
                 () = answer.closed() => timeout(abandoned, sending).await.ok(),
             };
             let Some(sent) = sent else { return };
-            let result = sent.map(|response| {
-                response.map(|mut body| {
-                    body.on_end(ended);
-                    body.on_drop(OnDrop::Drain);
-                    body
-                })
+            let result = sent.map(|mut response| {
+                response.body_mut().on_end(ended);
+                response.body_mut().on_drop(OnDrop::Drain);
+                response
             });
             // If nobody waits any more, the body is dropped here and so drained.
             let _ = answer.send(result);
         });
         async move {
             match answered.await {
-                Ok(result) => result,
+                Ok(result) => result.map(|response| *response),
                 // The task ends without an answer only with its runtime.
                 Err(_) => std::future::pending().await,
             }

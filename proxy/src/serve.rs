@@ -11,8 +11,8 @@ use cellway_machine::{Bound, TcpListener, TcpStream};
 use futures_util::future::join_all;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -285,12 +285,11 @@ fn run_thread<H: Handler>(
     addresses: &Arc<Addresses>,
     make: &impl Fn(ThreadContext) -> Rc<H>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, run(sockets, options, thread, ending, addresses, make))
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(run(sockets, options, thread, ending, addresses, make))
 }
 
-/// What a thread does. It needs a `LocalSet`.
+/// What a thread does. It spawns tasks that stay on it.
 async fn run<H: Handler>(
     sockets: Vec<Bound>,
     options: ServeOptions,

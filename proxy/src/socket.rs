@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cellway_machine::TcpStream;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
@@ -151,6 +153,16 @@ impl SocketHandle {
     }
 }
 
+/// What the runtime is told of a read: one that did not fill its buffer has emptied the socket, and to report that as blocked
+/// spares the system call that would only find it out.
+fn emptied(read: Result<usize, Errno>, room: usize) -> io::Result<()> {
+    match read {
+        Ok(count) if count > 0 && count < room => Err(ErrorKind::WouldBlock.into()),
+        Err(Errno::AGAIN) => Err(ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let tcp = match &self.0.tcp {
@@ -161,14 +173,9 @@ impl AsyncRead for Socket {
             ready!(tcp.poll_read_ready(cx))?;
             let room = buf.remaining();
             let mut read = Err(ErrorKind::WouldBlock.into());
-            // A read that did not fill the buffer has emptied the socket: reporting it as blocked spares the system
-            // call that would only find that out.
             let _ = tcp.try_io(Interest::READABLE, || {
                 read = tcp.try_read_buf(buf);
-                match &read {
-                    Ok(count) if *count > 0 && *count < room => Err(ErrorKind::WouldBlock.into()),
-                    _ => Ok(()),
-                }
+                emptied(read.as_ref().map_or(Err(Errno::PERM), |count| Ok(*count)), room)
             });
             match read {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -185,6 +192,41 @@ impl Socket {
         match &self.0.tcp {
             TcpStream::Kernel(tcp) => tcp.poll_read_ready(cx),
             TcpStream::Replaced(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Reads into `bytes`, and gives `take` what was read. The system call is made without the C library, where it would be
+    /// a point at which threads can be cancelled.
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &mut [MaybeUninit<u8>],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let tcp = match &self.0.tcp {
+            TcpStream::Kernel(tcp) => tcp,
+            TcpStream::Replaced(tcp) => {
+                let mut read = ReadBuf::uninit(bytes);
+                ready!(tcp.poll_read(cx, &mut read))?;
+                take(read.filled());
+                return Poll::Ready(Ok(read.filled().len()));
+            }
+        };
+        let room = bytes.len();
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            let mut read = Err(Errno::AGAIN);
+            let _ = tcp.try_io(Interest::READABLE, || {
+                read = rustix::net::recv(tcp, &mut *bytes, RecvFlags::empty()).map(|((read, _), count)| {
+                    take(read);
+                    count
+                });
+                emptied(read, room)
+            });
+            match read {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                done => return Poll::Ready(done.map_err(Into::into)),
+            }
         }
     }
 
@@ -206,7 +248,7 @@ impl Socket {
         loop {
             ready!(tcp.poll_write_ready(cx))?;
             match write(tcp) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 done => return Poll::Ready(done),
             }
         }
@@ -215,7 +257,11 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| tcp.try_write(buf))
+        // As in `poll_recv`.
+        let send = |tcp: &tokio::net::TcpStream| {
+            tcp.try_io(Interest::WRITABLE, || Ok(rustix::net::send(tcp, buf, SendFlags::NOSIGNAL)?))
+        };
+        self.poll_try_write(cx, &[io::IoSlice::new(buf)], send)
     }
 
     fn poll_write_vectored(

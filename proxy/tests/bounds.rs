@@ -49,7 +49,7 @@ async fn ask(
     app: impl Into<Destination>,
 ) -> Result<Response<PooledBody>, SendError> {
     let (head, body) = get().into_parts();
-    pool.send_for(tenant, app, Head::of(&head), Box::new(body)).await
+    pool.send_for(tenant, app, Head::of(&head), Box::new(body), tokio::time::Instant::now()).await.map(|answer| *answer)
 }
 
 async fn until(condition: impl Fn() -> bool) {

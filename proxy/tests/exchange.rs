@@ -160,6 +160,38 @@ async fn a_connection_is_reused_after_its_answer_was_read_to_the_end() {
 }
 
 #[tokio::test]
+async fn an_answer_that_has_come_whole_gives_its_connection_back_before_it_is_passed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go_on, go) = tokio::sync::oneshot::channel();
+    let app = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let (mut head, ok) = ([0; 1024], b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        let _ = tcp.read(&mut head).await.unwrap();
+        tcp.write_all(&[ok.as_slice(), b"whole"].concat()).await.unwrap();
+        // The same connection carries the next request.
+        let _ = tcp.read(&mut head).await.unwrap();
+        tcp.write_all(&[ok.as_slice(), b"ha"].concat()).await.unwrap();
+        go.await.unwrap();
+        tcp.write_all(b"lf.").await.unwrap();
+    });
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits::default());
+            let mut whole = pool.send(address, get("/")).await.unwrap();
+            assert_eq!(whole.body_mut().take_whole().as_deref(), Some(b"whole".as_slice()));
+            assert!(whole.body().is_end_stream());
+            let mut half = pool.send(address, get("/")).await.unwrap();
+            assert_eq!((half.body_mut().take_whole(), pool.open_connections(address)), (None, 1));
+            go_on.send(()).unwrap();
+            assert_eq!(text(half).await, "half.");
+            drop(whole);
+        })
+        .await;
+    app.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_length_without_a_body_never_reaches_a_peer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -53,7 +53,7 @@ fn measure(size: usize, clock_ns: u64) -> anyhow::Result<()> {
     for turn in 0..TRIES {
         let label = format!("tenant-{}", turn.wrapping_mul(STRIDE) % size);
         let began = Instant::now();
-        let target = table.tenant(&label).and_then(|tenant| table.target(&tenant));
+        let target = table.find(&label).and_then(|found| found.target);
         looked_up.push(began.elapsed());
         anyhow::ensure!(target.is_some_and(|target| target.cell.is_some()), "{label} is not found");
     }

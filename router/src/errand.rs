@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::journey::Journey;
 use crate::limits::Slot;
+use crate::table::Target;
 use crate::upload::{Lent, Upload};
 
 /// The longest request id that is kept.
@@ -24,6 +25,8 @@ pub const REQUEST_ID_MAX_BYTES: usize = 128;
 pub(crate) struct Errand<'j> {
     /// The host that the client asked for.
     pub(crate) host: Hostname,
+    /// Where its tenant was when it came: for the first attempt.
+    pub(crate) found: Option<Target>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
     /// Its id.
@@ -48,10 +51,9 @@ pub(crate) struct Errand<'j> {
 }
 
 /// What came of an attempt.
-#[expect(clippy::large_enum_variant, reason = "made once per attempt, and nearly always the large one")]
 pub(crate) enum Outcome {
     /// The app answered.
-    Answered(Response<PooledBody>),
+    Answered(Box<Response<PooledBody>>),
     /// The cell says who has the tenant.
     Elsewhere(Owner),
     /// Nobody admitted the request.
@@ -108,7 +110,7 @@ impl OwnLines {
         self.all.truncate(self.of_all_bytes);
         if let Some((tenant, epoch)) = stamp {
             self.all.put_bytes(&hygiene::TENANT, tenant.as_str().as_bytes());
-            self.all.put(&hygiene::EPOCH, epoch);
+            self.all.put_number(&hygiene::EPOCH, epoch.0);
         }
         self.expects = expects;
         if expects {

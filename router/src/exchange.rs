@@ -1,7 +1,7 @@
 //! A request and one endpoint: sent, and waited for until the head of its answer is there.
 
-use std::cell::Cell as Counter;
-use std::pin::pin;
+use std::cell::{Cell as Counter, RefCell};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use cellway_core::cell::CellKind;
@@ -10,7 +10,7 @@ use cellway_core::route::Owner;
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::{Destination, Head, HeldHandle, PooledBody, RequestBody, SendError};
 use http::Response;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::TimeLimits;
 use crate::errand::Errand;
@@ -25,9 +25,8 @@ const LOSSES_MAX: u32 = 3;
 const SILENT_MS: u64 = 2_000;
 
 /// What came of sending a request to an endpoint.
-#[expect(clippy::large_enum_variant, reason = "made once per attempt, and nearly always the large one")]
 enum Exchanged {
-    Answered(Response<PooledBody>),
+    Answered(Box<Response<PooledBody>>),
     /// No byte of it was sent.
     NotSent,
     /// See [`SendError::Lost`].
@@ -59,6 +58,28 @@ impl Underway<'_> {
 const LOOKS: u64 = 20;
 /// The longest time between two looks.
 const LOOK_MAX_MS: u64 = 2_000;
+/// Timers that a thread keeps for its next exchanges.
+const TIMERS_KEPT_MAX: usize = 1_024;
+
+/// Timers that exchanges have used, for the next ones: to set one to a later moment costs a fraction of making one. One that
+/// lies here may wake whoever used it last, once and for nothing.
+#[derive(Default)]
+pub(crate) struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
+
+impl Timers {
+    fn take(&self, at: Instant) -> Pin<Box<Sleep>> {
+        let Some(mut timer) = self.0.borrow_mut().pop() else { return Box::pin(sleep_until(at)) };
+        timer.as_mut().reset(at);
+        timer
+    }
+
+    fn give_back(&self, timer: Pin<Box<Sleep>>) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < TIMERS_KEPT_MAX {
+            kept.push(timer);
+        }
+    }
+}
 
 impl Forwarder {
     /// Sends the request to one endpoint: `None` if that was not possible. To a plain origin a safe request is sent again
@@ -69,7 +90,7 @@ impl Forwarder {
         kind: CellKind,
         owner: Option<(&TenantId, &Owner)>,
         errand: &mut Errand<'_>,
-    ) -> (Result<Option<Response<PooledBody>>, Failure>, Lent) {
+    ) -> (Result<Option<Box<Response<PooledBody>>>, Failure>, Lent) {
         let mut losses_left = if kind == CellKind::Origin && errand.method.is_safe() { LOSSES_MAX } else { 0 };
         loop {
             let (body, lent) = errand.attempt(kind, owner.map(|(tenant, owner)| (tenant, owner.epoch)));
@@ -101,10 +122,11 @@ impl Forwarder {
         let shown = endpoint.address;
         let limits = self.shared.limits;
         let silent = endpoint.clone();
-        let mut answer = pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, head, body));
+        let mut answer =
+            pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, head, body, underway.began));
         let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).clamp(1, LOOK_MAX_MS);
         let (mut sent_before, mut still_ms) = (0, 0);
-        let mut look = pin!(sleep_until(underway.began + Duration::from_millis(look_ms)));
+        let mut look = self.timers.take(underway.began + Duration::from_millis(look_ms));
         loop {
             let answer = tokio::select! {
                 answer = answer.as_mut() => answer,
@@ -125,6 +147,7 @@ impl Forwarder {
                     continue;
                 }
             };
+            self.timers.give_back(look);
             return match answer {
                 Ok(response) => Ok(Exchanged::Answered(response)),
                 Err(SendError::NotSent { cause: NotSent::Exhausted(_) | NotSent::Starved(_), .. }) => {

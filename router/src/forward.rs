@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::errand::{Errand, Outcome, OwnLines, request_id};
+use crate::exchange::Timers;
 use crate::failure::Failure;
 use crate::failure::page::Asker;
 use crate::hold::Place;
@@ -34,7 +35,7 @@ use crate::limits::{Slot, SlotBody};
 use crate::metrics::CellCounters;
 use crate::resolve;
 use crate::shared::Shared;
-use crate::table::{Cell, Target};
+use crate::table::{Cell, Found, Target};
 use crate::upload::{Lent, Upload};
 
 /// How long a cell may take to begin its answer, from the last byte of the request that moved.
@@ -53,6 +54,7 @@ pub(crate) struct Forwarder {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pub(crate) thread: ThreadContext,
+    pub(crate) timers: Timers,
 }
 
 impl Handler for Forwarder {
@@ -136,9 +138,16 @@ impl Forwarder {
         {
             return Ok(Order::Answer(Box::new(elsewhere)));
         }
-        let tenant = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
+        let found = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
         let opens_websocket = hygiene::asks_for_websocket(&head);
-        let slot = self.slot(tenant.as_ref(), &head, opens_websocket, asker, journey.began())?;
+        let (tenant, target) = match found {
+            Some(Found { tenant, limited, target }) => {
+                asker.limited = limited;
+                (Some(tenant), target)
+            }
+            None => (None, None),
+        };
+        let slot = self.slot(&head, opens_websocket, asker, journey.began())?;
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
         let websocket = opens_websocket.then_some(client_half);
@@ -152,11 +161,12 @@ impl Forwarder {
         head.headers.remove(header::HOST);
         head.headers.remove(hygiene::REQUEST_ID);
         let mut lines = FieldLines::default();
-        lines.put(&header::HOST, &authority);
+        lines.put(&header::HOST, |to| authority.put(to));
         lines.put_bytes(&hygiene::REQUEST_ID, asker.id.as_bytes());
         client.write(&mut lines, &authority, forwarding.x_forwarded);
         let errand = Errand {
             host: authority.host,
+            found: target,
             method: head.method,
             target: origin_form(&head.uri),
             headers: head.headers,
@@ -188,18 +198,10 @@ impl Forwarder {
     }
 
     /// Asks the tenant's limits, if it has any, for a slot. It is asked once per request, however often that is tried.
-    fn slot(
-        &self,
-        tenant: Option<&TenantId>,
-        head: &Parts,
-        opens_websocket: bool,
-        asker: &mut Asker,
-        now: Instant,
-    ) -> Result<Option<Slot>, Failure> {
-        let table = &self.shared.table;
-        asker.limited = tenant.and_then(|tenant| table.limited(tenant));
+    fn slot(&self, head: &Parts, opens_websocket: bool, asker: &Asker, now: Instant) -> Result<Option<Slot>, Failure> {
         let Some(limited) = &asker.limited else { return Ok(None) };
-        table.limits().enter(limited, &head.method, opens_websocket, now, &self.shared.metrics).map(Some)
+        let limits = self.shared.table.limits();
+        limits.enter(limited, &head.method, opens_websocket, now, &self.shared.metrics).map(Some)
     }
 
     /// Tries until a cell answers, holding the request in between.
@@ -214,7 +216,7 @@ impl Forwarder {
         let mut hops = 0;
         self.shared.retries.earn();
         loop {
-            let Some(target) = self.shared.table.target(tenant) else {
+            let Some(target) = errand.found.take().or_else(|| self.shared.table.target(tenant)) else {
                 let exists = self.shared.table.tenant(tenant.as_str()).is_some();
                 return Err(if exists { Failure::NoRoutesYet } else { Failure::UnknownHost });
             };
@@ -383,7 +385,7 @@ impl Forwarder {
         &self,
         tenant: Option<&TenantId>,
         errand: &mut Errand<'_>,
-        response: Response<PooledBody>,
+        response: Box<Response<PooledBody>>,
     ) -> Result<Response<ResponseBody>, Failure> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(tenant, errand, response);
@@ -392,7 +394,8 @@ impl Forwarder {
         if !hygiene::check_response(&head) {
             return Err(Failure::BadAnswer);
         }
-        if !hygiene::is_event_stream(&head.headers) {
+        let whole = body.take_whole();
+        if whole.is_none() && !hygiene::is_event_stream(&head.headers) {
             let limits = self.shared.limits;
             body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));
             body.limit_time(errand.began.checked_add(Duration::from_millis(limits.total_ms)));
@@ -400,7 +403,7 @@ impl Forwarder {
         hygiene::strip_response(&mut head.headers);
         head.headers.insert(hygiene::REQUEST_ID, errand.id.clone());
         head.version = Version::HTTP_11;
-        let body = body.into();
+        let body = whole.map_or_else(|| body.into(), ResponseBody::full);
         let Some(slot) = errand.slot.take() else { return Ok(Response::from_parts(head, body)) };
         slot.tell(&mut head.headers);
         Ok(Response::from_parts(head, SlotBody::of(body, slot)))
@@ -410,13 +413,13 @@ impl Forwarder {
         &self,
         tenant: Option<&TenantId>,
         errand: &mut Errand<'_>,
-        response: Response<PooledBody>,
+        response: Box<Response<PooledBody>>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
         let client = client.ok_or(Failure::BadAnswer)?;
         let bytes = Rc::new(TunnelBytes::default());
         let end = TunnelEnd { goodbye: CancellationToken::new(), stop: self.thread.stop.clone() };
-        let (response, tunnel) = upgrade::tunnel(client, response, Rc::clone(&bytes), end.clone());
+        let (response, tunnel) = upgrade::tunnel(client, *response, Rc::clone(&bytes), end.clone());
         let told = errand.journey.through(&response, &bytes);
         let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take(), told);
         let (shared, tenant) = (Arc::clone(&self.shared), tenant.cloned());

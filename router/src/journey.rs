@@ -102,7 +102,8 @@ impl Journey {
 
     /// The answer, which takes the journey with it; `elapsed` until here.
     pub(crate) fn answer(mut self, response: Response<ResponseBody>, elapsed: Duration) -> Response<ResponseBody> {
-        let mut is_whole = response.body().is_end_stream() || (self.place.is_none() && self.draft.is_none());
+        let is_here = matches!(response.body(), ResponseBody::Full(_)) && self.draft.is_none();
+        let mut is_whole = is_here || response.body().is_end_stream() || (self.place.is_none() && self.draft.is_none());
         if let Some(draft) = &mut self.draft {
             draft.record.status = Some(response.status().as_u16());
             draft.record.head_us = Some(micros(elapsed));

@@ -354,7 +354,7 @@ impl Router {
         let make = move |thread: ThreadContext| {
             for_data.threads.lock().push(thread.tasks.clone());
             let pool = Pool::with_tls(limits, gates.clone());
-            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread })
+            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread, timers: exchange::Timers::default() })
         };
         let (fresh, https) = serve_https(front, options.clone(), &registry_of_https, stop_data.clone(), make.clone())?;
         tokio::spawn(stop_chores.clone().run_until_cancelled_owned(fresh));

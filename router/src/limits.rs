@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::{BufMut, Bytes, BytesMut};
 use cellway_core::ids::TenantId;
 use cellway_core::limit::{self, Decision, Mode, RETRY_AFTER_S, Rate, TenantLimits};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -31,6 +32,9 @@ const _: () = assert!(size_of::<Limited>() + SHARED_COUNTS_BYTES <= STATE_MAX_BY
 /// The standard fields that tell a client its quota (draft-ietf-httpapi-ratelimit-headers).
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What an item of their lists takes, roughly.
+const OF_TENANT_BYTES: usize = 40;
 
 /// The limits of all tenants that have any.
 #[derive(Debug)]
@@ -291,15 +295,27 @@ impl Quota {
     /// Writes the standard fields: the burst as the quota of the time in which it is regained; how many more pass now,
     /// and for how long that is true. They are lists: those of the app stay beside them.
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
-        let policy = format!("\"tenant\";q={};w={}", self.rate.burst, self.rate.window_s());
         let Decision { remaining, reset_ms, .. } = self.decision;
-        let left = format!("\"tenant\";r={remaining};t={}", reset_ms.div_ceil(1_000));
-        for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
-            if let Ok(value) = HeaderValue::try_from(text) {
+        let policy = [("q", u64::from(self.rate.burst)), ("w", self.rate.window_s())];
+        let left = [("r", u64::from(remaining)), ("t", reset_ms.div_ceil(1_000))];
+        for (name, numbers) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
+            if let Ok(value) = HeaderValue::from_maybe_shared(of_tenant(numbers)) {
                 headers.append(name, value);
             }
         }
     }
+}
+
+/// An item of such a list.
+fn of_tenant(numbers: [(&str, u64); 2]) -> Bytes {
+    let mut text = BytesMut::with_capacity(OF_TENANT_BYTES);
+    text.put_slice(b"\"tenant\"");
+    for (name, number) in numbers {
+        [";", name, "=", itoa::Buffer::new().format(number)]
+            .into_iter()
+            .for_each(|part| text.put_slice(part.as_bytes()));
+    }
+    text.freeze()
 }
 
 #[cfg(test)]

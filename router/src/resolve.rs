@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use cellway_core::hostname::Hostname;
-use cellway_core::ids::TenantId;
 use cellway_core::network::Networks;
 use cellway_core::route::{HostMeaning, PathPrefix, is_plain_path};
 use cellway_proxy::hygiene::BadRequest;
@@ -16,6 +15,7 @@ use http::{HeaderValue, Uri};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::shared::Shared;
+use crate::table::Found;
 
 /// Names that have a meaning of their own, with `-` for `_`: what begins like this cannot name a tenant.
 const NEVER_NAMING: [&str; 6] = ["x-cellway-", "x-forwarded-", "forwarded", "host", "x-request-id", "connection"];
@@ -67,18 +67,20 @@ pub(crate) fn tenant_of(
     head: &mut Parts,
     host: &Hostname,
     peer: IpAddr,
-) -> Result<Option<TenantId>, Failure> {
-    let tenant = match settings.naming.named(head, peer)? {
-        Some(label) => shared.table.tenant(&label),
+) -> Result<Option<Found>, Failure> {
+    let table = &shared.table;
+    let of_host = || table.find(table.tenant_of_host(host)?.as_str());
+    let found = match settings.naming.named(head, peer)? {
+        Some(label) => table.find(&label),
         None => match settings.domains.meaning(host) {
             HostMeaning::Origin => return Ok(None),
             // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
-            HostMeaning::Tenant(label) => shared.table.tenant(label).or_else(|| shared.table.tenant_of_host(host)),
-            HostMeaning::Custom => shared.table.tenant_of_host(host),
+            HostMeaning::Tenant(label) => table.find(label).or_else(of_host),
+            HostMeaning::Custom => of_host(),
         },
     };
-    match tenant {
-        Some(tenant) => Ok(Some(tenant)),
+    match found {
+        Some(found) => Ok(Some(found)),
         None if shared.is_loaded() => Err(Failure::UnknownHost),
         None => Err(Failure::NoRoutesYet),
     }

@@ -64,6 +64,17 @@ pub struct Target {
     row: Row,
 }
 
+/// What a request asks for of its tenant.
+#[derive(Debug)]
+pub struct Found {
+    /// Its id.
+    pub tenant: TenantId,
+    /// What it may use, if it has limits.
+    pub(crate) limited: Option<Arc<Limited>>,
+    /// Where to send the request now, if that is known.
+    pub target: Option<Target>,
+}
+
 /// A cell's entry.
 #[derive(Debug)]
 pub struct Cell {
@@ -304,13 +315,6 @@ impl Table {
         self.certificates.as_ref().map_or(0, |certificates| certificates.version())
     }
 
-    /// What a tenant may use, if it has limits.
-    pub(crate) fn limited(&self, tenant: &TenantId) -> Option<Arc<Limited>> {
-        let name = self.long_names.find(tenant.as_str())?;
-        let limited = |number| self.limited.get(number).map(|limited| Arc::clone(&limited));
-        self.tenants.read(name, |row| if row.limited == 0 { None } else { limited(row.limited) })?
-    }
-
     /// What tenants may use.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
@@ -343,23 +347,43 @@ impl Table {
         (row.kind != Kind::Gone).then(|| TenantId::new(label).ok())?
     }
 
+    /// All that a request asks for of a tenant with this id, by one look; `None` as for [`Table::tenant`].
+    pub fn find(&self, label: &str) -> Option<Found> {
+        let found = |row: Row| (row, self.limited_by(row), self.placed_by(row));
+        let (row, limited, placed) = self.tenants.read(self.long_names.find(label)?, found)?;
+        let tenant = (row.kind != Kind::Gone).then(|| TenantId::new(label).ok())??;
+        let target = placed.map(|placed| self.aim(&tenant, row, placed));
+        Some(Found { tenant, limited, target })
+    }
+
     /// Where to send a tenant's request now; `None` if that is unknown, or the tenant is gone.
     pub fn target(&self, tenant: &TenantId) -> Option<Target> {
         let name = self.long_names.find(tenant.as_str())?;
-        let found = |row: Row| {
-            let taken = row.kind.is_placed().then(|| self.places.get(row.place))??;
-            Some((row, taken.place.clone(), taken.cell.load_full()))
-        };
-        let (row, place, cell) = self.tenants.read(name, found)??;
+        let (row, placed) = self.tenants.read(name, |row| Some((row, self.placed_by(row)?)))??;
+        Some(self.aim(tenant, row, placed))
+    }
+
+    /// Only while the row is read: its numbers are given to others later.
+    fn placed_by(&self, row: Row) -> Option<(Place, Option<Arc<Cell>>)> {
+        let taken = row.kind.is_placed().then(|| self.places.get(row.place))??;
+        Some((taken.place.clone(), taken.cell.load_full()))
+    }
+
+    /// As [`Table::placed_by`].
+    fn limited_by(&self, row: Row) -> Option<Arc<Limited>> {
+        if row.limited == 0 { None } else { self.limited.get(row.limited).map(|limited| Arc::clone(&limited)) }
+    }
+
+    fn aim(&self, tenant: &TenantId, row: Row, (place, cell): (Place, Option<Arc<Cell>>)) -> Target {
         if let Some(owner) = self.hint(tenant, row) {
             let cell = self.cells.pin().get(&owner.cell).cloned();
-            return Some(Target { owner, cell, held: false, tenant: tenant.clone(), row });
+            return Target { owner, cell, held: false, tenant: tenant.clone(), row };
         }
         // A new cell of an old name is not where the tenant is.
         let is_meant =
             |cell: &Arc<Cell>| place.uid.is_none() || cell.route.uid.is_none() || cell.route.uid == place.uid;
-        let (owner, cell) = (Owner { cell: place.cell.clone(), epoch: Epoch(row.epoch) }, cell.filter(is_meant));
-        Some(Target { owner, cell, held: row.kind == Kind::Held, tenant: tenant.clone(), row })
+        let (owner, cell) = (Owner { cell: place.cell, epoch: Epoch(row.epoch) }, cell.filter(is_meant));
+        Target { owner, cell, held: row.kind == Kind::Held, tenant: tenant.clone(), row }
     }
 
     /// A hint against this row, above it.

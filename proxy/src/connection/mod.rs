@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::addresses::{Addresses, Counted};
-use crate::http1::Input;
+use crate::http1::{HEAD_READ_BYTES, Input};
 use crate::http2;
 use crate::io::Io;
 use crate::proxy_protocol::NoClient;
@@ -142,7 +142,7 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
 async fn protocol_in_clear(io: &mut Io) -> io::Result<(Protocol, Input)> {
     let mut input = Input::default();
     loop {
-        let length = poll_fn(|cx| input.poll_read_head(io, cx)).await?;
+        let length = poll_fn(|cx| input.poll_read_head(io, cx, HEAD_READ_BYTES)).await?;
         let preface = &HTTP2_PREFACE[..input.len().min(HTTP2_PREFACE.len())];
         if length == 0 || !input.starts_with(preface) {
             return Ok((Protocol::Http1, input));

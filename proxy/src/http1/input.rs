@@ -7,18 +7,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::io::Io;
 
-/// Pieces below this size are copied, and those of less than half a buffer: each would keep all that it was read into.
-/// So is a rest below this size, once.
+/// A rest below this size is copied, once, out of a buffer that is much larger.
 const COPIED_BELOW_BYTES: usize = 2 * 1024;
 
 /// What is read at once where a head is expected: a usual one, with as much of a body as TLS brings at once. It lies on the
 /// stack.
-const HEAD_READ_BYTES: usize = 20 * 1024;
+pub(crate) const HEAD_READ_BYTES: usize = 20 * 1024;
 
 /// Bytes, and what they were read into. An empty one keeps nothing.
 #[derive(Default)]
@@ -41,7 +39,8 @@ impl Input {
 
     /// Takes the first `length` bytes.
     pub(crate) fn take(&mut self, length: usize) -> Bytes {
-        let copied = length < COPIED_BELOW_BYTES || length < self.bytes.capacity() / 2;
+        // It would keep all of the buffer that it was read into.
+        let copied = length < self.buffer_bytes / 2;
         let piece = self.bytes.split_to(length);
         self.shrink();
         if copied { Bytes::copy_from_slice(&piece) } else { piece.freeze() }
@@ -81,18 +80,22 @@ impl Input {
         Poll::Ready(ready!(read))
     }
 
-    /// Reads where a head is expected, and says how much. Who waits for one keeps no buffer.
-    pub(crate) fn poll_read_head(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads at most this many bytes where a head is expected, and says how much. Who waits for one keeps no buffer.
+    pub(crate) fn poll_read_head(
+        &mut self,
+        io: &mut Io,
+        cx: &mut Context<'_>,
+        at_most: usize,
+    ) -> Poll<io::Result<usize>> {
         let mut bytes = [MaybeUninit::uninit(); HEAD_READ_BYTES];
-        let mut read = ReadBuf::uninit(&mut bytes);
-        ready!(Pin::new(io).poll_read(cx, &mut read))?;
-        if !read.filled().is_empty() {
-            self.append(read.filled());
-        }
-        Poll::Ready(Ok(read.filled().len()))
+        let length = at_most.min(bytes.len());
+        io.poll_read_into(cx, &mut bytes[..length], |read| self.append(read))
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         self.reserve(bytes.len());
         self.bytes.put_slice(bytes);
     }

@@ -12,7 +12,7 @@ mod length;
 mod outgoing;
 
 pub(crate) use chunks::Chunks;
-pub(crate) use input::Input;
+pub(crate) use input::{HEAD_READ_BYTES, Input};
 pub(crate) use length::Length;
 pub use length::Malformed;
 pub(crate) use outgoing::{COPIED_MAX_BYTES, Framing, Outgoing, Stuck, write_field};

@@ -14,7 +14,9 @@ fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
 }
 
 fn host(target: &str, fields: &[(&str, &str)]) -> Result<String, BadRequest> {
-    authority(&head("GET", target, fields)).map(|authority| authority.to_string())
+    let mut text = BytesMut::new();
+    authority(&head("GET", target, fields))?.put(&mut text);
+    Ok(String::from_utf8(text.to_vec()).unwrap())
 }
 
 #[test]

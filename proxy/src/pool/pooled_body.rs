@@ -116,9 +116,10 @@ pub struct PooledBody {
 }
 
 impl PooledBody {
-    pub(super) fn of_answer(head: Parts, carrier: Carrier, room: Option<Room>) -> Response<Self> {
+    pub(super) fn of_answer(head: Parts, carrier: Carrier, room: Option<Room>) -> Box<Response<Self>> {
         let over = carrier.is_at_end() && !switches(head.status);
-        let mut body = Self::new(carrier, None);
+        let mut answer = Box::new(Response::from_parts(head, Self::new(carrier, None)));
+        let body = answer.body_mut();
         body.room = room.map(|room| {
             let share = room.keep_some();
             (room, share)
@@ -127,7 +128,7 @@ impl PooledBody {
         if over {
             body.finish();
         }
-        Response::from_parts(head, body)
+        answer
     }
 
     fn new(connection: Carrier, ended: Option<Ended>) -> Self {
@@ -141,6 +142,18 @@ impl PooledBody {
             frames_to_look: FRAMES_PER_LOOK,
             room: None,
         }
+    }
+
+    /// The whole body, if all of it has come already: its connection is then free.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        let Some(Carrier::Http1(connection)) = &self.connection else { return None };
+        let data = connection.wire.take_rest()?;
+        self.finish();
+        self.count_held();
+        Some(match &self.room {
+            Some((room, _)) => room.keep(data),
+            None => data,
+        })
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts

@@ -20,6 +20,11 @@ pub(crate) struct TenantPace {
 }
 
 impl Slot {
+    /// Whether bodies may pass only so fast.
+    fn is_paced(&self) -> bool {
+        self.limited.bandwidth().is_some()
+    }
+
     /// The pace of one of its request's bodies.
     pub(crate) fn pace(&self) -> TenantPace {
         TenantPace { limited: Arc::clone(&self.limited), since: self.since, timer: None }
@@ -54,7 +59,8 @@ pub(crate) struct SlotBody {
 impl SlotBody {
     /// `inner`, which keeps `slot`.
     pub(crate) fn of(inner: ResponseBody, slot: Slot) -> ResponseBody {
-        if inner.is_end_stream() {
+        // What is all here ends as its client takes it.
+        if inner.is_end_stream() || matches!(inner, ResponseBody::Full(_)) && !slot.is_paced() {
             return inner;
         }
         let pace = slot.pace();

@@ -145,14 +145,15 @@ fn endpoints_take_turns() {
 fn limits_hold_whether_they_or_their_tenant_are_told_first() {
     let limits = TenantLimits { concurrency: Some(1), ..TenantLimits::default() };
     let change = Change::Limits { tenant: tenant("acme"), limits };
+    let limited_by = |table: &Table| table.find("acme").unwrap().limited;
     for order in [[change.clone(), placed("a", 1, false)], [placed("a", 1, false), change]] {
         let table = table(order);
-        let limited = table.limited(&tenant("acme")).unwrap();
+        let limited = limited_by(&table).unwrap();
         assert_eq!(table.apply(placed("b", 2, false)), Applied::Changed);
-        assert!(Arc::ptr_eq(&limited, &table.limited(&tenant("acme")).unwrap()), "what is used of them goes on");
+        assert!(Arc::ptr_eq(&limited, &limited_by(&table).unwrap()), "what is used of them goes on");
         let target = table.target(&tenant("acme")).unwrap();
         assert_eq!(table.apply(Change::LimitsRemoved(tenant("acme"))), Applied::Changed);
-        assert!(table.limited(&tenant("acme")).is_none());
+        assert!(limited_by(&table).is_none());
         assert!(!table.has_changed(&target), "the placement is as it was");
     }
 }

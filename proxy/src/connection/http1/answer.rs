@@ -1,7 +1,6 @@
 //! The head of an answer on its way to a client.
 
 use std::cell::Cell;
-use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
@@ -11,6 +10,7 @@ use http_body::Body;
 
 use super::request::Facts;
 use crate::body::ResponseBody;
+use crate::field_lines::put_number;
 use crate::http1::{COPIED_MAX_BYTES, Framing, Outgoing, Reason, fields, write_field};
 
 /// What a field takes in a head, roughly.
@@ -87,8 +87,9 @@ fn write_framing(to: &mut BytesMut, head: &Parts, body: &ResponseBody, framing: 
 }
 
 fn write_length(to: &mut BytesMut, length: u64) {
-    // A buffer that grows takes any text.
-    let _ = write!(to, "content-length: {length}\r\n");
+    to.put_slice(b"content-length: ");
+    put_number(to, length);
+    to.put_slice(b"\r\n");
 }
 
 fn write_status(to: &mut BytesMut, head: &Parts, facts: Facts) {

@@ -2,18 +2,21 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
 use super::wire::{Came, Wire};
+use crate::alarm::Alarm;
 
 /// The ends. They are looked at only where nothing else is to be done.
 pub(super) struct Ends<'a> {
+    /// Rung by the four that follow.
+    pub(super) alarm: Alarm,
     /// Nobody listens any more: what is under way is the last.
     pub(super) shutdown: Pin<&'a mut dyn Future<Output = ()>>,
-    /// The time for that is over.
+    /// The time for that is over. This comes after the shutdown.
     pub(super) stop: Pin<&'a mut dyn Future<Output = ()>>,
     /// The client has reset the connection.
     pub(super) reset: Pin<&'a mut dyn Future<Output = ()>>,
@@ -25,6 +28,8 @@ pub(super) struct Ends<'a> {
     pub(super) old_at: Instant,
     /// What is under way is the last.
     pub(super) is_parting: bool,
+    /// The connection is gone.
+    pub(super) is_reset: bool,
 }
 
 impl Ends<'_> {
@@ -38,7 +43,7 @@ impl Ends<'_> {
             if let Poll::Ready(came) = wire.poll_head(cx) {
                 return Poll::Ready(Some(came));
             }
-            if self.poll_stop(cx).is_ready() || self.poll_late(late_at, cx).is_ready() {
+            if self.is_over(cx, Some(late_at)) {
                 return Poll::Ready(None);
             }
             if self.is_parting && wire.is_idle() { Poll::Ready(Some(Came::Over)) } else { Poll::Pending }
@@ -50,28 +55,31 @@ impl Ends<'_> {
     pub(super) async fn race<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
         poll_fn(|cx| match poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if self.reset.as_mut().poll(cx).is_ready() => Poll::Ready(None),
-            Poll::Pending => self.poll_stop(cx).map(|()| None),
+            Poll::Pending if self.is_over(cx, None) || self.is_reset => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         })
         .await
     }
 
-    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Looks at what has rung, and says whether the connection is to be dropped: for `late_at`, if a head is waited for, or
+    /// because all is to end.
+    fn is_over(&mut self, cx: &Context<'_>, late_at: Option<Instant>) -> bool {
+        if !self.alarm.has_rung(cx) {
+            return false;
+        }
+        let waker = self.alarm.waker();
+        let cx = &mut Context::from_waker(&waker);
+        self.is_reset = self.is_reset || self.reset.as_mut().poll(cx).is_ready();
         self.is_parting = self.is_parting || self.shutdown.as_mut().poll(cx).is_ready();
-        if self.is_parting { self.stop.as_mut().poll(cx) } else { Poll::Pending }
-    }
-
-    /// Ready once it is too late for a head; notes when the connection is old.
-    fn poll_late(&mut self, late_at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
+        while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if now >= late_at {
-                return Poll::Ready(());
+            if late_at.is_some_and(|late_at| now >= late_at) {
+                return true;
             }
             self.is_parting |= now >= self.old_at;
-            let next = if self.is_parting { late_at } else { late_at.min(self.old_at) };
-            self.timer.as_mut().reset(next);
+            let next = late_at.unwrap_or(now + self.head_timeout);
+            self.timer.as_mut().reset(if self.is_parting { next } else { next.min(self.old_at) });
         }
+        self.is_parting && self.stop.as_mut().poll(cx).is_ready()
     }
 }

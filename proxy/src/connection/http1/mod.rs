@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Served;
 use crate::addresses::Counted;
+use crate::alarm::Alarm;
 use crate::body::ResponseBody;
 use crate::http1::Input;
 use crate::hygiene::{self, BadRequest};
@@ -42,6 +43,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
     let opened = Instant::now();
     let head_timeout = Duration::from_millis(options.head_timeout_ms);
     let ends = Ends {
+        alarm: Alarm::default(),
         shutdown: pin!(context.shutdown.cancelled()),
         stop: pin!(context.stop.cancelled()),
         reset: pin!(socket.reset()),
@@ -49,6 +51,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
         head_timeout,
         old_at: opened + Duration::from_millis(options.age_ms),
         is_parting: false,
+        is_reset: false,
     };
     let limit = options.unread_ms.map(Duration::from_millis);
     let patience = Patience { socket: socket.clone(), limit, set: Cell::new(false) };

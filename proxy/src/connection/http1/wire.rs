@@ -17,7 +17,7 @@ use tokio::io::AsyncWrite;
 use super::head_check::{Cut, HeadCheck, Refused};
 use super::request::{self, RequestHead};
 use crate::body::BodyError;
-use crate::http1::{Input, Length, Malformed, Piece};
+use crate::http1::{HEAD_READ_BYTES, Input, Length, Malformed, Piece};
 use crate::hygiene::BadRequest;
 use crate::io::Io;
 
@@ -199,7 +199,7 @@ impl State {
                 }
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Came::End) };
-            match ready!(self.input.poll_read_head(io, cx)) {
+            match ready!(self.input.poll_read_head(io, cx, HEAD_READ_BYTES)) {
                 Ok(0) => return Poll::Ready(Came::End),
                 Ok(_) => {}
                 Err(error) => {

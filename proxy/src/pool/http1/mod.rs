@@ -191,6 +191,19 @@ impl Wire {
         self.state.borrow_mut().poll_frame(cx, read_bytes).map(Result::transpose)
     }
 
+    /// What is left of the answer, if all of it has come, and the request is sent.
+    pub(super) fn take_rest(&self) -> Option<Bytes> {
+        let mut state = self.state.borrow_mut();
+        let State { input, length, upload, .. } = &mut *state;
+        if upload.is_some() || !matches!(length, Length::Known(left) if *left <= input.len() as u64) {
+            return None;
+        }
+        match length.next(input) {
+            Ok(Piece::Data(data)) => Some(data),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.state.borrow().length.is_over()
     }
@@ -353,7 +366,7 @@ impl State {
                 return Poll::Ready(Err(Broken::HeadTooLong));
             }
             let Some(io) = &mut self.io else { return Poll::Ready(Err(Broken::Closed)) };
-            if ready!(self.input.poll_read(io, cx, read_bytes))? == 0 {
+            if ready!(self.input.poll_read_head(io, cx, read_bytes))? == 0 {
                 return Poll::Ready(Err(Broken::Closed));
             }
             waited.came = true;

@@ -52,7 +52,11 @@ impl Upload {
         match framing {
             Framing::Chunked => write_field(&mut before, header::TRANSFER_ENCODING.as_str(), b"chunked"),
             Framing::Length(length) if stated.is_some() || !is_empty => {
-                write_field(&mut before, header::CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
+                write_field(
+                    &mut before,
+                    header::CONTENT_LENGTH.as_str(),
+                    itoa::Buffer::new().format(length).as_bytes(),
+                );
             }
             Framing::Length(_) | Framing::ToTheEnd => {}
         }
