@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// What is written at once of a large answer.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub enum Manner {
     After(Duration),
     /// With so many bytes.
     Large(usize),
+    /// It opens WebSockets, in which nobody says anything.
+    Opens,
     /// It speaks HTTP/2 and answers each call with a stream of messages, for as long as there is a window for them.
     Calls,
     /// It reads nothing, and takes no connections: the kernel does.
@@ -162,6 +165,15 @@ async fn answer(tcp: &mut TcpStream, head: &str, manner: Manner) -> Option<()> {
     let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{host}", host.len());
     match manner {
         Manner::Whole => tcp.write_all(whole.as_bytes()).await.ok(),
+        Manner::Opens => {
+            let accept = derive_accept_key(field(head, "sec-websocket-key").unwrap_or_default().as_bytes());
+            let opened = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                 sec-websocket-accept: {accept}\r\n\r\n"
+            );
+            tcp.write_all(opened.as_bytes()).await.ok()?;
+            gone(tcp).await
+        }
         Manner::After(delay) => {
             tokio::time::sleep(delay).await;
             tcp.write_all(whole.as_bytes()).await.ok()

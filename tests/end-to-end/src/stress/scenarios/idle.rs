@@ -1,4 +1,4 @@
-//! Thousands of connections that have had an answer and now lie idle.
+//! Thousands of connections that have had an answer and now lie idle, WebSockets among them.
 
 use super::super::cells::{Cell, Manner};
 use super::super::crowd::{PER_ADDRESS, connect};
@@ -23,7 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 /// In clear, over HTTP/1.1.
 const CLEAR: usize = 19_000;
-/// Over HTTP/2, and over TLS.
+/// Over HTTP/2, over TLS, and as WebSockets.
 const FEWER: usize = 4_000;
 /// Open files of each process beside the crowd, of 20,000: the other tenants', the cells', and those that a router keeps for cells.
 const OTHER_FILES: u64 = 1_600;
@@ -31,10 +31,11 @@ const OTHER_FILES: u64 = 1_600;
 const AT_A_TIME: usize = 128;
 /// How long they lie idle.
 const IDLE_MS: u64 = 3_000;
-/// What an idle connection may cost in clear, over HTTP/2, and over TLS.
+/// What an idle connection may cost in clear, over HTTP/2, over TLS, and as a WebSocket with its connection to the cell.
 const CLEAR_MAX_KIB: f64 = 48.0;
 const HTTP2_MAX_KIB: f64 = 48.0;
 const TLS_MAX_KIB: f64 = 64.0;
+const WEBSOCKET_MAX_KIB: f64 = 48.0;
 
 const PATIENT: &str = "connections: {head_ms: 600000, opening_ms: 60000, idle_ms: 600000}\n";
 
@@ -47,6 +48,8 @@ pub enum Kind {
     Http2,
     /// HTTP/1.1 over TLS.
     Tls,
+    /// A WebSocket in clear.
+    WebSocket,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are of one kind")]
@@ -62,9 +65,10 @@ pub async fn idle(scale: Scale, kind: Kind) -> Row {
         Kind::Clear => (CLEAR, CLEAR_MAX_KIB),
         Kind::Http2 => (FEWER, HTTP2_MAX_KIB),
         Kind::Tls => (FEWER, TLS_MAX_KIB),
+        Kind::WebSocket => (FEWER, WEBSOCKET_MAX_KIB),
     };
     let count = scale.of(full).min(allowed);
-    let cell = Cell::start(Manner::Whole).await;
+    let cell = Cell::start(if kind == Kind::WebSocket { Manner::Opens } else { Manner::Whole }).await;
     let dir = tempfile::tempdir().expect("a directory");
     let tls = (kind == Kind::Tls).then(|| certificates(dir.path()));
     let https = tls.as_ref().map_or("", |(lines, _)| lines);
@@ -148,6 +152,16 @@ async fn open(address: SocketAddr, from: usize, kind: Kind, connector: Option<Tl
         let fields = [(":method", "GET"), (":scheme", "http"), (":authority", &host), (":path", "/")];
         tcp.write_all(&[PREFACE, &settings(&[(1, 0)]), &headers(1, true, &block(&fields))].concat()).await?;
         until(&mut tcp, host.as_bytes()).await?;
+    } else if kind == Kind::WebSocket {
+        let host = hostile_host(0);
+        let opening = format!(
+            "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        tcp.write_all(opening.as_bytes()).await?;
+        if !until(&mut tcp, b"\r\n\r\n").await?.starts_with(b"HTTP/1.1 101") {
+            return Err(io::Error::other("no WebSocket"));
+        }
     } else {
         tcp.write_all(request().as_bytes()).await?;
         read_answer(&mut tcp).await?;
@@ -161,17 +175,17 @@ fn request() -> String {
 
 async fn ask(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     io.write_all(request().as_bytes()).await?;
-    until(io, hostile_host(0).as_bytes()).await
+    until(io, hostile_host(0).as_bytes()).await.map(drop)
 }
 
-async fn until(io: &mut (impl AsyncRead + Unpin), end: &[u8]) -> io::Result<()> {
+async fn until(io: &mut (impl AsyncRead + Unpin), end: &[u8]) -> io::Result<Vec<u8>> {
     let mut came = Vec::new();
     while !came.ends_with(end) {
         if io.read_buf(&mut came).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(())
+    Ok(came)
 }
 
 /// A CA and a certificate, the router's lines for it, and what a client trusts.

@@ -61,6 +61,7 @@ pub fn all() -> Vec<Scenario> {
         scenario("idle-clear", |scale| idle::idle(scale, Kind::Clear)),
         scenario("idle-h2", |scale| idle::idle(scale, Kind::Http2)),
         scenario("idle-tls", |scale| idle::idle(scale, Kind::Tls)),
+        scenario("idle-websocket", |scale| idle::idle(scale, Kind::WebSocket)),
         scenario("silent-clients", silent::silent),
         scenario("stalled-cells", stalled_cells::stalled),
         scenario("slow-cell", slow_cell::slow),
