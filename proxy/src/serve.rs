@@ -374,7 +374,9 @@ impl<H: Handler> Door<H> {
             return tracing::debug!("too many connections, closing a new one");
         }
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
-        context.tasks.spawn_local(drive(accepted, Rc::clone(handler), Rc::clone(options), context.clone()));
+        // Boxed, as it is large, and moved on its way into a task.
+        let driven = Box::pin(drive(accepted, Rc::clone(handler), Rc::clone(options), context.clone()));
+        context.tasks.spawn_local(driven);
     }
 }
 
