@@ -2,11 +2,11 @@
 //!
 //! HTTP/2 connections are shared (`pool/http2.rs`). An HTTP/1.1 connection carries one request at a time and goes back to
 //! the pool only after the whole answer was read, when both sides stand at the start of a message (`pool/http1`).
-//! Everything is bounded: connections per endpoint, how long to wait for one, how long one may lie idle, how long
+//! Everything is bounded: connections per endpoint, how long to wait for one, how many lie idle and how long, how long
 //! connecting may take.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::hashes::Hashes;
 use crate::http2::Room;
 use crate::io::Io;
 use crate::serve::Protocol;
-use crate::socket::{Idleness, SocketHandle};
+use crate::socket::SocketHandle;
 
 mod breaker;
 mod chores;
@@ -32,6 +32,7 @@ mod dial;
 mod head;
 mod http1;
 mod http2;
+mod idle;
 mod limits;
 mod pooled_body;
 mod send_error;
@@ -47,9 +48,10 @@ pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
 use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
+use idle::{Idle, Places};
 pub use limits::{
-    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits,
-    USED_PER_TENANT_MAX, WAIT_MS,
+    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX, OPEN_PER_ENDPOINT_MAX,
+    PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
 };
 use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
@@ -70,6 +72,7 @@ struct Inner {
     limits: PoolLimits,
     tls: Option<Arc<rustls::ClientConfig>>,
     endpoints: RefCell<HashMap<Destination, Rc<Endpoint>, Hashes>>,
+    idle: Places,
     chores: Chores,
 }
 
@@ -79,7 +82,7 @@ struct Endpoint {
     shared: SharedConnections,
     /// For answers to clients that have many others under way: see [`Room::keep_window`].
     shared_narrow: SharedConnections,
-    idle: RefCell<VecDeque<(Connection, Instant)>>,
+    idle: Idle,
     open: Cell<usize>,
     shares: Shares,
     freed: Rc<Notify>,
@@ -96,7 +99,7 @@ impl Pool {
     /// An empty pool, which reaches destinations with a server name by `tls`.
     pub fn with_tls(limits: PoolLimits, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
         let (chores, mut taken) = mpsc::unbounded_channel();
-        let inner = Rc::new(Inner { limits, tls, endpoints: RefCell::default(), chores });
+        let inner = Rc::new(Inner { limits, tls, endpoints: RefCell::default(), idle: Places::default(), chores });
         spawn_local(async move {
             while let Some(chore) = taken.recv().await {
                 spawn_local(run_chore(chore));
@@ -309,14 +312,14 @@ impl Pool {
         if let Some(endpoint) = endpoints.get(&destination) {
             return Rc::clone(endpoint);
         }
-        let endpoint = Rc::new(Endpoint::new(destination.clone(), self.inner.limits));
+        let endpoint = Rc::new(Endpoint::new(destination.clone(), self.inner.limits, &self.inner.idle));
         endpoints.insert(destination, Rc::clone(&endpoint));
         endpoint
     }
 
     /// A connection to use: an idle one, or a new one.
     async fn obtain(&self, endpoint: &Rc<Endpoint>, now: Instant) -> Result<Connection, NotSent> {
-        match endpoint.take_idle(now) {
+        match endpoint.idle.take(now) {
             Some(connection) => Ok(connection),
             None => self.connect(endpoint, now + Duration::from_millis(self.inner.limits.wait_ms)).await,
         }
@@ -330,7 +333,7 @@ impl Pool {
             if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
                 return Err(NotSent::Exhausted(self.inner.limits.open_per_endpoint));
             }
-            if let Some(connection) = endpoint.take_idle(Instant::now()) {
+            if let Some(connection) = endpoint.idle.take(Instant::now()) {
                 return Ok(connection);
             }
         };
@@ -378,9 +381,7 @@ impl Pool {
     /// Closes what lies idle, to whichever endpoint, and says how many that were.
     fn shed_idle(&self) -> usize {
         let endpoints: Vec<Rc<Endpoint>> = self.inner.endpoints.borrow().values().cloned().collect();
-        let take = |endpoint: &Rc<Endpoint>| std::mem::take(&mut *endpoint.idle.borrow_mut());
-        let idle: Vec<VecDeque<_>> = endpoints.iter().map(take).collect();
-        idle.iter().map(VecDeque::len).sum()
+        endpoints.iter().map(|endpoint| endpoint.idle.clear()).sum()
     }
 }
 
@@ -388,8 +389,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Idle connections hold their endpoint, which holds them.
         for endpoint in self.endpoints.borrow().values() {
-            let idle = std::mem::take(&mut *endpoint.idle.borrow_mut());
-            drop(idle);
+            endpoint.idle.clear();
         }
     }
 }
@@ -428,13 +428,13 @@ impl Drop for InUse<'_> {
 }
 
 impl Endpoint {
-    fn new(destination: Destination, limits: PoolLimits) -> Self {
+    fn new(destination: Destination, limits: PoolLimits, idle: &Places) -> Self {
         Self {
             destination,
             limits,
+            idle: Idle::within(idle.clone()),
             shared: SharedConnections::new(WIDE_WINDOW_BYTES),
             shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
-            idle: RefCell::default(),
             open: Cell::new(0),
             shares: Shares::default(),
             freed: Rc::default(),
@@ -451,32 +451,13 @@ impl Endpoint {
         }
     }
 
-    /// The connection used last, so that those that are not needed grow old.
-    fn take_idle(&self, now: Instant) -> Option<Connection> {
-        loop {
-            let (connection, since) = self.idle.borrow_mut().pop_back()?;
-            let old = now.duration_since(since) >= Duration::from_millis(self.limits.idle_ms);
-            // Whether the peer has closed it meanwhile is seen as the request is sent.
-            if !old {
-                return Some(connection);
-            }
-        }
-    }
-
     fn drop_old(&self) {
         let limit = Duration::from_millis(self.limits.idle_ms);
         if let Some(before) = Instant::now().checked_sub(limit) {
             self.shared.drop_idle(before);
             self.shared_narrow.drop_idle(before);
         }
-        let usable = |(connection, since): &(Connection, Instant)| {
-            since.elapsed() < limit && connection.socket.idleness() == Idleness::Quiet
-        };
-        let (kept, dropped): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut *self.idle.borrow_mut()).into_iter().partition(usable);
-        *self.idle.borrow_mut() = kept;
-        // Closing calls back into the endpoint, so it must not be borrowed.
-        drop(dropped);
+        self.idle.drop_old();
     }
 }
 

@@ -89,6 +89,27 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
         .await;
 }
 
+#[tokio::test]
+async fn a_pool_keeps_so_many_idle_connections_whatever_endpoints_they_go_to() {
+    let apps = [app(WHOLE).await, app(WHOLE).await, app(WHOLE).await];
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits { idle_per_pool: 4, ..PoolLimits::default() }.of_threads(2));
+            let open = || apps.map(|app| pool.open_connections(app));
+            for app in apps {
+                ask(&pool, None, app).await.unwrap().into_body().drain().await;
+            }
+            assert_eq!(open(), [1, 1, 0], "two lie idle, and the third was closed");
+            // A place goes to the newer one of the same endpoint.
+            let both = [ask(&pool, None, apps[0]).await.unwrap(), ask(&pool, None, apps[0]).await.unwrap()];
+            for answer in both {
+                answer.into_body().drain().await;
+            }
+            assert_eq!(open(), [1, 1, 0]);
+        })
+        .await;
+}
+
 /// An app that speaks HTTP/2, takes so many requests at a time on a connection, and ends no answer.
 async fn http2_app(streams: u32) -> Destination {
     http2_app_with_window(streams).await.0

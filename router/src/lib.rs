@@ -350,7 +350,7 @@ impl Router {
         let admin = serve(admin, for_admins, stop_admin.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
         });
-        let (limits, for_data) = (config.pool, Arc::clone(&shared));
+        let (limits, for_data) = (config.pool.of_threads(threads), Arc::clone(&shared));
         let make = move |thread: ThreadContext| {
             for_data.threads.lock().push(thread.tasks.clone());
             let pool = Pool::with_tls(limits, gates.clone());

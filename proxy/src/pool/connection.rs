@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use tokio::time::Instant;
-
 use super::http1::Wire;
 use super::share::Share;
 use super::{Chore, Chores, Endpoint, PoolLimits};
@@ -44,12 +42,7 @@ impl Connection {
         self.reused = true;
         self.share = None;
         let endpoint = Rc::clone(&self._slot.0);
-        let excess = {
-            let mut idle = endpoint.idle.borrow_mut();
-            idle.push_back((self, Instant::now()));
-            if idle.len() > endpoint.limits.idle_per_endpoint { idle.pop_front() } else { None }
-        };
-        drop(excess);
+        endpoint.idle.put(self);
         endpoint.freed.notify_one();
     }
 }

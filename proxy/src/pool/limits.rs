@@ -12,6 +12,8 @@ pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
 pub const USED_PER_TENANT_MAX: usize = OPEN_PER_ENDPOINT_MAX / 2;
 /// Idle connections kept per endpoint and thread.
 pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
+/// Idle connections that a process keeps, over all of its threads and endpoints: whatever threads times gates are.
+pub const IDLE_PER_PROCESS_MAX: usize = 4_096;
 /// How long an abandoned request may go on: a backstop above the time that any app gives its longest request, for
 /// until then it counts as running.
 pub const ABANDONED_MS: u64 = 3_600_000;
@@ -27,6 +29,8 @@ pub struct PoolLimits {
     pub used_per_tenant: usize,
     /// Of these, idle ones.
     pub idle_per_endpoint: usize,
+    /// Idle ones of all endpoints together.
+    pub idle_per_pool: usize,
     /// How long one may lie idle.
     pub idle_ms: u64,
     /// How long connecting may take.
@@ -39,12 +43,21 @@ pub struct PoolLimits {
     pub hung_up_ms: u64,
 }
 
+impl PoolLimits {
+    /// Those of one of so many pools of a process, one for each thread: what the process keeps is divided among them.
+    #[must_use]
+    pub fn of_threads(self, threads: usize) -> Self {
+        Self { idle_per_pool: (self.idle_per_pool / threads.max(1)).max(1), ..self }
+    }
+}
+
 impl Default for PoolLimits {
     fn default() -> Self {
         Self {
             open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
             used_per_tenant: USED_PER_TENANT_MAX,
             idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
+            idle_per_pool: IDLE_PER_PROCESS_MAX,
             idle_ms: IDLE_MS,
             connect_ms: CONNECT_MS,
             wait_ms: WAIT_MS,
