@@ -16,7 +16,7 @@ use crate::scenario::{BASE_DOMAIN, Hops, host};
 use crate::store;
 use crate::target::{Ground, Kind, Processes, wait_until_ready};
 
-/// How long a tenant may take to be served once it was created, and a command to be understood.
+/// How long a tenant, or the control plane, may take until it is served.
 const SERVED_MS: u64 = 30_000;
 /// Between two attempts.
 const PAUSE_MS: u64 = 50;
@@ -103,8 +103,9 @@ pub(crate) fn start(kind: Kind, ground: &Ground<'_>, front: [SocketAddr; 3]) -> 
     let args = ["control-plane".to_owned(), "--config".to_owned(), config.display().to_string()];
     let mut control_plane = Process::start("control-plane", ground.cores.rest, &program, &args, &dir)?;
     control_plane.listens_on(api)?;
-    let command = |words: &[&str]| cellway(&program, (scheme, api), identities.as_ref(), words);
-    command(&["cell", "create", CELL, "--kind", "agent"])?;
+    let command = |words: &[&str]| run(&mut command(&program, (scheme, api), identities.as_ref(), words));
+    // Until it leads.
+    wait_until(|| command(&["cell", "create", CELL, "--kind", "agent"]).is_ok(), "the control plane")?;
 
     let text = format!(
         "role: agent\ncell: {CELL}\n{}control_plane: [\"{scheme}://{api}\"]\ngate: {gate}\ntransfer: {transfer}\n\
@@ -126,18 +127,18 @@ pub(crate) fn start(kind: Kind, ground: &Ground<'_>, front: [SocketAddr; 3]) -> 
     let mut router = ground.start(kind.name(), &program, &["router", "--config"], &config)?;
     router.listens_on(front[0])?;
     for tenant in 0..ground.tenants {
-        wait_until_served(front[0], &host(tenant))?;
+        wait_until(|| matches!(is_served(front[0], &host(tenant)), Ok(true)), &host(tenant))?;
     }
     Ok(Processes { measured: vec![router, agent], _beside: vec![etcd, control_plane] })
 }
 
-/// Runs a command of ours at the API, again and again until it is up.
-fn cellway(
+/// A command of ours at the API.
+fn command(
     program: &Path,
     (scheme, api): (&str, SocketAddr),
     identities: Option<&Identities>,
     words: &[&str],
-) -> anyhow::Result<()> {
+) -> Command {
     let mut command = Command::new(program);
     command.args(words).args(["--api", &format!("{scheme}://{api}")]);
     if let Some(identities) = identities {
@@ -145,15 +146,7 @@ fn cellway(
             command.args([flag, &identities.file(name)]);
         }
     }
-    let begun = Instant::now();
-    loop {
-        match run(&mut command) {
-            Err(_) if begun.elapsed() < Duration::from_millis(SERVED_MS) => {
-                std::thread::sleep(Duration::from_millis(PAUSE_MS));
-            }
-            done => return done,
-        }
-    }
+    command
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
@@ -162,18 +155,19 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wait_until_served(at: SocketAddr, host: &str) -> anyhow::Result<()> {
+fn is_served(at: SocketAddr, host: &str) -> std::io::Result<bool> {
+    let mut tcp = TcpStream::connect(at)?;
+    write!(tcp, "GET /1k HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+fn wait_until(mut is_reached: impl FnMut() -> bool, what: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let is_served = || -> std::io::Result<bool> {
-        let mut tcp = TcpStream::connect(at)?;
-        write!(tcp, "GET /1k HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        tcp.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200"))
-    };
-    while !matches!(is_served(), Ok(true)) {
+    while !is_reached() {
         if begun.elapsed() > Duration::from_millis(SERVED_MS) {
-            bail!("{host} is not served after {SERVED_MS} ms");
+            bail!("{what} does not serve after {SERVED_MS} ms");
         }
         std::thread::sleep(Duration::from_millis(PAUSE_MS));
     }

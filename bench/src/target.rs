@@ -153,7 +153,9 @@ impl Target {
                 let gate = Gate::of(ground)?;
                 processes.measured = vec![start("nginx", &configs::nginx(ground, [clear, tls], gate.as_ref())?)?];
                 if let Some(gate) = &gate {
-                    processes.measured.push(start("nginx-gate", &configs::nginx_gate(ground, gate))?);
+                    let mut second = start("nginx-gate", &configs::nginx_gate(ground, gate))?;
+                    second.listens_on(gate.address)?;
+                    processes.measured.push(second);
                 }
             }
             Kind::Haproxy => {

@@ -314,7 +314,7 @@ impl Body for RequestBody {
 pub enum ResponseBody {
     /// Nothing.
     Empty,
-    /// Bytes made here.
+    /// Bytes that are all here.
     Full(Option<Bytes>),
     /// What a pooled connection yields. Boxed: it lies in the futures of all who pass it on.
     Pooled(Box<PooledBody>),
@@ -323,7 +323,7 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// Bytes made here.
+    /// Bytes that are all here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         if bytes.is_empty() { Self::Empty } else { Self::Full(Some(bytes)) }

@@ -18,6 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 const LINGER_MS: u64 = 1_000;
 const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// A peer that is gone is an error, not a signal.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
+
 /// What the kernel takes of what is written ahead of what is on its way.
 #[cfg(target_os = "linux")]
 const UNSENT_MAX_BYTES: u32 = 128 * 1024;
@@ -195,8 +201,8 @@ impl Socket {
         }
     }
 
-    /// Reads into `bytes`, and gives `take` what was read. The system call is made without the C library, where it would be
-    /// a point at which threads can be cancelled.
+    /// Reads into `bytes`, and gives `take` what was read. On Linux the system call is made without the C library, where it
+    /// would be a point at which threads can be cancelled.
     pub(crate) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
@@ -258,9 +264,8 @@ impl Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // As in `poll_recv`.
-        let send = |tcp: &tokio::net::TcpStream| {
-            tcp.try_io(Interest::WRITABLE, || Ok(rustix::net::send(tcp, buf, SendFlags::NOSIGNAL)?))
-        };
+        let send =
+            |tcp: &tokio::net::TcpStream| tcp.try_io(Interest::WRITABLE, || Ok(rustix::net::send(tcp, buf, SEND)?));
         self.poll_try_write(cx, &[io::IoSlice::new(buf)], send)
     }
 

@@ -14,7 +14,8 @@ use crate::shared::Shared;
 pub struct Drain {
     /// Connections of clients, tunnels aside.
     pub connections: usize,
-    /// What is under way on them: requests until their answers have ended, event streams, WebSockets.
+    /// What is under way on them: requests until their answers have come whole, event streams, WebSockets. A connection
+    /// that still sends an answer counts among the connections.
     pub streams: u64,
     /// Tenants whose it is; two may count as one.
     pub tenants: u64,

@@ -1,7 +1,8 @@
 //! What becomes known of a request on its way, and the line of the access log that is made of it.
 //!
 //! A [`Journey`] goes with its request: through the attempts, then with the answer's body, or with the tunnel. The line
-//! is written when it is dropped, so that a client that leaves at any point leaves one too.
+//! is written when it is dropped, so that a client that leaves at any point leaves one too. Without a line to write it ends
+//! where an answer has come whole.
 
 use std::cell::Cell as Counter;
 use std::pin::Pin;

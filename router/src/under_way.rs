@@ -1,4 +1,5 @@
-//! How much is under way for how many tenants: requests until the last byte of their answer, event streams, WebSockets.
+//! How much is under way for how many tenants: requests until the last byte of their answer has come and its connection is
+//! about to send it, event streams, WebSockets.
 //!
 //! Tenants are counted in a table of fixed size by their hash: a request costs two additions, and nobody waits. Tenants
 //! that share a place count as one.

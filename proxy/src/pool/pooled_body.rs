@@ -144,7 +144,7 @@ impl PooledBody {
         }
     }
 
-    /// The whole body, if all of it has come already: its connection is then free.
+    /// The whole body, if it has come already, over HTTP/1.1 and with a stated length: its connection is then free.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         let Some(Carrier::Http1(connection)) = &self.connection else { return None };
         let data = connection.wire.take_rest()?;

@@ -1,4 +1,5 @@
-//! Bodies of a tenant with limits: they pass no faster than its bandwidth, and an answer's keeps the slot to its end.
+//! Bodies of a tenant with limits: they pass no faster than its bandwidth, and an answer's keeps the slot until it has come
+//! whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,9 +58,8 @@ pub(crate) struct SlotBody {
 }
 
 impl SlotBody {
-    /// `inner`, which keeps `slot`.
+    /// `inner`, which keeps `slot` unless all of it is here already.
     pub(crate) fn of(inner: ResponseBody, slot: Slot) -> ResponseBody {
-        // What is all here ends as its client takes it.
         if inner.is_end_stream() || matches!(inner, ResponseBody::Full(_)) && !slot.is_paced() {
             return inner;
         }

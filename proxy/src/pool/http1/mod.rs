@@ -191,7 +191,7 @@ impl Wire {
         self.state.borrow_mut().poll_frame(cx, read_bytes).map(Result::transpose)
     }
 
-    /// What is left of the answer, if all of it has come, and the request is sent.
+    /// What is left of the answer, if its length was stated, all of it has come, and the request is sent.
     pub(super) fn take_rest(&self) -> Option<Bytes> {
         let mut state = self.state.borrow_mut();
         let State { input, length, upload, .. } = &mut *state;
