@@ -23,8 +23,10 @@ use tokio_rustls::client::TlsStream;
 
 /// In clear, over HTTP/1.1.
 const CLEAR: usize = 19_000;
-/// Over HTTP/2, over TLS, and as WebSockets.
+/// Over HTTP/2, and over TLS.
 const FEWER: usize = 4_000;
+/// Nearly as many as one tenant may have open to one endpoint, from both of the router's threads.
+const WEBSOCKETS: usize = 500;
 /// Open files of each process beside the crowd, of 20,000: the other tenants', the cells', and those that a router keeps for cells.
 const OTHER_FILES: u64 = 1_600;
 /// Connections that are opened at a time: each asks a cell for a page.
@@ -35,7 +37,7 @@ const IDLE_MS: u64 = 3_000;
 const CLEAR_MAX_KIB: f64 = 48.0;
 const HTTP2_MAX_KIB: f64 = 48.0;
 const TLS_MAX_KIB: f64 = 64.0;
-const WEBSOCKET_MAX_KIB: f64 = 48.0;
+const WEBSOCKET_MAX_KIB: f64 = 25.0;
 
 const PATIENT: &str = "connections: {head_ms: 600000, opening_ms: 60000, idle_ms: 600000}\n";
 
@@ -65,7 +67,7 @@ pub async fn idle(scale: Scale, kind: Kind) -> Row {
         Kind::Clear => (CLEAR, CLEAR_MAX_KIB),
         Kind::Http2 => (FEWER, HTTP2_MAX_KIB),
         Kind::Tls => (FEWER, TLS_MAX_KIB),
-        Kind::WebSocket => (FEWER, WEBSOCKET_MAX_KIB),
+        Kind::WebSocket => (WEBSOCKETS, WEBSOCKET_MAX_KIB),
     };
     let count = scale.of(full).min(allowed);
     let cell = Cell::start(if kind == Kind::WebSocket { Manner::Opens } else { Manner::Whole }).await;
