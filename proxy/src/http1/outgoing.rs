@@ -1,5 +1,6 @@
 //! A message on its way out: its head, then its body as it comes.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,6 +18,8 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const LINE_END_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 /// Data up to this size is copied behind what is to be written before it: that costs less than a second piece.
 pub(crate) const COPIED_MAX_BYTES: usize = 2 * 1024;
+/// Pieces of data that go out at once.
+const PIECES_MAX: usize = 6;
 
 /// How the peer is told where the body ends.
 pub(crate) enum Framing {
@@ -41,12 +44,17 @@ pub(crate) enum Stuck {
 #[error("the body is not as long as its head says")]
 struct OtherLength;
 
-/// The message, as far as it is not written. A body is asked for a frame only once all before it is written.
+/// The message, as far as it is not written. A body is asked for a frame only once all before it is written, but for what
+/// may be gathered.
 pub(crate) struct Outgoing {
     framing: Framing,
     before: BytesMut,
-    data: Bytes,
+    data: VecDeque<Bytes>,
     after: &'static [u8],
+    /// How much of the body may still be gathered, beyond a frame, before it is written.
+    gathered_max_bytes: usize,
+    /// What came while data was gathered, and goes behind it.
+    next: Option<Result<Option<Frame<Bytes>>, BodyError>>,
     /// All of the body is in the bytes to be written.
     body_ended: bool,
     passes_trailers: bool,
@@ -61,8 +69,10 @@ impl Outgoing {
             body_ended: matches!(framing, Framing::Length(0)),
             framing,
             before: head,
-            data: Bytes::new(),
+            data: VecDeque::new(),
             after: b"",
+            gathered_max_bytes: 0,
+            next: None,
             passes_trailers: true,
             has_begun: false,
             body_touched: false,
@@ -72,6 +82,11 @@ impl Outgoing {
     /// Leaves trailers out, for a peer that has not asked for them.
     pub(crate) fn drop_trailers(&mut self) {
         self.passes_trailers = false;
+    }
+
+    /// Of this much of the body what is there goes out at once, instead of frame by frame.
+    pub(crate) fn gather(&mut self, max_bytes: usize) {
+        self.gathered_max_bytes = max_bytes;
     }
 
     /// Whether nothing was written, and nothing asked of the body.
@@ -93,12 +108,8 @@ impl Outgoing {
             // Asked for first, so that a head and the bytes that follow it go out together.
             let is_written = self.before.is_empty() && self.data.is_empty() && self.after.is_empty();
             if !self.body_ended && (is_written || !self.body_touched) {
-                match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Ready(frame) => {
-                        self.body_touched = true;
-                        let frame = frame.transpose().map_err(Stuck::Body)?;
-                        self.stage(frame, || body.is_end_stream()).map_err(Stuck::Body)?;
-                    }
+                match self.poll_stage(body, cx) {
+                    Poll::Ready(staged) => staged.map_err(Stuck::Body)?,
                     Poll::Pending => {
                         ready!(self.poll_write(io, cx)).map_err(Stuck::Io)?;
                         return Poll::Pending;
@@ -112,32 +123,72 @@ impl Outgoing {
         }
     }
 
-    /// Makes a frame of the body the next to be written.
-    fn stage(&mut self, frame: Option<Frame<Bytes>>, is_last: impl FnOnce() -> bool) -> Result<(), BodyError> {
-        let Some(frame) = frame else { return self.end(None) };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(frame) => return self.end(frame.into_trailers().ok()),
+    fn poll_next<B>(&mut self, body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        match self.next.take() {
+            Some(next) => Poll::Ready(next),
+            None => Pin::new(body).poll_frame(cx).map(Option::transpose),
+        }
+    }
+
+    /// Makes a frame of the body the next to be written, with those behind it that are gathered.
+    fn poll_stage<B>(&mut self, body: &mut B, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let frame = ready!(self.poll_next(body, cx));
+        self.body_touched = true;
+        let first = match frame?.map(Frame::into_data) {
+            None => return Poll::Ready(self.end(None)),
+            Some(Err(frame)) => return Poll::Ready(self.end(frame.into_trailers().ok())),
+            Some(Ok(data)) => data,
         };
-        if !data.is_empty() {
-            match &mut self.framing {
-                Framing::Length(left) => *left = left.checked_sub(data.len() as u64).ok_or(OtherLength)?,
-                Framing::Chunked => {
-                    let _ = write!(self.before, "{:x}\r\n", data.len());
-                    self.after = LINE_END;
-                }
-                Framing::ToTheEnd => {}
+        let mut is_last = self.takes(first.len())? || body.is_end_stream();
+        let mut length = first.len();
+        for _ in 1..PIECES_MAX {
+            if is_last || length >= self.gathered_max_bytes {
+                break;
             }
-            if data.len() <= COPIED_MAX_BYTES {
-                self.before.put_slice(&data);
-                self.before.put_slice(std::mem::take(&mut self.after));
-            } else {
-                self.data = data;
+            let data = match self.poll_next(body, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(frame))) if frame.is_data() => frame.into_data().unwrap_or_default(),
+                Poll::Ready(Ok(None)) if !matches!(self.framing, Framing::Length(_)) => {
+                    is_last = true;
+                    break;
+                }
+                Poll::Ready(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+            };
+            is_last = self.takes(data.len())? || body.is_end_stream();
+            length += data.len();
+            if !data.is_empty() {
+                self.data.push_back(data);
             }
         }
-        // A length that was stated says where the end is before the sender of the body does.
-        let last = matches!(self.framing, Framing::Length(0)) || is_last();
-        if last { self.end(None) } else { Ok(()) }
+        self.gathered_max_bytes = self.gathered_max_bytes.saturating_sub(length);
+        if length > 0 && matches!(self.framing, Framing::Chunked) {
+            let _ = write!(self.before, "{length:x}\r\n");
+            self.after = LINE_END;
+        }
+        if length == first.len() && length <= COPIED_MAX_BYTES {
+            self.before.put_slice(&first);
+            self.before.put_slice(std::mem::take(&mut self.after));
+        } else if !first.is_empty() {
+            self.data.push_front(first);
+        }
+        Poll::Ready(if is_last { self.end(None) } else { Ok(()) })
+    }
+
+    /// Counts data that goes out, and says whether it is the last: a length that was stated says so before the sender of the
+    /// body does.
+    fn takes(&mut self, length: usize) -> Result<bool, BodyError> {
+        let Framing::Length(left) = &mut self.framing else { return Ok(false) };
+        *left = left.checked_sub(length as u64).ok_or(OtherLength)?;
+        Ok(*left == 0)
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), BodyError> {
@@ -160,9 +211,14 @@ impl Outgoing {
 
     fn poll_write(&mut self, io: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let mut slices = [IoSlice::new(b""); 3];
-            let staged = self.before.chunk().chain(self.data.chunk()).chain(self.after);
-            let count = staged.chunks_vectored(&mut slices);
+            let mut slices = [IoSlice::new(b""); PIECES_MAX + 2];
+            let pieces = self.data.iter().map(|data| &data[..]);
+            let staged = std::iter::once(&self.before[..]).chain(pieces).chain([self.after]);
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(staged.filter(|piece| !piece.is_empty())) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
             let written = match count {
                 0 => return Pin::new(io).poll_flush(cx),
                 1 => ready!(Pin::new(&mut *io).poll_write(cx, &slices[0]))?,
@@ -172,12 +228,23 @@ impl Outgoing {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.has_begun = true;
-            (&mut self.before).chain(&mut self.data).chain(&mut self.after).advance(written);
-            if self.data.is_empty() {
-                // Who counts what waits to be written counts until it is dropped.
-                self.data = Bytes::new();
-            }
+            self.skip(written);
         }
+    }
+
+    /// Forgets what was written. Who counts what waits to be written counts until it is dropped.
+    fn skip(&mut self, mut written: usize) {
+        let of_before = written.min(self.before.len());
+        self.before.advance(of_before);
+        written -= of_before;
+        while let Some(data) = self.data.front_mut() {
+            if written < data.len() {
+                return data.advance(written);
+            }
+            written -= data.len();
+            self.data.pop_front();
+        }
+        self.after = &self.after[written..];
     }
 }
 

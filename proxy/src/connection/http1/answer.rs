@@ -13,6 +13,9 @@ use crate::body::ResponseBody;
 use crate::field_lines::put_number;
 use crate::http1::{COPIED_MAX_BYTES, Framing, Outgoing, Reason, fields, write_field};
 
+/// How much of an answer goes out at once if it is there, and a frame: what the kernel queues towards a client takes about as
+/// much. What follows goes frame by frame, so that a client that takes nothing pins no more than that here.
+const GATHERED_MAX_BYTES: usize = 112 * 1024;
 /// What a field takes in a head, roughly.
 const FIELD_BYTES: usize = 48;
 /// As RFC 9110, section 5.6.7 writes it.
@@ -48,6 +51,7 @@ pub(super) fn begin(head: &Parts, body: &ResponseBody, facts: Facts, keeps_alive
     }
     to.put_slice(b"\r\n");
     let mut outgoing = Outgoing::new(to, framing);
+    outgoing.gather(GATHERED_MAX_BYTES);
     if !facts.takes_trailers {
         outgoing.drop_trailers();
     }
