@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Version, response};
 
 use crate::connection::http1::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
 use crate::field_lines::put_number;
+use crate::forwarded::WRITTEN;
 
 /// Towards the cell: whose request it is.
 pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
@@ -298,7 +299,13 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 /// Takes from a client's request what concerns its connection alone, what only cellway may say, and what would let
 /// it speak in another client's name. `Expect` goes too: whoever answers the client answers that.
 pub fn strip_request(headers: &mut HeaderMap) {
-    strip(headers, |name| is_reserved(name) || is_forwarding(name) || is_twin(name));
+    strip(headers, is_not_for_clients);
+}
+
+/// [`strip_request`] behind a router, which has written of tenant, epoch and client what the app is to know.
+pub fn strip_routed(headers: &mut HeaderMap) {
+    let is_written = |name: &str| [TENANT, EPOCH].iter().chain(&WRITTEN).any(|written| written.as_str() == name);
+    strip(headers, |name| is_not_for_clients(name) && !is_written(name));
 }
 
 /// Takes from a request what concerns one connection alone, and leaves the fields of cellway: between router and app.
@@ -346,6 +353,11 @@ fn is_hop_by_hop(name: &str) -> bool {
             | "proxy-authorization"
             | "expect"
     )
+}
+
+/// What clients may not say.
+fn is_not_for_clients(name: &str) -> bool {
+    is_reserved(name) || is_forwarding(name) || is_twin(name)
 }
 
 /// `x-cellway-*`, with any mix of `-` and `_`: many apps cannot tell these apart.

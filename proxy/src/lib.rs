@@ -26,6 +26,7 @@ mod incoming;
 mod io;
 mod listeners;
 mod socket;
+mod timers;
 
 pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
 pub use field_lines::FieldLines;
@@ -37,5 +38,6 @@ pub use incoming::IncomingBody;
 pub use listeners::{Copies, Listeners, bind};
 pub use pool::{Destination, Head, OnDrop, Pool, PoolLimits, PooledBody, SendError};
 pub use serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext, serve};
+pub use timers::Timers;
 pub use tls::{Covers, Handshakes, Outcome, PeerTls, ServerTls};
 pub use upgrade::ClientHalf;

@@ -7,15 +7,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::body::RequestBody;
 use crate::hashes::Hashes;
@@ -225,17 +226,17 @@ impl Pool {
         }
     }
 
-    /// Like [`Pool::send`], in a task of its own that runs until the peer has ended the request, whatever becomes
-    /// of the caller. `ended` is called exactly once, when the answer was read to its end, the connection failed,
-    /// or the request could not be sent. The body of the answer is drained when it is dropped ([`OnDrop::Drain`]);
-    /// a body to be sent should break off with [`crate::OnBreak::HalfClose`]. Without a caller it goes on for
-    /// [`PoolLimits::abandoned_ms`] at most.
+    /// Like [`Pool::send`], but it runs until the peer has ended the request, whatever becomes of the caller: dropped before
+    /// the answer has come, even before it was polled, it goes on in a task of its own. `ended` is called exactly once, when the answer was read to
+    /// its end, the connection failed, or the request could not be sent. The body of the answer is drained when it is
+    /// dropped ([`OnDrop::Drain`]); a body to be sent should break off with [`crate::OnBreak::HalfClose`]. Without a
+    /// caller it goes on for [`PoolLimits::abandoned_ms`] at most.
     pub fn send_to_the_end<F: FnOnce() + 'static, D: Into<Destination>>(
         &self,
         endpoint: D,
         request: Request<RequestBody>,
         ended: F,
-    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F, D> {
+    ) -> impl Future<Output = Result<Box<Response<PooledBody>>, SendError>> + use<F, D> {
         self.send_to_the_end_for(None, endpoint, request, ended)
     }
 
@@ -246,37 +247,21 @@ impl Pool {
         endpoint: D,
         request: Request<RequestBody>,
         ended: F,
-    ) -> impl Future<Output = Result<Response<PooledBody>, SendError>> + use<F, D> {
-        let (mut answer, answered) = tokio::sync::oneshot::channel();
-        let pool = self.clone();
+    ) -> impl Future<Output = Result<Box<Response<PooledBody>>, SendError>> + use<F, D> {
+        let (pool, endpoint) = (self.clone(), endpoint.into());
         let tenant: Option<Box<str>> = tenant.map(Into::into);
-        let endpoint: Destination = endpoint.into();
         let (head, body) = request.into_parts();
         let (head, body, ended) = (Box::new(head), Box::new(body), Ended::new(ended));
-        let abandoned = Duration::from_millis(self.inner.limits.abandoned_ms);
-        spawn_local(async move {
-            let mut sending = pin!(pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, Instant::now()));
-            let sent = tokio::select! {
-                biased;
-                sent = sending.as_mut() => Some(sent),
-                () = answer.closed() => timeout(abandoned, sending).await.ok(),
-            };
-            let Some(sent) = sent else { return };
-            let result = sent.map(|mut response| {
+        let exchange = async move {
+            let sent = pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, Instant::now()).await;
+            sent.map(|mut response| {
                 response.body_mut().on_end(ended);
                 response.body_mut().on_drop(OnDrop::Drain);
                 response
-            });
-            // If nobody waits any more, the body is dropped here and so drained.
-            let _ = answer.send(result);
-        });
-        async move {
-            match answered.await {
-                Ok(result) => result.map(|response| *response),
-                // The task ends without an answer only with its runtime.
-                Err(_) => std::future::pending().await,
-            }
-        }
+            })
+        };
+        let limit = Duration::from_millis(self.inner.limits.abandoned_ms);
+        ToTheEnd { exchange: Some(Box::pin(exchange)), limit, chores: self.inner.chores.clone() }
     }
 
     /// Whether the endpoint has failed a moment ago: better tried after others.
@@ -390,6 +375,36 @@ impl Drop for Inner {
         // Idle connections hold their endpoint, which holds them.
         for endpoint in self.endpoints.borrow().values() {
             endpoint.idle.clear();
+        }
+    }
+}
+
+/// An exchange on its way to its answer.
+type Exchange = Pin<Box<dyn Future<Output = Result<Box<Response<PooledBody>>, SendError>>>>;
+
+/// An exchange that goes on, for this long, where its caller leaves it.
+struct ToTheEnd {
+    /// `None` once it is answered.
+    exchange: Option<Exchange>,
+    limit: Duration,
+    chores: Chores,
+}
+
+impl Future for ToTheEnd {
+    type Output = Result<Box<Response<PooledBody>>, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let answered = ready!(exchange.as_mut().poll(cx));
+        self.exchange = None;
+        Poll::Ready(answered)
+    }
+}
+
+impl Drop for ToTheEnd {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            let _ = self.chores.send(Chore::Await(exchange, self.limit));
         }
     }
 }

@@ -179,10 +179,10 @@ async fn an_answer_that_has_come_whole_gives_its_connection_back_before_it_is_pa
         .run_until(async {
             let pool = Pool::new(PoolLimits::default());
             let mut whole = pool.send(address, get("/")).await.unwrap();
-            assert_eq!(whole.body_mut().take_whole().as_deref(), Some(b"whole".as_slice()));
+            assert_eq!(whole.body_mut().take_whole(|_| ()).as_deref(), Some(b"whole".as_slice()));
             assert!(whole.body().is_end_stream());
             let mut half = pool.send(address, get("/")).await.unwrap();
-            assert_eq!((half.body_mut().take_whole(), pool.open_connections(address)), (None, 1));
+            assert_eq!((half.body_mut().take_whole(|_| ()), pool.open_connections(address)), (None, 1));
             go_on.send(()).unwrap();
             assert_eq!(text(half).await, "half.");
             drop(whole);

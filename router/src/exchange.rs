@@ -1,7 +1,7 @@
 //! A request and one endpoint: sent, and waited for until the head of its answer is there.
 
-use std::cell::{Cell as Counter, RefCell};
-use std::pin::{Pin, pin};
+use std::cell::Cell as Counter;
+use std::pin::pin;
 use std::time::Duration;
 
 use cellway_core::cell::CellKind;
@@ -10,7 +10,7 @@ use cellway_core::route::Owner;
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::{Destination, Head, HeldHandle, PooledBody, RequestBody, SendError};
 use http::Response;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::TimeLimits;
 use crate::errand::Errand;
@@ -58,28 +58,6 @@ impl Underway<'_> {
 const LOOKS: u64 = 20;
 /// The longest time between two looks.
 const LOOK_MAX_MS: u64 = 2_000;
-/// Timers that a thread keeps for its next exchanges.
-const TIMERS_KEPT_MAX: usize = 1_024;
-
-/// Timers that exchanges have used, for the next ones: to set one to a later moment costs a fraction of making one. One that
-/// lies here may wake whoever used it last, once and for nothing.
-#[derive(Default)]
-pub(crate) struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
-
-impl Timers {
-    fn take(&self, at: Instant) -> Pin<Box<Sleep>> {
-        let Some(mut timer) = self.0.borrow_mut().pop() else { return Box::pin(sleep_until(at)) };
-        timer.as_mut().reset(at);
-        timer
-    }
-
-    fn give_back(&self, timer: Pin<Box<Sleep>>) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < TIMERS_KEPT_MAX {
-            kept.push(timer);
-        }
-    }
-}
 
 impl Forwarder {
     /// Sends the request to one endpoint: `None` if that was not possible. To a plain origin a safe request is sent again
@@ -129,6 +107,7 @@ impl Forwarder {
         let mut look = self.timers.take(underway.began + Duration::from_millis(look_ms));
         loop {
             let answer = tokio::select! {
+                biased;
                 answer = answer.as_mut() => answer,
                 () = look.as_mut() => {
                     look.as_mut().reset(Instant::now() + Duration::from_millis(look_ms));

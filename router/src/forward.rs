@@ -17,7 +17,7 @@ use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     Destination, FieldLines, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, ResponseBody,
-    ThreadContext,
+    ThreadContext, Timers,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
@@ -26,7 +26,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::errand::{Errand, Outcome, OwnLines, request_id};
-use crate::exchange::Timers;
 use crate::failure::Failure;
 use crate::failure::page::Asker;
 use crate::hold::Place;
@@ -394,7 +393,7 @@ impl Forwarder {
         if !hygiene::check_response(&head) {
             return Err(Failure::BadAnswer);
         }
-        let whole = body.take_whole();
+        let whole = body.take_whole(|_| ());
         if whole.is_none() && !hygiene::is_event_stream(&head.headers) {
             let limits = self.shared.limits;
             body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));

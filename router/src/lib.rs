@@ -17,7 +17,7 @@ use cellway_api::identity::LiveIdentity;
 use cellway_core::hostname::Hostname;
 use cellway_core::route::RESERVED_LABELS;
 use cellway_proxy::serve::ServeError;
-use cellway_proxy::{Copies, Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, files, serve};
+use cellway_proxy::{Copies, Handler, Listeners, Pool, PoolLimits, ServeOptions, ThreadContext, Timers, files, serve};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::mpsc;
@@ -354,7 +354,7 @@ impl Router {
         let make = move |thread: ThreadContext| {
             for_data.threads.lock().push(thread.tasks.clone());
             let pool = Pool::with_tls(limits, gates.clone());
-            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread, timers: exchange::Timers::default() })
+            Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread, timers: Timers::default() })
         };
         let (fresh, https) = serve_https(front, options.clone(), &registry_of_https, stop_data.clone(), make.clone())?;
         tokio::spawn(stop_chores.clone().run_until_cancelled_owned(fresh));

@@ -10,14 +10,13 @@ use crate::metrics::GateMetrics;
 use cellway_core::admission::RequestKind;
 use cellway_core::ids::{Epoch, TenantId};
 use cellway_core::verdict::Verdict;
-use cellway_proxy::forwarded;
 use cellway_proxy::hygiene::{self, EPOCH, TENANT, VERDICT};
 use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
-    ResponseBody, SendError, ThreadContext,
+    ResponseBody, SendError, ThreadContext, Timers,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -27,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How much longer than the app's own limit its head is waited for.
 const HEAD_GRACE_MS: u64 = 1_000;
@@ -65,12 +64,13 @@ pub(crate) struct GateHandler {
     context: ThreadContext,
     pool: Pool,
     abandoned: Abandoned,
+    timers: Timers,
 }
 
 impl GateHandler {
     pub(crate) fn new(parts: GateParts, context: ThreadContext) -> Rc<Self> {
         let pool = Pool::new(PoolLimits { idle_ms: APP_IDLE_MS, ..PoolLimits::default() });
-        Rc::new(Self { parts, context, pool, abandoned: Abandoned::start() })
+        Rc::new(Self { parts, context, pool, abandoned: Abandoned::start(), timers: Timers::default() })
     }
 }
 
@@ -150,15 +150,18 @@ impl GateHandler {
                 None => std::future::pending().await,
             }
         };
+        let mut timer = self.timers.take(Instant::now() + limit);
         let answered = tokio::select! {
             biased;
-            answered = timeout(limit, exchange) => answered,
+            answered = exchange => Some(answered),
+            () = timer.as_mut() => None,
             () = cut => return upload_cut(&lease),
         };
+        self.timers.give_back(timer);
         let response = match answered {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return self.app_failed(&lease, &error),
-            Err(_) => {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return self.app_failed(&lease, &error),
+            None => {
                 lease.failed();
                 self.parts.metrics.app_errors.inc();
                 return refuse(StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time");
@@ -170,12 +173,12 @@ impl GateHandler {
         }
         match (client, response.status()) {
             (Some(client), _) if upgrade::is_switch(response.status(), response.headers()) => {
-                self.tunnel(client, response, waiting)
+                self.tunnel(client, *response, waiting)
             }
             (_, StatusCode::SWITCHING_PROTOCOLS) => {
                 refuse(StatusCode::BAD_GATEWAY, "the app switched to a protocol that nobody asked for")
             }
-            _ => towards_router(response, waiting),
+            _ => towards_router(*response, waiting),
         }
     }
 
@@ -225,13 +228,10 @@ impl GateHandler {
 /// With the upload, if there is one that may have to be cut.
 fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> (Request<RequestBody>, Option<Upload>) {
     let (mut head, body) = request.into_parts();
-    let ours = std::iter::once(TENANT).chain(forwarded::WRITTEN);
-    let ours: Vec<_> = ours.filter_map(|name| head.headers.remove(&name).map(|value| (name, value))).collect();
-    hygiene::strip_request(&mut head.headers);
+    hygiene::strip_routed(&mut head.headers);
     if stamp.websocket {
         hygiene::write_websocket(&mut head.headers);
     }
-    head.headers.extend(ours);
     head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
     // Asking for the body is what answers `100 Continue`: it happens here, after the admission.
     let upload = if body.is_end_stream() { None } else { Upload::of(lease) };
@@ -251,7 +251,7 @@ fn upload_cut(lease: &Lease) -> Response<ResponseBody> {
 }
 
 fn towards_router(response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
     if !hygiene::check_response(&head) {
         waiting.lease().failed();
         return refuse(StatusCode::BAD_GATEWAY, "the app's answer has no clear length");
@@ -261,6 +261,8 @@ fn towards_router(response: Response<PooledBody>, waiting: Waiting) -> Response<
     if edge.is_some() {
         // It may be ended before.
         head.headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(whole) = body.take_whole(|bytes| waiting.lease().add_down(bytes)) {
+        return Response::from_parts(head, ResponseBody::full(whole));
     }
     let body = AnswerBody::new(body, edge, waiting);
     Response::from_parts(head, ResponseBody::boxed(body))

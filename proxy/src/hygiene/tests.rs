@@ -20,6 +20,31 @@ fn host(target: &str, fields: &[(&str, &str)]) -> Result<String, BadRequest> {
 }
 
 #[test]
+fn an_app_is_told_what_a_router_has_written_and_nothing_else_of_the_kind() {
+    let fields = |names: &[&str]| {
+        let fields: Vec<(&str, &str)> = names.iter().map(|name| (*name, "1")).collect();
+        head("GET", "/", &fields).headers
+    };
+    let written = ["x-cellway-tenant", "x-cellway-epoch", "forwarded", "x-forwarded-for", "x-forwarded-proto"];
+    let passed = [&written[..], &["x-forwarded-host", "x-request-id", "accept"]].concat();
+    let others = [
+        "x-cellway-verdict",
+        "x_cellway_tenant",
+        "x-cellway_epoch",
+        "x-forwarded_for",
+        "x-forwarded-port",
+        "x-real-ip",
+        "content_length",
+        "x_request_id",
+        "te",
+        "expect",
+    ];
+    let mut headers = fields(&[&passed[..], &others].concat());
+    strip_routed(&mut headers);
+    assert_eq!(headers, fields(&passed));
+}
+
+#[test]
 fn a_request_has_exactly_one_authority() {
     assert_eq!(host("/", &[("host", "Acme.Example.")]), Ok("acme.example".into()));
     assert_eq!(host("/", &[("host", "acme.example:8080")]), Ok("acme.example:8080".into()));

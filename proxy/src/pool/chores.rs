@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::{Endpoint, Inner, PooledBody};
+use super::{Endpoint, Exchange, Inner, PooledBody};
 
 /// How often idle connections are looked at.
 const SWEEP_MS: u64 = 5_000;
@@ -21,6 +21,8 @@ pub(super) type Chores = mpsc::UnboundedSender<Chore>;
 pub(super) enum Chore {
     /// Wait until the connection can be used again.
     Settle(Connection),
+    /// Wait for the answer to a request whose caller has left, or for this long; it is drained.
+    Await(Exchange, Duration),
     /// Read an answer that nobody takes any more to its end, or for this long.
     Drain(Box<PooledBody>, Duration),
 }
@@ -33,6 +35,8 @@ pub(super) async fn run_chore(chore: Chore) {
                 connection.settle();
             }
         }
+        // An answer that comes is drained as it is dropped.
+        Chore::Await(exchange, limit) => drop(timeout(limit, exchange).await),
         Chore::Drain(body, limit) => {
             if timeout(limit, body.drain()).await.is_err() {
                 tracing::warn!("a peer has not ended an answer that nobody takes, closing its connection");
@@ -48,7 +52,6 @@ pub(super) async fn sweep(pool: Weak<Inner>) {
         let endpoints: Vec<Rc<Endpoint>> = pool.endpoints.borrow().values().cloned().collect();
         for endpoint in &endpoints {
             endpoint.drop_old();
-            endpoint.shares.forget_absent();
         }
         drop(endpoints);
         pool.endpoints.borrow_mut().retain(|_, endpoint| {

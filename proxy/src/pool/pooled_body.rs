@@ -144,10 +144,12 @@ impl PooledBody {
         }
     }
 
-    /// The whole body, if it has come already, over HTTP/1.1 and with a stated length: its connection is then free.
-    pub fn take_whole(&mut self) -> Option<Bytes> {
+    /// The whole body, if it has come already, over HTTP/1.1 and with a stated length: its connection is then free. `count`
+    /// is told its length before the answer is over.
+    pub fn take_whole(&mut self, count: impl FnOnce(u64)) -> Option<Bytes> {
         let Some(Carrier::Http1(connection)) = &self.connection else { return None };
         let data = connection.wire.take_rest()?;
+        count(data.len() as u64);
         self.finish();
         self.count_held();
         Some(match &self.room {
@@ -157,7 +159,8 @@ impl PooledBody {
     }
 
     /// Breaks off with [`Silent`] when it is waited for so long while no byte goes either way; `sent_bytes` counts
-    /// those of the request. Without this, a peer may be silent for as long as it likes.
+    /// those of the request. Without this, a peer may be silent for as long as it likes. Who asks for more before it has sent
+    /// on what has come waits from then on.
     pub fn limit_silence(&mut self, limit: Duration, sent_bytes: Rc<Cell<u64>>) {
         let sent_before = sent_bytes.get();
         self.silence = Some(Silence { limit, sent_bytes, sent_before, since: None, timer: None });
