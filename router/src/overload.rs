@@ -1,8 +1,8 @@
 //! Overload is shed fairly: when too many requests are in flight, tenants with more than their part of them go first.
 //!
-//! Requests are counted per tenant in two tables of fixed size, by two hashes; the smaller count is taken. A tenant is
-//! mistaken for a larger one only where both of its places meet larger ones. So the state does not grow with tenants,
-//! a request costs the same at any load, and nobody waits for a lock.
+//! Requests are counted per tenant in a table of fixed size, at two places of one line of the processor's cache; the smaller
+//! count is taken. A tenant is mistaken for a larger one only where both of its places meet larger ones: one in 65,536 for each of these. So the state
+//! does not grow with tenants, a request costs the same at any load, and nobody waits for a lock.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,16 +14,23 @@ use cellway_proxy::Hashes;
 /// How many requests may be in flight in a router: sent or held, their answer not begun. Each keeps its head and up to
 /// 64 KiB of its body.
 pub const REQUESTS_IN_FLIGHT_MAX: u64 = 20_000;
-/// The places of one table; 4 bytes each. A power of two.
-const PLACES: usize = 8_192;
+/// The lines of the table. A power of two.
+const LINES: usize = 1_024;
+/// The places of half a line: a tenant has one in each half.
+const PLACES: usize = 8;
+
+/// The counts of some tenants.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line([[AtomicU32; PLACES]; 2]);
 
 /// The counts.
 pub(crate) struct Overload {
     max: u64,
     total: AtomicU64,
-    /// How many places of the first table are in use: about as many tenants have requests in flight.
+    /// How many places of first halves are in use: about as many tenants have requests in flight.
     used: AtomicU64,
-    tables: [Box<[AtomicU32]>; 2],
+    lines: Box<[Line]>,
     /// Its keys are of this process, so that nobody can choose names that meet.
     hashes: Hashes,
 }
@@ -31,29 +38,25 @@ pub(crate) struct Overload {
 /// A request in flight, counted until it is dropped.
 pub(crate) struct InFlight<'a> {
     overload: &'a Overload,
-    places: [usize; 2],
+    /// Its places in both halves of a line.
+    counts: [&'a AtomicU32; 2],
 }
 
 impl Overload {
     /// Sheds above half of `max`; above it, everyone.
     pub(crate) fn new(max: u64) -> Self {
-        let table = || (0..PLACES).map(|_| AtomicU32::new(0)).collect();
-        Self {
-            max,
-            total: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-            tables: [table(), table()],
-            hashes: Hashes::default(),
-        }
+        let lines = (0..LINES).map(|_| Line::default()).collect();
+        Self { max, total: AtomicU64::new(0), used: AtomicU64::new(0), lines, hashes: Hashes::default() }
     }
 
     /// Counts a request of `tenant`; `None` if it is to be shed.
     pub(crate) fn enter(&self, tenant: &TenantId) -> Option<InFlight<'_>> {
         let hash = self.hashes.hash_one(tenant);
-        let place = |hash: u64| usize::try_from(hash).unwrap_or(0) % PLACES;
-        let in_flight = InFlight { overload: self, places: [place(hash & 0xffff_ffff), place(hash >> 32)] };
+        let part = |shift: u32, of: usize| (hash >> shift) as usize % of;
+        let Line([first, second]) = &self.lines[part(0, LINES)];
+        let in_flight = InFlight { overload: self, counts: [&first[part(32, PLACES)], &second[part(48, PLACES)]] };
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
-        let counts = [0, 1].map(|table| in_flight.count(table).fetch_add(1, Ordering::Relaxed) + 1);
+        let counts = in_flight.counts.map(|count| count.fetch_add(1, Ordering::Relaxed) + 1);
         if counts[0] == 1 {
             self.used.fetch_add(1, Ordering::Relaxed);
         }
@@ -62,19 +65,13 @@ impl Overload {
     }
 }
 
-impl InFlight<'_> {
-    fn count(&self, table: usize) -> &AtomicU32 {
-        &self.overload.tables[table][self.places[table]]
-    }
-}
-
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.overload.total.fetch_sub(1, Ordering::Relaxed);
-        if self.count(0).fetch_sub(1, Ordering::Relaxed) == 1 {
+        let [before, _] = self.counts.map(|count| count.fetch_sub(1, Ordering::Relaxed));
+        if before == 1 {
             self.overload.used.fetch_sub(1, Ordering::Relaxed);
         }
-        self.count(1).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,6 +104,7 @@ mod tests {
         drop(overload.enter(&tenant(0)));
         assert_eq!(overload.total.load(Ordering::Relaxed), 0);
         assert_eq!(overload.used.load(Ordering::Relaxed), 0);
-        assert!(overload.tables.iter().flatten().all(|count| count.load(Ordering::Relaxed) == 0));
+        let counts = overload.lines.iter().flat_map(|Line(halves)| halves).flatten();
+        assert!(counts.map(|count| count.load(Ordering::Relaxed)).all(|count| count == 0));
     }
 }

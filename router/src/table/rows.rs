@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 
 use super::name::{NAME_WORDS, Name};
 
-/// A power of two: each holds a thousandth of the rows, so that no copy of one takes long.
+/// A power of two: each holds a small part of the rows, so that no copy of one takes long, and there are few enough for what
+/// leads to their rows to stay in the caches.
 const SHARDS: usize = 1 << SHARD_BITS;
-const SHARD_BITS: u32 = 10;
+const SHARD_BITS: u32 = 6;
 /// Tags in a word.
 const LANES: usize = 4;
 /// A shard grows by this part of itself.
