@@ -60,6 +60,8 @@ impl Keepalive {
 struct Shared {
     tcp: TcpStream,
     half_closed: AtomicBool,
+    /// Nothing was read of it, and the runtime has said nothing of it yet.
+    is_fresh: AtomicBool,
 }
 
 /// The connection as its owner sees it.
@@ -80,7 +82,17 @@ pub(crate) enum Idleness {
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream) -> (Self, SocketHandle) {
-        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
+        Self::of(tcp, false)
+    }
+
+    /// One that was accepted just now. Its first bytes are mostly there, so that they are not waited for before they are read.
+    pub(crate) fn accepted(tcp: TcpStream) -> (Self, SocketHandle) {
+        Self::of(tcp, true)
+    }
+
+    fn of(tcp: TcpStream, is_fresh: bool) -> (Self, SocketHandle) {
+        let (half_closed, is_fresh) = (AtomicBool::new(false), AtomicBool::new(is_fresh));
+        let shared = Arc::new(Shared { tcp, half_closed, is_fresh });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 
@@ -219,14 +231,23 @@ impl Socket {
             }
         };
         let room = bytes.len();
+        let mut recv = || {
+            rustix::net::recv(tcp, &mut *bytes, RecvFlags::empty()).map(|((read, _), count)| {
+                take(read);
+                count
+            })
+        };
+        if self.0.is_fresh.load(Ordering::Relaxed) {
+            self.0.is_fresh.store(false, Ordering::Relaxed);
+            if let Ok(count) = recv() {
+                return Poll::Ready(Ok(count));
+            }
+        }
         loop {
             ready!(tcp.poll_read_ready(cx))?;
             let mut read = Err(Errno::AGAIN);
             let _ = tcp.try_io(Interest::READABLE, || {
-                read = rustix::net::recv(tcp, &mut *bytes, RecvFlags::empty()).map(|((read, _), count)| {
-                    take(read);
-                    count
-                });
+                read = recv();
                 emptied(read, room)
             });
             match read {

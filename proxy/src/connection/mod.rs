@@ -121,7 +121,7 @@ async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotO
     }
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     let Some(tls) = &options.tls else {
-        let (socket, handle) = Socket::new(tcp);
+        let (socket, handle) = Socket::accepted(tcp);
         let mut io = Io::Clear(socket);
         let (protocol, input) = protocol_in_clear(&mut io).await?;
         return Ok(Opened { io, input, socket: handle, protocol, address, tls: None, counted });

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,10 +100,10 @@ where
     B: Body<Data = Bytes, Error = BodyError>,
 {
     poll_fn(|cx| {
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
+        if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+            return Poll::Ready(frame.transpose().map_err(Unsent::Body));
         }
-        body.as_mut().poll_frame(cx).map(|frame| frame.transpose().map_err(Unsent::Body))
+        stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)))
     })
     .await
 }
@@ -117,21 +117,24 @@ async fn send_data(
     if data.is_empty() && last {
         return Ok(stream.send_data(data, true)?);
     }
-    let mut deadline = bounds.patience.map(|patience| Instant::now() + patience);
+    // Since the peer was waited for, or has taken enough.
+    let mut deadline = None;
     let mut taken = 0;
     while !data.is_empty() {
         // Asked for only with data at hand, so that an idle stream pins none of the connection's window.
         stream.reserve_capacity(data.len().min(WINDOW_ASKED_BYTES));
-        let opening = window(stream, bounds.room);
-        let opened = match deadline {
-            Some(deadline) => timeout_at(deadline, opening).await.map_err(|_| Unsent::Stalled)??,
-            None => opening.await?,
+        let opened = match (poll_fn(|cx| Poll::Ready(poll_window(stream, bounds.room, cx))).await, bounds.patience) {
+            (Poll::Ready(opened), _) => opened?,
+            (Poll::Pending, None) => window(stream, bounds.room).await?,
+            (Poll::Pending, Some(patience)) => {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                timeout_at(deadline, window(stream, bounds.room)).await.map_err(|_| Unsent::Stalled)??
+            }
         };
         let part = data.split_to(opened.min(data.len()));
         taken += part.len();
         if taken >= TAKEN_MIN_BYTES {
-            taken = 0;
-            deadline = bounds.patience.map(|patience| Instant::now() + patience);
+            (taken, deadline) = (0, None);
         }
         let part = bounds.room.map_or_else(|| part.clone(), |room| room.queue(part.clone()));
         stream.send_data(part, last && data.is_empty())?;
@@ -141,23 +144,28 @@ async fn send_data(
 
 /// How much may be sent now; waits until it is something.
 async fn window(stream: &mut SendStream<Bytes>, room: Option<&Room>) -> Result<usize, Unsent> {
-    poll_fn(|cx| {
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
+    poll_fn(|cx| poll_window(stream, room, cx)).await
+}
+
+fn poll_window(
+    stream: &mut SendStream<Bytes>,
+    room: Option<&Room>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Unsent>> {
+    if let Poll::Ready(reset) = stream.poll_reset(cx) {
+        return Poll::Ready(Err(reset.map_or_else(Unsent::Stream, Unsent::Reset)));
+    }
+    loop {
+        let capacity = stream.capacity();
+        if capacity > 0 {
+            // The queue empties as the socket takes what has its window already, whatever the other streams do.
+            return room.map_or(Poll::Ready(()), |room| room.poll_queue(cx)).map(|()| Ok(capacity));
         }
-        loop {
-            let capacity = stream.capacity();
-            if capacity > 0 {
-                // The queue empties as the socket takes what has its window already, whatever the other streams do.
-                return room.map_or(Poll::Ready(()), |room| room.poll_queue(cx)).map(|()| Ok(capacity));
-            }
-            match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Unsent::Stream(error))),
-                Poll::Ready(None) => return Poll::Ready(Err(Unsent::Reset(Reason::CANCEL))),
-                Poll::Pending => return Poll::Pending,
-            }
+        match stream.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Unsent::Stream(error))),
+            Poll::Ready(None) => return Poll::Ready(Err(Unsent::Reset(Reason::CANCEL))),
+            Poll::Pending => return Poll::Pending,
         }
-    })
-    .await
+    }
 }
