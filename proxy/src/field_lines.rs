@@ -67,13 +67,15 @@ impl FieldLines {
         &self.0
     }
 
-    /// Adds them to a map, each in place of what the map has under its name.
+    /// Adds them to a map, each in place of what the map has under its name. HTTP/2 is to keep them in no table: a connection to a
+    /// cell carries those of all tenants, and each value that its table has of a name is compared with the next.
     pub fn insert_into(&self, headers: &mut HeaderMap) {
         for line in self.as_bytes().split(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                value.set_sensitive(true);
                 headers.insert(name, value);
             }
         }
@@ -101,6 +103,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AGE, HeaderValue::from_static("1"));
         lines.insert_into(&mut headers);
+        assert!(headers.values().all(HeaderValue::is_sensitive));
         assert_eq!(
             (headers.len(), &headers["host"], &headers["age"]),
             (2, &"acme.example:8080".parse().unwrap(), &"7".parse().unwrap())

@@ -119,16 +119,27 @@ impl OwnLines {
     }
 }
 
-/// The id of a request: the client's, if it is sane and alone, or a new one.
-#[expect(clippy::expect_used, reason = "hexadecimal digits are plain ASCII")]
+/// The id of a request: the client's, if it is sane and alone, or a new one. HTTP/2 is to keep it in no table: there, each value of
+/// a name is compared with the next, and all of them differ.
 pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let mut id = given_id(headers).unwrap_or_else(new_id);
+    id.set_sensitive(true);
+    id
+}
+
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut given = headers.get_all(hygiene::REQUEST_ID).iter();
     if let (Some(id), None) = (given.next(), given.next())
         && (1..=REQUEST_ID_MAX_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     {
-        return id.clone();
+        return Some(id.clone());
     }
+    None
+}
+
+#[expect(clippy::expect_used, reason = "hexadecimal digits are plain ASCII")]
+fn new_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut id = [0; 32];
     for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
@@ -150,5 +161,26 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_clients_if_it_is_sane_and_alone_and_never_in_a_table_of_http2() {
+        let of = |ids: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for id in ids {
+                headers.append(hygiene::REQUEST_ID, HeaderValue::from_static(id));
+            }
+            request_id(&headers)
+        };
+        assert_eq!(of(&["a-1_b.c"]), "a-1_b.c");
+        for other in [&[][..], &["a b"], &["a", "a"]] {
+            assert_eq!(of(other).len(), 32, "{other:?}");
+        }
+        assert!(of(&["a"]).is_sensitive() && of(&[]).is_sensitive());
     }
 }

@@ -299,7 +299,9 @@ impl Quota {
         let policy = [("q", u64::from(self.rate.burst)), ("w", self.rate.window_s())];
         let left = [("r", u64::from(remaining)), ("t", reset_ms.div_ceil(1_000))];
         for (name, numbers) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
-            if let Ok(value) = HeaderValue::from_maybe_shared(of_tenant(numbers)) {
+            if let Ok(mut value) = HeaderValue::from_maybe_shared(of_tenant(numbers)) {
+                // HTTP/2 is to keep it in no table: it is another one soon.
+                value.set_sensitive(name == RATELIMIT);
                 headers.append(name, value);
             }
         }
