@@ -33,7 +33,7 @@ const EVENTS_WAITING_MAX: usize = 64;
 /// At most this often the snapshot is written, after changes.
 pub const SNAPSHOT_EVERY_MS: u64 = 1_000;
 /// Writing it takes at most this part of the time: a large table that changes all the time would be written all the time.
-pub const SNAPSHOT_TIME_PERCENT: u32 = 10;
+pub const SNAPSHOT_TIME_PERCENT: u32 = 2;
 /// How often a source whose routes are refused is asked for all of them again: it may have come right by itself.
 pub const RELIST_MS: u64 = 30_000;
 
