@@ -2,6 +2,8 @@
 
 use cellway_api::agent::FactUp;
 use cellway_cluster_tests::*;
+use cellway_store::records::{Heartbeat, Leader, Record};
+use cellway_store::{StoreError, Txn, keys};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn facts_may_be_stated_to_any_replica() {
@@ -46,6 +48,29 @@ async fn a_killed_leader_is_followed_and_its_moves_go_on() {
     pair.to_holding().await;
     pair.to_switched().await;
     assert_eq!(second.client.tenant("acme").await.unwrap().cell, "cell-b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_falls_silent_is_followed_though_its_lease_lives_on_and_can_beat_no_more() {
+    /// Longer than any test waits.
+    const LEASE_MS: u64 = 3_600_000;
+    let cluster = Cluster::new();
+    let lease = cluster.store.grant_lease(LEASE_MS).await.unwrap();
+    let silent = Leader { replica: "silent".into(), address: "127.0.0.1:1".into() };
+    let txn = Txn::new().require_absent(keys::LEADER).put_leased(keys::LEADER, silent.encode(), lease);
+    let taken = cluster.store.commit(txn).await.unwrap();
+    let beat = || {
+        let heartbeat = Heartbeat { at_ms: 1 };
+        Txn::new().require_revision(keys::LEADER, taken).put(keys::HEARTBEAT, heartbeat.encode())
+    };
+    cluster.store.commit(beat()).await.unwrap();
+    let _follower = cluster.start().await;
+    eventually("another leads", async || {
+        let leader = cluster.store.get(keys::LEADER).await.unwrap().0.unwrap();
+        (Leader::decode(&leader.value).unwrap() != silent).then_some(())
+    })
+    .await;
+    assert!(matches!(cluster.store.commit(beat()).await, Err(StoreError::Conflict)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
