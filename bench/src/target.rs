@@ -140,7 +140,8 @@ impl Target {
             }
             Kind::Cellway | Kind::Before => {
                 let feed = configs::feed(ground)?;
-                let snapshot = ground.dir.join(format!("{}.snapshot", kind.name()));
+                // Of another table it would be ready before it has this one.
+                let snapshot = ground.dir.join(format!("{}-{}.snapshot", kind.name(), ground.tenants));
                 let config = configs::cellway(ground, [clear, tls, admin], &snapshot, &feed)?;
                 processes.measured =
                     vec![ground.start(kind.name(), &ground.cellway(kind)?, &["router", "--config"], &config)?];
