@@ -178,8 +178,14 @@ async fn an_answer_that_has_come_whole_gives_its_connection_back_before_it_is_pa
     LocalSet::new()
         .run_until(async {
             let pool = Pool::new(PoolLimits::default());
-            let mut whole = pool.send(address, get("/")).await.unwrap();
-            assert_eq!(whole.body_mut().take_whole(|_| ()).as_deref(), Some(b"whole".as_slice()));
+            // Who counts what the answer carried has done so when it is told of its end.
+            let (counted, ended) = (Cell::new(0), Rc::new(Cell::new(false)));
+            let note = Rc::clone(&ended);
+            let mut whole = pool.send_to_the_end(address, get("/"), move || note.set(true)).await.unwrap();
+            assert!(!ended.get());
+            let count = |bytes| counted.set(if ended.get() { 0 } else { bytes });
+            assert_eq!(whole.body_mut().take_whole(count).as_deref(), Some(b"whole".as_slice()));
+            assert_eq!((counted.get(), ended.get()), (5, true));
             assert!(whole.body().is_end_stream());
             let mut half = pool.send(address, get("/")).await.unwrap();
             assert_eq!((half.body_mut().take_whole(|_| ()), pool.open_connections(address)), (None, 1));
