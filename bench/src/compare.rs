@@ -1,7 +1,8 @@
-//! The comparison: every target runs at once, and each round asks one after the other.
+//! The comparison: every target runs at once, and each round starts all anew and asks one after the other. What a process
+//! costs depends on where in memory its start has put what it uses, so that rounds of one start would tell of that.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use clap::Args as ClapArgs;
 use crate::load::Client;
 use crate::machine::Cores;
 use crate::origin;
-use crate::report::{self, HEAD, Measured, Row};
+use crate::report::{self, HEAD, Measured, Round, Row};
 use crate::scenario::{Pace, SCENARIOS, Scenario};
 use crate::target::{Ground, Kind, Target};
 
@@ -52,21 +53,34 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let cores = Cores::of_this_machine()?;
     let (_app, origin) = origin::start(cores.rest, dir.path())?;
 
-    print!("{HEAD}");
     let mut rows: Vec<Row> = Vec::new();
     for of_one_table in chosen.chunk_by(|one, other| (one.tenants, one.hops) == (other.tenants, other.hops)) {
         let Scenario { tenants, hops, .. } = *of_one_table[0];
-        let ground =
-            Ground { dir: dir.path(), cores, origin, tenants, hops, before: args.before.as_deref(), feed: None };
-        let targets = start(args, of_one_table, &ground)?;
-        for scenario in of_one_table {
-            let found = rows_of(scenario, &targets, &ground, args)?;
-            print!("{}", report::table(&found));
-            rows.extend(found);
-            write(&args.to, &rows)?;
+        let before = args.before.as_deref();
+        let ground = Ground { dir: dir.path(), cores, origin, tenants, hops, before, feed: None };
+        let rounds = rounds_of(of_one_table, args, &ground)?;
+        rows.extend(
+            of_one_table.iter().zip(&rounds).flat_map(|(scenario, rounds)| report::rows(scenario.name, rounds)),
+        );
+        write(&args.to, &rows)?;
+    }
+    print!("{HEAD}{}", report::table(&rows));
+    Ok(())
+}
+
+/// What each round found, by scenario. Each has a directory of its own, where no start finds what the one before has left.
+fn rounds_of(scenarios: &[&Scenario], args: &Args, ground: &Ground<'_>) -> anyhow::Result<Vec<Vec<Round>>> {
+    let mut found = vec![Vec::new(); scenarios.len()];
+    for round in 0..args.rounds {
+        let dir = tempfile::tempdir().context("a directory")?;
+        let ground = Ground { dir: dir.path(), feed: ground.feed.clone(), ..*ground };
+        let targets = start(args, scenarios, &ground)?;
+        for (scenario, found) in scenarios.iter().zip(&mut found) {
+            eprintln!("{}: round {} of {}", scenario.name, round + 1, args.rounds);
+            found.push(ask_all(scenario, &targets, &ground, (args.seconds, round))?);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Starts whoever can do one of the scenarios.
@@ -79,24 +93,26 @@ fn start(args: &Args, scenarios: &[&Scenario], ground: &Ground<'_>) -> anyhow::R
     Kind::ALL.into_iter().filter(chosen).map(|kind| Target::start(kind, ground)).collect()
 }
 
-fn rows_of(scenario: &Scenario, targets: &[Target], ground: &Ground<'_>, args: &Args) -> anyhow::Result<Vec<Row>> {
+/// Asks everybody who can, one after the other.
+fn ask_all(
+    scenario: &Scenario,
+    targets: &[Target],
+    ground: &Ground<'_>,
+    (seconds, round): (u64, u64),
+) -> anyhow::Result<Round> {
     let able: Vec<&Target> = targets.iter().filter(|target| target.kind.can(scenario)).collect();
     let client = Client { dir: ground.dir, core: ground.cores.rest };
     let slowest = warm_up(scenario, able.iter().copied(), &client)?;
     let rate = (scenario.pace == Pace::Steady).then_some(slowest * STEADY);
-    let mut rounds = Vec::new();
-    for round in 0..args.rounds {
-        let mut found = Vec::new();
-        for at in 0..able.len() {
-            // Each is the first as often as any other.
-            let target = able[(at + usize::try_from(round)?) % able.len()];
-            let measured = measure(scenario, target, &client, (args.seconds, rate));
-            found.push((target.kind, measured.with_context(|| target.kind.name())?));
-        }
-        found.sort_by_key(|(kind, _)| Kind::ALL.iter().position(|other| other == kind));
-        rounds.push(found);
+    let mut found = Vec::new();
+    for at in 0..able.len() {
+        // Each is the first as often as any other.
+        let target = able[(at + usize::try_from(round)?) % able.len()];
+        let measured = measure(scenario, target, &client, (seconds, rate));
+        found.push((target.kind, measured.with_context(|| target.kind.name())?));
     }
-    Ok(report::rows(scenario.name, &rounds))
+    found.sort_by_key(|(kind, _)| Kind::ALL.iter().position(|other| other == kind));
+    Ok(found)
 }
 
 /// Asks everybody for a moment, which is not measured; how many requests a second the slowest answered.
@@ -135,7 +151,7 @@ pub(crate) fn measure(
 }
 
 /// Writes what was found as JSON.
-pub(crate) fn write(to: &std::path::Path, found: &impl serde::Serialize) -> anyhow::Result<()> {
+pub(crate) fn write(to: &Path, found: &impl serde::Serialize) -> anyhow::Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }

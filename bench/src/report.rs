@@ -21,6 +21,9 @@ pub(crate) struct Measured {
     pub(crate) pss_mib: f64,
 }
 
+/// What one round found of each target.
+pub(crate) type Round = Vec<(Kind, Measured)>;
+
 /// A scenario and a target: medians of all rounds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
@@ -37,13 +40,13 @@ pub(crate) struct Row {
     rounds: usize,
 }
 
-/// The rows of a scenario. `rounds[n]` has what round `n` found of each target.
-pub(crate) fn rows(scenario: &'static str, rounds: &[Vec<(Kind, Measured)>]) -> Vec<Row> {
+/// The rows of a scenario.
+pub(crate) fn rows(scenario: &'static str, rounds: &[Round]) -> Vec<Row> {
     let kinds = rounds.first().into_iter().flatten().map(|(kind, _)| *kind);
     let row = |kind: Kind| {
         let of =
             |figure: fn(&Measured) -> f64| median(rounds.iter().filter_map(|round| Some(figure(found(round, kind)?))));
-        let ratio = |round: &Vec<(Kind, Measured)>| {
+        let ratio = |round: &Round| {
             let peers = round.iter().filter(|(other, _)| other.is_peer() && *other != kind);
             let best = peers.map(|(_, measured)| measured.cpu_us_per_request).reduce(f64::min)?;
             Some(found(round, kind)?.cpu_us_per_request / best)
@@ -103,7 +106,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn round(cellway: f64, nginx: f64, haproxy: f64) -> Vec<(Kind, Measured)> {
+    fn round(cellway: f64, nginx: f64, haproxy: f64) -> Round {
         let of = |cpu_us_per_request| Measured {
             cpu_us_per_request,
             requests_per_s: 1.0,

@@ -140,8 +140,7 @@ impl Target {
             }
             Kind::Cellway | Kind::Before => {
                 let feed = configs::feed(ground)?;
-                // Of another table it would be ready before it has this one.
-                let snapshot = ground.dir.join(format!("{}-{}.snapshot", kind.name(), ground.tenants));
+                let snapshot = ground.dir.join(format!("{}.snapshot", kind.name()));
                 let config = configs::cellway(ground, [clear, tls, admin], &snapshot, &feed)?;
                 processes.measured =
                     vec![ground.start(kind.name(), &ground.cellway(kind)?, &["router", "--config"], &config)?];
