@@ -42,25 +42,28 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Asks as the scenario says for so many seconds: as much as is answered, or, over HTTP/1.1, at a rate.
+    /// Asks as the scenario says for so many seconds: as much as is answered, or at a rate.
     pub(crate) fn ask(
         &self,
         scenario: &Scenario,
         at: SocketAddr,
         (seconds, rate): (u64, Option<f64>),
     ) -> anyhow::Result<Done> {
-        let done = match (scenario.speech, rate) {
-            (Speech::Http1, None) => self.wrk(scenario, &format!("http://{at}"), seconds),
-            (Speech::Http1, Some(rate)) => {
-                let paced =
-                    ["--h1".to_owned(), format!("-c{CONNECTIONS}"), format!("--rps={}", rate / CONNECTIONS as f64)];
-                self.h2load(scenario, &paced, &format!("http://{at}/1k"), seconds)
-            }
-            // The name that the certificate has beside those of the tenants.
-            (Speech::TlsHttp1, _) => self.wrk(scenario, &format!("https://localhost:{}", at.port()), seconds),
-            (Speech::TlsHttp2, _) => {
-                let shared = [format!("-c{SHARED_CONNECTIONS}"), format!("-m{STREAMS}")];
-                self.h2load(scenario, &shared, &format!("https://localhost:{}/1k", at.port()), seconds)
+        // The name that the certificate has beside those of the tenants.
+        let secure = format!("https://localhost:{}", at.port());
+        let paced = |connections: usize| {
+            let each = rate.map(|rate| format!("--rps={}", rate / connections as f64));
+            [format!("-c{connections}")].into_iter().chain(each).collect::<Vec<String>>()
+        };
+        let http1 = || [vec!["--h1".to_owned()], paced(CONNECTIONS)].concat();
+        let done = match scenario.speech {
+            Speech::Http1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("http://{at}/1k"), seconds),
+            Speech::TlsHttp1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("{secure}/1k"), seconds),
+            Speech::Http1 => self.wrk(scenario, &format!("http://{at}"), seconds),
+            Speech::TlsHttp1 => self.wrk(scenario, &secure, seconds),
+            Speech::TlsHttp2 => {
+                let shared = [paced(SHARED_CONNECTIONS), vec![format!("-m{STREAMS}")]].concat();
+                self.h2load(scenario, &shared, &format!("{secure}/1k"), seconds)
             }
         }?;
         anyhow::ensure!(done.requests > 0, "{}: nothing was answered", scenario.name);

@@ -81,11 +81,13 @@ const TWO: Scenario = Scenario { name: "two_hop", tenants: OF_A_FLEET, hops: Hop
 const TWO_TLS: Scenario = Scenario { name: "two_hop_tls", hops: Hops::TwoWithTls, ..TWO };
 
 /// All of them, those for which the same targets are started next to each other.
-pub(crate) const SCENARIOS: [Scenario; 12] = [
+pub(crate) const SCENARIOS: [Scenario; 14] = [
     KEPT,
     Scenario { name: "h1_steady", pace: Pace::Steady, ..KEPT },
     Scenario { name: "tls_h1", speech: Speech::TlsHttp1, ..KEPT },
     Scenario { name: "tls_h2", speech: Speech::TlsHttp2, ..KEPT },
+    Scenario { name: "tls_h1_steady", speech: Speech::TlsHttp1, pace: Pace::Steady, ..KEPT },
+    Scenario { name: "tls_h2_steady", speech: Speech::TlsHttp2, pace: Pace::Steady, ..KEPT },
     Scenario { name: "conn", reconnects: true, ..KEPT },
     Scenario { name: "body_100k", ask: Ask::Large, ..KEPT },
     Scenario { name: "post_16k", ask: Ask::Post, ..KEPT },

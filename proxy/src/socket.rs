@@ -311,3 +311,31 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What is read within one poll, in which the runtime has had no word from the kernel.
+    fn read_at_once(begin: fn(cellway_machine::TcpStream) -> (Socket, SocketHandle)) -> Poll<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET").unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let (socket, _handle) = begin(tokio::net::TcpStream::from_std(accepted).unwrap().into());
+        let (mut bytes, mut taken) = ([MaybeUninit::uninit(); 16], Vec::new());
+        let mut take = |read: &[u8]| taken.extend_from_slice(read);
+        let read = socket.poll_recv(&mut Context::from_waker(std::task::Waker::noop()), &mut bytes, &mut take);
+        read.map(|read| assert_eq!(read.unwrap(), 3)).map(|()| taken)
+    }
+
+    #[tokio::test]
+    async fn what_came_with_a_connection_is_read_without_waiting_for_word_of_it() {
+        assert_eq!(read_at_once(Socket::accepted), Poll::Ready(b"GET".to_vec()));
+        assert_eq!(read_at_once(Socket::new), Poll::Pending, "word of it came too soon for this test to show anything");
+    }
+}

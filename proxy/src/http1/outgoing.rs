@@ -255,3 +255,65 @@ pub(crate) fn write_field(to: &mut BytesMut, name: &str, value: &[u8]) {
     to.put_slice(value);
     to.put_slice(LINE_END);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body without an end, whose frames are all there; counts those that were asked for.
+    struct Endless {
+        frame: Bytes,
+        asked: usize,
+    }
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.asked += 1;
+            Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
+        }
+    }
+
+    /// Takes so many bytes.
+    struct Room(usize);
+
+    impl AsyncWrite for Room {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            if taken > 0 { Poll::Ready(Ok(taken)) } else { Poll::Pending }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Frames of this size that are asked for before a client has taken anything, and once it has taken all of these.
+    fn asked(frame_bytes: usize, gathered_max_bytes: usize) -> (usize, usize) {
+        let mut body = Endless { frame: Bytes::from(vec![b'x'; frame_bytes]), asked: 0 };
+        let mut outgoing = Outgoing::new(BytesMut::from(&b"HEAD"[..]), Framing::ToTheEnd);
+        outgoing.gather(gathered_max_bytes);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(outgoing.poll(&mut body, &mut Room(0), &mut cx).is_pending());
+        let at_once = body.asked;
+        assert!(outgoing.poll(&mut body, &mut Room(b"HEAD".len() + at_once * frame_bytes), &mut cx).is_pending());
+        (at_once, body.asked)
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_pins_what_may_be_gathered_and_a_frame() {
+        assert_eq!(asked(32 * 1024, 112 * 1024), (4, 5));
+        assert_eq!(asked(32 * 1024, 0), (1, 2));
+        assert_eq!(asked(16 * 1024, 1024 * 1024), (PIECES_MAX, 2 * PIECES_MAX), "nor more pieces than go out at once");
+    }
+}
