@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench flame scale install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench profile flame scale install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +31,14 @@ postgres-move: setup ## moves of 1 GB between two PostgreSQL servers (figures)
 bench: setup ## the router beside nginx, HAProxy and a relay: CPU per request; writes target/bench.json (ARGS="h1 --rounds 9")
 	@scripts/bench $(ARGS)
 
+profile: setup ## see what the router and the gate do under load, for the builds that are installed and measured; writes cli/seen.profdata
+	@scripts/profile
+
 flame: setup ## where the router spends its time, as bench/flame.svg (ARGS="h1 file.svg")
 	@scripts/flame $(ARGS)
 
 install: setup ## install the binary into cargo's bin directory
-	$(CARGO) install --profile dist --path cli --locked
+	@scripts/dist install
 
 test: setup-tests ## everything
 	@scripts/test all
