@@ -61,15 +61,15 @@ impl Kind {
         matches!(self, Self::Nginx | Self::Haproxy)
     }
 
-    /// Whether it can do this: what only passes bytes on ends no TLS, and no connection after an answer; the app shows
-    /// what clients and app alone take of an answer's time.
+    /// Whether it can do this: what only passes bytes on ends no TLS, and no connection after an answer; the app, which
+    /// ends none either, shows what clients and app alone take of an answer's time.
     pub(crate) fn can(self, scenario: &Scenario) -> bool {
         let is_single = scenario.hops == Hops::One;
         match self {
             Self::Cellway | Self::Before | Self::Nginx => true,
             Self::Haproxy => is_single,
             Self::Relay => is_single && scenario.speech == Speech::Http1 && !scenario.reconnects,
-            Self::App => scenario.pace == Pace::Steady,
+            Self::App => scenario.pace == Pace::Steady && scenario.speech == Speech::Http1,
         }
     }
 }
