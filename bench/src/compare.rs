@@ -1,5 +1,5 @@
 //! The comparison: every target runs at once, and each round starts all anew and asks one after the other. What a process
-//! costs depends on where in memory its start has put what it uses, so that rounds of one start would tell of that.
+//! costs differs from start to start and stays so until its end, so that rounds of one start would tell of that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
