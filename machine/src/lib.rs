@@ -9,7 +9,7 @@ mod stream;
 
 pub use listener::{Bound, TcpListener};
 pub use made::Made;
-pub use stream::TcpStream;
+pub use stream::{Accepted, TcpStream, give_up_after};
 
 use std::future::Future;
 use std::io;

@@ -2,6 +2,7 @@
 
 use crate::made::Made;
 use crate::{Duplex, replaced};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +19,34 @@ pub enum TcpStream {
     Replaced(Box<Made>),
 }
 
+/// A connection that was accepted, and does not block. The runtime has not been told of it: one that ends soon may never
+/// have to be waited for.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The kernel's.
+    Kernel(std::net::TcpStream),
+    /// Another machine's.
+    Replaced(Box<Made>),
+}
+
+impl Accepted {
+    /// One that can be waited for, inside a runtime.
+    pub fn watched(self) -> io::Result<TcpStream> {
+        Ok(match self {
+            Self::Kernel(stream) => TcpStream::Kernel(tokio::net::TcpStream::from_std(stream)?),
+            Self::Replaced(stream) => TcpStream::Replaced(stream),
+        })
+    }
+}
+
+/// As [`TcpStream::give_up_after`].
+pub fn give_up_after(tcp: &SockRef<'_>, limit: Option<Duration>) {
+    #[cfg(target_os = "linux")]
+    let _ = tcp.set_tcp_user_timeout(limit);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (tcp, limit);
+}
+
 impl TcpStream {
     /// Opens a connection.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
@@ -27,7 +56,7 @@ impl TcpStream {
         }
     }
 
-    pub(crate) fn made_of(stream: Box<dyn Duplex>) -> Self {
+    fn made_of(stream: Box<dyn Duplex>) -> Self {
         Self::Replaced(Box::new(Made::new(stream)))
     }
 
@@ -47,12 +76,9 @@ impl TcpStream {
     /// Lets the kernel break the connection when the peer takes nothing of what waits for it for this long, or is not
     /// heard of meanwhile. Best effort.
     pub fn give_up_after(&self, limit: Option<Duration>) {
-        #[cfg(target_os = "linux")]
         if let Some(stream) = self.kernel() {
-            let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(limit);
+            give_up_after(&SockRef::from(stream), limit);
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = limit;
     }
 
     /// The first bytes that come, which are not taken; none at the end.

@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 
 use parking_lot::Mutex;
 
-/// What they wake. At first it has rung: each has to be polled once.
+/// What they wake. Most often it has rung at first: each has to be polled once.
 pub(crate) struct Alarm {
     bell: Arc<Bell>,
     waker: Waker,
@@ -33,12 +33,21 @@ impl Wake for Bell {
 
 impl Default for Alarm {
     fn default() -> Self {
-        let bell = Arc::new(Bell { has_rung: AtomicBool::new(true), task: Mutex::default() });
-        Self { waker: Arc::clone(&bell).into(), bell, task: None }
+        Self::new(true)
     }
 }
 
 impl Alarm {
+    /// One that has not rung: whoever is to be polled once rings it.
+    pub(crate) fn silent() -> Self {
+        Self::new(false)
+    }
+
+    fn new(has_rung: bool) -> Self {
+        let bell = Arc::new(Bell { has_rung: AtomicBool::new(has_rung), task: Mutex::default() });
+        Self { waker: Arc::clone(&bell).into(), bell, task: None }
+    }
+
     /// Whether it has rung since this was asked last. If so, whoever may have is to be polled with [`Alarm::waker`].
     pub(crate) fn has_rung(&mut self, cx: &Context<'_>) -> bool {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {

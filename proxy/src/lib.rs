@@ -25,6 +25,7 @@ pub mod http2;
 mod incoming;
 mod io;
 mod listeners;
+mod nursery;
 mod socket;
 mod timers;
 

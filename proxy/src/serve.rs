@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellway_machine::{Bound, TcpListener, TcpStream};
+use cellway_machine::{Bound, TcpListener};
 use futures_util::future::join_all;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -25,6 +25,7 @@ use crate::http2::{Hold, HoldSlot, Room};
 use crate::hygiene::BadRequest;
 use crate::incoming::IncomingBody;
 use crate::listeners::{BACKLOG, Given, Listeners};
+use crate::nursery::Nursery;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{PeerTls, ServerTls};
 
@@ -112,6 +113,8 @@ pub struct ThreadContext {
     pub stop: CancellationToken,
     /// Fires when another process accepts in the place of this one: what can be told so without a loss is.
     pub(crate) given: Arc<Given>,
+    /// Whose connections are new.
+    pub(crate) nursery: Rc<Nursery>,
     /// The time to drain.
     drain_ms: u64,
 }
@@ -306,13 +309,14 @@ async fn run<H: Handler>(
     let context = ThreadContext {
         thread,
         tasks: tasks.clone(),
+        nursery: Nursery::new(closed.clone()),
         shutdown: closed,
         stop: stop.clone(),
         given: Arc::clone(&given),
         drain_ms,
     };
     let handler = make(context.clone());
-    let door = Door { options: Rc::new(options), context, addresses: Arc::clone(addresses), handler };
+    let door = Door { options: Rc::new(options), context: Rc::new(context), addresses: Arc::clone(addresses), handler };
     tokio::select! {
         _ = join_all(listeners.iter().map(|listener| door.accept(listener))) => {}
         () = given.fired() => {}
@@ -320,10 +324,8 @@ async fn run<H: Handler>(
     }
     for listener in listeners {
         // Where another process accepts, closing resets nothing.
-        if !given.lives_on()
-            && let Err(error) = door.close(listener)
-        {
-            tracing::warn!(%error, "connections that waited to be accepted are lost");
+        if !given.lives_on() {
+            door.close(listener);
         }
     }
     shutdown.cancelled().await;
@@ -340,7 +342,7 @@ async fn run<H: Handler>(
 /// What is behind a listener.
 struct Door<H> {
     options: Rc<ServeOptions>,
-    context: ThreadContext,
+    context: Rc<ThreadContext>,
     addresses: Arc<Addresses>,
     handler: Rc<H>,
 }
@@ -351,8 +353,8 @@ impl<H: Handler> Door<H> {
             if number % ACCEPTED_IN_A_ROW == 0 {
                 tokio::task::yield_now().await;
             }
-            match listener.accept().await {
-                Ok((tcp, address)) => self.serve(tcp, address),
+            match listener.accept_unwatched().await {
+                Ok((accepted, address)) => self.serve(accepted, address),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -362,12 +364,11 @@ impl<H: Handler> Door<H> {
     }
 
     /// Closes the listener, which would reset what the kernel has for it: those are accepted first.
-    fn close(&self, listener: TcpListener) -> io::Result<()> {
-        listener.into_waiting(BACKLOG as usize)?.into_iter().for_each(|(tcp, address)| self.serve(tcp, address));
-        Ok(())
+    fn close(&self, listener: TcpListener) {
+        listener.into_waiting(BACKLOG as usize).into_iter().for_each(|(tcp, address)| self.serve(tcp, address));
     }
 
-    fn serve(&self, tcp: TcpStream, address: SocketAddr) {
+    fn serve(&self, tcp: cellway_machine::Accepted, address: SocketAddr) {
         let Self { options, context, addresses, handler } = self;
         // The tunnels of connections that were upgraded count as connections.
         if context.tasks.len() >= options.connections_per_thread {
@@ -375,7 +376,7 @@ impl<H: Handler> Door<H> {
         }
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
         // Boxed, as it is large, and moved on its way into a task.
-        let driven = Box::pin(drive(accepted, Rc::clone(handler), Rc::clone(options), context.clone()));
+        let driven = Box::pin(drive(accepted, Rc::clone(handler), Rc::clone(options), Rc::clone(context)));
         context.tasks.spawn_local(driven);
     }
 }

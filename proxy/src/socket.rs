@@ -1,14 +1,16 @@
 //! A TCP connection whose write side can be shut while another owns it, and whose loss can be seen without reading.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use cellway_machine::TcpStream;
+use cellway_machine::{Accepted, TcpStream, give_up_after};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
@@ -58,10 +60,95 @@ impl Keepalive {
 }
 
 struct Shared {
-    tcp: TcpStream,
+    tcp: Tcp,
     half_closed: AtomicBool,
-    /// Nothing was read of it, and the runtime has said nothing of it yet.
-    is_fresh: AtomicBool,
+}
+
+/// A connection of which the runtime is told as it is first waited for. One that was accepted mostly has its first request
+/// there already, and where that is the only one, nothing has to be waited for but its answer.
+struct Tcp {
+    watched: OnceLock<TcpStream>,
+    /// `None` once it is watched.
+    unwatched: Mutex<Option<Unwatched>>,
+}
+
+struct Unwatched {
+    tcp: std::net::TcpStream,
+    /// Only the first read is tried before the connection is watched: the runtime sees to it that a task which finds more
+    /// each time gives way to others.
+    is_unread: bool,
+}
+
+impl From<TcpStream> for Tcp {
+    fn from(tcp: TcpStream) -> Self {
+        Self { watched: tcp.into(), unwatched: Mutex::default() }
+    }
+}
+
+impl From<Accepted> for Tcp {
+    fn from(accepted: Accepted) -> Self {
+        match accepted {
+            Accepted::Kernel(tcp) => {
+                let unwatched = Mutex::new(Some(Unwatched { tcp, is_unread: true }));
+                Self { watched: OnceLock::new(), unwatched }
+            }
+            Accepted::Replaced(tcp) => TcpStream::Replaced(tcp).into(),
+        }
+    }
+}
+
+impl Tcp {
+    /// From here on the runtime is told of it.
+    fn watched(&self) -> io::Result<&TcpStream> {
+        if let Some(tcp) = self.watched.get() {
+            return Ok(tcp);
+        }
+        // Held meanwhile: of two that come at once, the second finds what the first has made.
+        let mut unwatched = self.unwatched.lock();
+        if let Some(Unwatched { tcp, .. }) = unwatched.take() {
+            let tcp = Accepted::Kernel(tcp).watched();
+            let tcp =
+                tcp.inspect_err(|error| tracing::warn!(%error, "cannot wait for a client's connection; closing it"))?;
+            // Nobody else sets it.
+            let _ = self.watched.set(tcp);
+        }
+        self.watched.get().ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    /// What `read` gives, if it is the first and nothing has to be waited for.
+    fn first_read<T>(&self, read: impl FnOnce(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
+        self.unless_watched(|unwatched| {
+            std::mem::take(&mut unwatched.is_unread).then(|| read(&unwatched.tcp)).filter(is_done)
+        })
+    }
+
+    /// What `write` gives, if the connection is not watched and nothing has to be waited for.
+    fn early_write<T>(&self, write: impl FnOnce(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
+        self.unless_watched(|unwatched| Some(write(&unwatched.tcp)).filter(is_done))
+    }
+
+    fn unless_watched<T>(&self, act: impl FnOnce(&mut Unwatched) -> Option<T>) -> Option<T> {
+        if self.watched.get().is_some() {
+            return None;
+        }
+        self.unwatched.lock().as_mut().and_then(act)
+    }
+
+    /// Does what does not have to be waited for; nothing where another machine has the connection.
+    fn with_raw<T>(&self, act: impl FnOnce(&SockRef<'_>) -> T) -> Option<T> {
+        if let Some(tcp) = self.watched.get() {
+            return tcp.kernel().map(|tcp| act(&SockRef::from(tcp)));
+        }
+        self.unless_watched(|unwatched| Some(act(&SockRef::from(&unwatched.tcp))))
+    }
+}
+
+fn is_done<T>(tried: &io::Result<T>) -> bool {
+    !tried.as_ref().is_err_and(|error| is_to_be_tried_again(error.kind()))
+}
+
+fn is_to_be_tried_again(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// The connection as its owner sees it.
@@ -82,17 +169,16 @@ pub(crate) enum Idleness {
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream) -> (Self, SocketHandle) {
-        Self::of(tcp, false)
+        Self::of(tcp.into())
     }
 
-    /// One that was accepted just now. Its first bytes are mostly there, so that they are not waited for before they are read.
-    pub(crate) fn accepted(tcp: TcpStream) -> (Self, SocketHandle) {
-        Self::of(tcp, true)
+    /// One that was accepted just now.
+    pub(crate) fn accepted(accepted: Accepted) -> (Self, SocketHandle) {
+        Self::of(accepted.into())
     }
 
-    fn of(tcp: TcpStream, is_fresh: bool) -> (Self, SocketHandle) {
-        let (half_closed, is_fresh) = (AtomicBool::new(false), AtomicBool::new(is_fresh));
-        let shared = Arc::new(Shared { tcp, half_closed, is_fresh });
+    fn of(tcp: Tcp) -> (Self, SocketHandle) {
+        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 
@@ -105,11 +191,11 @@ impl SocketHandle {
     /// Tells the peer that nothing more comes, and goes on reading. What is still written is discarded.
     pub(crate) fn half_close(&self) {
         if !self.0.half_closed.swap(true, Ordering::AcqRel) {
-            match &self.0.tcp {
-                // An error means that the peer is gone already, which reading will show.
-                TcpStream::Kernel(tcp) => drop(SockRef::from(tcp).shutdown(std::net::Shutdown::Write)),
-                TcpStream::Replaced(tcp) => tcp.shut(),
+            if let Some(TcpStream::Replaced(tcp)) = self.0.tcp.watched.get() {
+                tcp.shut();
             }
+            // An error means that the peer is gone already, which reading will show.
+            let _ = self.0.tcp.with_raw(|tcp| tcp.shutdown(std::net::Shutdown::Write));
         }
     }
 
@@ -119,7 +205,7 @@ impl SocketHandle {
         if !self.0.half_closed.load(Ordering::Acquire) {
             return;
         }
-        let TcpStream::Kernel(tcp) = &self.0.tcp else { return };
+        let Ok(TcpStream::Kernel(tcp)) = self.0.tcp.watched() else { return };
         let mut scrap = vec![0; 16 * 1024];
         let discard = async {
             let mut left = LINGER_MAX_BYTES;
@@ -138,28 +224,30 @@ impl SocketHandle {
     /// heard of meanwhile; never without a limit. [`SocketHandle::reset`] then returns.
     pub(crate) fn give_up_after(&self, limit: Option<Duration>) {
         // Best effort: without it the connection only stays longer.
-        self.0.tcp.give_up_after(limit);
+        let _ = self.0.tcp.with_raw(|tcp| give_up_after(tcp, limit));
     }
 
     /// Asks the kernel, not the runtime, whose news may be a poll old.
     pub(crate) fn idleness(&self) -> Idleness {
-        let tcp = match &self.0.tcp {
-            TcpStream::Kernel(tcp) => tcp,
-            TcpStream::Replaced(tcp) if tcp.is_quiet() => return Idleness::Quiet,
-            TcpStream::Replaced(_) => return Idleness::Unusable,
+        let is_quiet = match self.0.tcp.watched.get() {
+            Some(TcpStream::Replaced(tcp)) => tcp.is_quiet(),
+            _ => {
+                let seen = self.0.tcp.with_raw(|tcp| tcp.peek(&mut [MaybeUninit::uninit()]));
+                matches!(seen, Some(Err(error)) if error.kind() == ErrorKind::WouldBlock)
+            }
         };
-        let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(tcp).peek(&mut byte) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Idleness::Quiet,
-            _ => Idleness::Unusable,
-        }
+        if is_quiet { Idleness::Quiet } else { Idleness::Unusable }
     }
 
     /// Waits until the peer resets the connection. A peer that only stops writing is not seen: it may wait for its
     /// answer.
     pub(crate) async fn reset(&self) {
         // Another machine's connection tells its reader.
-        let TcpStream::Kernel(tcp) = &self.0.tcp else { return std::future::pending().await };
+        let tcp = match self.0.tcp.watched() {
+            Ok(TcpStream::Kernel(tcp)) => tcp,
+            Ok(TcpStream::Replaced(_)) => return std::future::pending().await,
+            Err(_) => return,
+        };
         loop {
             match tcp.ready(Interest::ERROR).await {
                 Err(_) => return,
@@ -183,7 +271,11 @@ fn emptied(read: Result<usize, Errno>, room: usize) -> io::Result<()> {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let tcp = match &self.0.tcp {
+        let read = self.0.tcp.first_read(|mut tcp| tcp.read(buf.initialize_unfilled()));
+        if let Some(read) = read {
+            return Poll::Ready(read.map(|count| buf.advance(count)));
+        }
+        let tcp = match self.0.tcp.watched()? {
             TcpStream::Kernel(tcp) => tcp,
             TcpStream::Replaced(tcp) => return tcp.poll_read(cx, buf),
         };
@@ -207,7 +299,10 @@ impl AsyncRead for Socket {
 impl Socket {
     /// Ready where a read may find something.
     pub(crate) fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0.tcp {
+        if self.0.tcp.unless_watched(|unwatched| unwatched.is_unread.then_some(())).is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.0.tcp.watched()? {
             TcpStream::Kernel(tcp) => tcp.poll_read_ready(cx),
             TcpStream::Replaced(_) => Poll::Ready(Ok(())),
         }
@@ -221,7 +316,17 @@ impl Socket {
         bytes: &mut [MaybeUninit<u8>],
         take: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<usize>> {
-        let tcp = match &self.0.tcp {
+        let room = bytes.len();
+        let mut recv = |tcp: BorrowedFd<'_>, bytes: &mut [MaybeUninit<u8>]| {
+            rustix::net::recv(tcp, bytes, RecvFlags::empty()).map(|((read, _), count)| {
+                take(read);
+                count
+            })
+        };
+        if let Some(read) = self.0.tcp.first_read(|tcp| Ok(recv(tcp.as_fd(), bytes)?)) {
+            return Poll::Ready(read);
+        }
+        let tcp = match self.0.tcp.watched()? {
             TcpStream::Kernel(tcp) => tcp,
             TcpStream::Replaced(tcp) => {
                 let mut read = ReadBuf::uninit(bytes);
@@ -230,24 +335,11 @@ impl Socket {
                 return Poll::Ready(Ok(read.filled().len()));
             }
         };
-        let room = bytes.len();
-        let mut recv = || {
-            rustix::net::recv(tcp, &mut *bytes, RecvFlags::empty()).map(|((read, _), count)| {
-                take(read);
-                count
-            })
-        };
-        if self.0.is_fresh.load(Ordering::Relaxed) {
-            self.0.is_fresh.store(false, Ordering::Relaxed);
-            if let Ok(count) = recv() {
-                return Poll::Ready(Ok(count));
-            }
-        }
         loop {
             ready!(tcp.poll_read_ready(cx))?;
             let mut read = Err(Errno::AGAIN);
             let _ = tcp.try_io(Interest::READABLE, || {
-                read = recv();
+                read = recv(tcp.as_fd(), bytes);
                 emptied(read, room)
             });
             match read {
@@ -261,12 +353,15 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
-        write: impl Fn(&tokio::net::TcpStream) -> io::Result<usize>,
+        write: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
         if self.0.half_closed.load(Ordering::Acquire) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        let tcp = match &self.0.tcp {
+        if let Some(written) = self.0.tcp.early_write(|tcp| Ok(write(tcp.as_fd())?)) {
+            return Poll::Ready(written);
+        }
+        let tcp = match self.0.tcp.watched()? {
             TcpStream::Kernel(tcp) => tcp,
             TcpStream::Replaced(tcp) => {
                 return tcp.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
@@ -274,8 +369,8 @@ impl Socket {
         };
         loop {
             ready!(tcp.poll_write_ready(cx))?;
-            match write(tcp) {
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            match tcp.try_io(Interest::WRITABLE, || Ok(write(tcp.as_fd())?)) {
+                Err(error) if is_to_be_tried_again(error.kind()) => {}
                 done => return Poll::Ready(done),
             }
         }
@@ -285,9 +380,7 @@ impl Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // As in `poll_recv`.
-        let send =
-            |tcp: &tokio::net::TcpStream| tcp.try_io(Interest::WRITABLE, || Ok(rustix::net::send(tcp, buf, SEND)?));
-        self.poll_try_write(cx, &[io::IoSlice::new(buf)], send)
+        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| rustix::net::send(tcp, buf, SEND))
     }
 
     fn poll_write_vectored(
@@ -295,7 +388,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_try_write(cx, bufs, |tcp| tcp.try_write_vectored(bufs))
+        self.poll_try_write(cx, bufs, |tcp| rustix::io::writev(tcp, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -314,28 +407,58 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
+    use futures_util::FutureExt;
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
-    /// What is read within one poll, in which the runtime has had no word from the kernel.
-    fn read_at_once(begin: fn(cellway_machine::TcpStream) -> (Socket, SocketHandle)) -> Poll<Vec<u8>> {
+    /// A connection, both of whose sides are here.
+    fn connection() -> (std::net::TcpStream, std::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(b"GET").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         accepted.set_nonblocking(true).unwrap();
-        let (socket, _handle) = begin(tokio::net::TcpStream::from_std(accepted).unwrap().into());
+        (client, accepted)
+    }
+
+    async fn read(socket: &Socket) -> io::Result<Vec<u8>> {
         let (mut bytes, mut taken) = ([MaybeUninit::uninit(); 16], Vec::new());
-        let mut take = |read: &[u8]| taken.extend_from_slice(read);
-        let read = socket.poll_recv(&mut Context::from_waker(std::task::Waker::noop()), &mut bytes, &mut take);
-        read.map(|read| assert_eq!(read.unwrap(), 3)).map(|()| taken)
+        poll_fn(|cx| socket.poll_recv(cx, &mut bytes, &mut |read| taken.extend_from_slice(read))).await?;
+        Ok(taken)
     }
 
     #[tokio::test]
-    async fn what_came_with_a_connection_is_read_without_waiting_for_word_of_it() {
-        assert_eq!(read_at_once(Socket::accepted), Poll::Ready(b"GET".to_vec()));
-        assert_eq!(read_at_once(Socket::new), Poll::Pending, "word of it came too soon for this test to show anything");
+    async fn the_runtime_is_told_of_an_accepted_connection_only_where_something_has_to_be_waited_for() {
+        let (mut client, accepted) = connection();
+        let (mut socket, _handle) = Socket::accepted(Accepted::Kernel(accepted));
+        client.write_all(b"GET").unwrap();
+        assert_eq!(read(&socket).now_or_never().unwrap().unwrap(), b"GET");
+        assert_eq!(socket.write(b"OK").now_or_never().unwrap().unwrap(), 2);
+        assert!(socket.0.tcp.watched.get().is_none());
+        client.write_all(b"GET").unwrap();
+        assert!(read(&socket).now_or_never().is_none(), "from here on the runtime says when to read");
+        assert!(socket.0.tcp.watched.get().is_some());
+        assert_eq!(read(&socket).await.unwrap(), b"GET");
+        client.read_exact(&mut [0; 2]).unwrap();
+        drop(client);
+        assert_eq!(read(&socket).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn an_accepted_connection_whose_peer_takes_nothing_is_waited_for_and_its_loss_is_seen() {
+        let (client, accepted) = connection();
+        let (mut socket, handle) = Socket::accepted(Accepted::Kernel(accepted));
+        let much = vec![0; 64 * 1024];
+        let sending = async { while socket.write(&much).await.is_ok() {} };
+        assert!(sending.now_or_never().is_none(), "what the kernel takes has an end");
+        assert!(socket.0.tcp.watched.get().is_some());
+        assert!(handle.reset().now_or_never().is_none());
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        handle.reset().await;
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use cellway_machine::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -34,7 +33,7 @@ const LATE_OPENING_MS: u64 = 250;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
-    pub(crate) tcp: TcpStream,
+    pub(crate) tcp: cellway_machine::Accepted,
     pub(crate) address: SocketAddr,
     /// Who is connected already.
     pub(crate) addresses: Arc<Addresses>,
@@ -44,7 +43,7 @@ pub(crate) struct Accepted {
 pub(crate) struct Served<H> {
     pub(crate) handler: Rc<H>,
     pub(crate) options: Rc<ServeOptions>,
-    pub(crate) context: ThreadContext,
+    pub(crate) context: Rc<ThreadContext>,
     pub(crate) socket: SocketHandle,
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<Rc<PeerTls>>,
@@ -65,7 +64,7 @@ pub(crate) async fn drive<H: Handler>(
     accepted: Accepted,
     handler: Rc<H>,
     options: Rc<ServeOptions>,
-    context: ThreadContext,
+    context: Rc<ThreadContext>,
 ) {
     let address = accepted.address;
     let opening = timeout(Duration::from_millis(options.opening_ms), open(accepted, &options));
@@ -115,18 +114,20 @@ enum NotOpened {
 }
 
 async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotOpened> {
-    let Accepted { mut tcp, mut address, addresses } = accepted;
-    if let Some(proxy_protocol) = &options.proxy_protocol {
+    let Accepted { tcp, mut address, addresses } = accepted;
+    let (socket, handle) = if let Some(proxy_protocol) = &options.proxy_protocol {
+        let mut tcp = tcp.watched()?;
         address = proxy_protocol.client(&mut tcp, address).await?;
-    }
+        Socket::new(tcp)
+    } else {
+        Socket::accepted(tcp)
+    };
     let counted = addresses.count(address.ip()).ok_or(NotOpened::TooMany)?;
     let Some(tls) = &options.tls else {
-        let (socket, handle) = Socket::accepted(tcp);
         let mut io = Io::Clear(socket);
         let (protocol, input) = protocol_in_clear(&mut io).await?;
         return Ok(Opened { io, input, socket: handle, protocol, address, tls: None, counted });
     };
-    let (socket, handle) = Socket::new(tcp);
     let under_way = UnderWay::new(&*tls.handshakes);
     let shaken = TlsAcceptor::from(tls.handshakes.config()).accept(socket).await;
     under_way.ended(&shaken);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Served;
 use crate::addresses::Counted;
-use crate::alarm::Alarm;
 use crate::body::ResponseBody;
 use crate::http1::Input;
 use crate::hygiene::{self, BadRequest};
@@ -43,7 +42,7 @@ pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
     let opened = Instant::now();
     let head_timeout = Duration::from_millis(options.head_timeout_ms);
     let ends = Ends {
-        alarm: Alarm::default(),
+        alarm: context.nursery.alarm(),
         shutdown: pin!(context.shutdown.cancelled()),
         stop: pin!(context.stop.cancelled()),
         reset: pin!(socket.reset()),
@@ -117,7 +116,8 @@ impl<H: Handler> Connection<'_, H> {
                 After::LastEnd if self.peer.tls.is_none() => return Goodbye::NotSaid,
                 After::End | After::LastEnd => {
                     let wire = &self.wire;
-                    let said = self.ends.race(|cx| wire.poll_shut_down(cx)).await;
+                    let poll = self.patience.with(self.patience.limit, |cx| wire.poll_shut_down(cx));
+                    let said = self.ends.race(poll).await;
                     let waits = matches!((after, said), (After::End, Some(Ok(()))));
                     return if waits { Goodbye::Said } else { Goodbye::NotSaid };
                 }
@@ -151,7 +151,7 @@ impl<H: Handler> Connection<'_, H> {
             // What is behind the request may be meant for a tunnel.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        self.patience.fit(&answer);
+        let patience = self.patience.wanted(&answer);
         let (head, mut body) = answer.into_parts();
         let wire = &self.wire;
         let mut invitation = wire.rest_of_invitation();
@@ -163,7 +163,11 @@ impl<H: Handler> Connection<'_, H> {
         let body_ends = poll_fn(|cx| Poll::Ready(wire.ends_body(cx))).await;
         let keeps_alive = facts.keeps_alive && malformed.is_none() && body_ends && !self.ends.is_parting;
         let (mut outgoing, keeps_alive) = answer::begin(&head, &body, facts, keeps_alive);
-        let sent = self.ends.race(|cx| outgoing.poll(&mut body, &mut wire.writer(), cx)).await;
+        if keeps_alive || patience.is_none() {
+            self.patience.fit(patience);
+        }
+        let poll = self.patience.with(patience, |cx| outgoing.poll(&mut body, &mut wire.writer(), cx));
+        let sent = self.ends.race(poll).await;
         drop(body);
         match sent {
             Some(Ok(())) if switches => return self.switch(switch),
@@ -174,7 +178,8 @@ impl<H: Handler> Connection<'_, H> {
             }
             None => return After::Gone,
         }
-        match self.ends.race(|cx| wire.poll_read_whole(cx)).await {
+        let poll = self.patience.with(patience, |cx| wire.poll_read_whole(cx));
+        match self.ends.race(poll).await {
             Some(true) if keeps_alive => After::Next,
             Some(true) if facts.is_last && malformed.is_none() => After::LastEnd,
             Some(_) => After::End,
@@ -200,10 +205,30 @@ struct Patience {
 }
 
 impl Patience {
-    /// Asks the kernel only where one answer differs from the one before it.
-    fn fit(&self, answer: &Response<ResponseBody>) {
+    /// How long this answer may be left unread.
+    fn wanted(&self, answer: &Response<ResponseBody>) -> Option<Duration> {
         let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
-        let wanted = self.limit.filter(|_| !lasting);
+        self.limit.filter(|_| !lasting)
+    }
+
+    /// The same `poll`, with the client left so much time once it has to be waited for. Of a last answer that need not be
+    /// waited for, the kernel is told nothing: what is left of a closed connection it bounds by itself.
+    fn with<T>(
+        &self,
+        wanted: Option<Duration>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> impl FnMut(&mut Context<'_>) -> Poll<T> {
+        move |cx| {
+            let polled = poll(cx);
+            if polled.is_pending() {
+                self.fit(wanted);
+            }
+            polled
+        }
+    }
+
+    /// Asks the kernel only where one answer differs from the one before it.
+    fn fit(&self, wanted: Option<Duration>) {
         if self.set.replace(wanted.is_some()) != wanted.is_some() {
             self.socket.give_up_after(wanted);
         }
