@@ -2,6 +2,7 @@
 //! connection) is out of reach behind a general server.
 
 mod batch;
+mod exchanges;
 mod frames;
 mod hold;
 mod received;

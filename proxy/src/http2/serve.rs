@@ -1,4 +1,5 @@
-//! One client's HTTP/2 connection: its requests run side by side, each a task of its own.
+//! One client's HTTP/2 connection: its requests run side by side, in its task. What they have answered goes out before
+//! other connections have their turn, instead of after everybody's answers are read.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,10 +15,11 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::sync::Notify;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::batch::{Batched, Batches};
+use super::exchanges::{Exchange, Exchanges};
 use super::frames::{Fault, FrameTap, SMALL_DATA_BUDGET_BYTES, Unread};
 use super::hold::{HoldSlot, Holding};
 use super::received::{Received, Sender};
@@ -26,6 +28,7 @@ use super::send::{Bounds, send_body};
 use super::tunnel::Tunnel;
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
 use crate::ResponseBody;
+use crate::alarm::Alarm;
 use crate::connection::{Served, Tap, Tapped};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
@@ -33,8 +36,9 @@ use crate::io::Io;
 use crate::serve::{HEAD_MAX_BYTES, Handler, Peer, Protocol, ResetStream, refuse};
 use crate::upgrade::Promise;
 
-/// Requests that are begun before others have a turn: a hundred that come together would keep everybody waiting.
-const BEGUN_AT_ONCE: u32 = 8;
+/// Requests that are begun, and answers that end, before other connections have a turn: a hundred that come together would
+/// keep everybody waiting.
+const AT_ONCE: usize = 8;
 /// Streams reset before a handler saw them, beyond which the connection is closed.
 const RESET_UNSEEN_MAX: usize = 20;
 /// Streams that the client's faults made us reset, beyond which the connection is closed.
@@ -91,6 +95,12 @@ impl Tap for FrameWatch {
 /// What a connection wants next.
 enum Event {
     Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
+    /// Others are to have a turn.
+    Turn,
+    /// The client has reset the connection, or the time to drain is over.
+    Gone,
+    /// No more requests: the shutdown has begun, or the connection is old.
+    Parting,
     /// No request for a long time.
     Idle,
     /// Frames that no honest client sends, or too many of them.
@@ -108,7 +118,9 @@ struct Driver<H> {
     holding: Holding,
     room: Room,
     unread: Unread,
-    open: Rc<Cell<usize>>,
+    exchanges: Exchanges,
+    /// Requests that have come since others had a turn.
+    in_a_row: usize,
     was_busy: bool,
     idle: Pin<Box<Sleep>>,
     closing: bool,
@@ -140,7 +152,8 @@ pub(crate) async fn serve<H: Handler>(io: Io, served: Served<H>) {
         holding: Holding::default(),
         room: Room::default(),
         unread,
-        open: Rc::default(),
+        exchanges: Exchanges::default(),
+        in_a_row: 0,
         was_busy: false,
         idle: Box::pin(sleep(idle_for)),
         closing: false,
@@ -177,27 +190,37 @@ impl<H: Handler> Driver<H> {
             }
         });
         let mut age = pin!(sleep(Duration::from_millis(self.served.options.age_ms)));
-        let mut begun = 0_u32;
+        // Rung by these four, which are looked at only then.
+        let mut alarm = Alarm::default();
         loop {
-            let closing = self.closing;
-            let event = tokio::select! {
-                biased;
-                event = poll_fn(|cx| self.poll_event(cx)) => event,
-                () = reset.as_mut() => return,
-                () = stop.as_mut() => return,
-                () = shutdown.as_mut(), if !closing => { self.go_away(); continue }
-                () = age.as_mut(), if !closing => { self.go_away(); continue }
-            };
-            match event {
+            let event = poll_fn(|cx| {
+                let event = self.poll_event(cx);
+                if event.is_ready() || !alarm.has_rung(cx) {
+                    return event;
+                }
+                let waker = alarm.waker();
+                let cx = &mut Context::from_waker(&waker);
+                if reset.as_mut().poll(cx).is_ready() || stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Gone);
+                }
+                let parts =
+                    !self.closing && (shutdown.as_mut().poll(cx).is_ready() || age.as_mut().poll(cx).is_ready());
+                if parts { Poll::Ready(Event::Parting) } else { Poll::Pending }
+            });
+            match event.await {
                 Event::Request(request, respond) => {
-                    self.begin(*request, respond);
-                    begun = begun.wrapping_add(1);
-                    if begun.is_multiple_of(BEGUN_AT_ONCE) {
+                    if let Some(exchange) = self.begin(*request, respond) {
+                        self.exchanges.begin(exchange);
+                    }
+                    if self.others_are_due() {
+                        self.in_a_row = 0;
                         yield_now().await;
                     }
                 }
+                Event::Turn => yield_now().await,
+                Event::Gone => return,
                 Event::Idle if self.closing => return,
-                Event::Idle => self.go_away(),
+                Event::Idle | Event::Parting => self.go_away(),
                 Event::Faulty(fault) => return self.cut_off(fault).await,
                 Event::Ended(result) => return log_end(result),
             }
@@ -205,13 +228,16 @@ impl<H: Handler> Driver<H> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let more = self.exchanges.poll(cx, AT_ONCE);
         let accepted = self.connection.poll_accept(cx);
         if let Some(fault) = self.fault.get() {
             return Poll::Ready(Event::Faulty(fault));
         }
         self.holding.check();
+        let is_request = matches!(accepted, Poll::Ready(Some(Ok(_))));
+        self.in_a_row = if is_request { self.in_a_row + 1 } else { 0 };
         // Also at the end, which may leave what was gathered.
-        if !matches!(accepted, Poll::Ready(Some(Ok(_))))
+        if (!is_request || self.others_are_due())
             && let Poll::Ready(Err(error)) = self.batches.poll_write(cx)
         {
             tracing::debug!(%error, "a client's connection ended with an error");
@@ -225,14 +251,22 @@ impl<H: Handler> Driver<H> {
             Poll::Ready(None) => return Poll::Ready(Event::Ended(Ok(()))),
             Poll::Pending => self.unseen.set(0),
         }
-        let busy = self.open.get() > 0;
+        if more {
+            return Poll::Ready(Event::Turn);
+        }
+        let busy = !self.exchanges.is_empty();
         if std::mem::replace(&mut self.was_busy, busy) && !busy {
             self.rest();
         }
         if busy { Poll::Pending } else { self.idle.as_mut().poll(cx).map(|()| Event::Idle) }
     }
 
+    fn others_are_due(&self) -> bool {
+        self.in_a_row > AT_ONCE
+    }
+
     fn rest(&mut self) {
+        self.exchanges.rest();
         self.idle.as_mut().reset(Instant::now() + Duration::from_millis(self.served.options.idle_ms));
     }
 
@@ -245,6 +279,7 @@ impl<H: Handler> Driver<H> {
 
     async fn cut_off(mut self, fault: Fault) {
         tracing::debug!(peer = %self.served.address, ?fault, "a client's frames are refused; closing its connection");
+        self.exchanges = Exchanges::default();
         self.connection.abrupt_shutdown(match fault {
             Fault::Flood => Reason::ENHANCE_YOUR_CALM,
             Fault::Malformed => Reason::PROTOCOL_ERROR,
@@ -254,11 +289,13 @@ impl<H: Handler> Driver<H> {
         let _ = timeout(Duration::from_millis(FAREWELL_MS), closed).await;
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    /// A request's exchange, if it is not refused.
+    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Exchange> {
         let (mut head, mut incoming) = request.into_parts();
         let Some(share) = self.room.keep_head(&head) else {
             tracing::debug!(peer = %self.served.address, "a connection's heads are too large together; refusing a request");
-            return respond.send_reset(Reason::REFUSED_STREAM);
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return None;
         };
         let malformed = hygiene::check_http2(&head).err();
         let websocket = translate::request(&mut head);
@@ -277,15 +314,14 @@ impl<H: Handler> Driver<H> {
             patience: self.served.options.unread_ms.map(Duration::from_millis),
             room: self.room.clone(),
             head: Some(share),
-            _open: Open::new(&self.open),
         };
         let handler = Rc::clone(&self.served.handler);
         // The handler's future is in a box of its own: it is dropped before the answer's body is sent, which may take long.
-        if let Some(key) = websocket {
+        Some(if let Some(key) = websocket {
             let (promised, promise) = Promise::<Tunnel>::new();
             head.extensions.insert(promise);
             let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
-            spawn_local(stream.answer_websocket(Box::pin(answer), key, incoming, promised));
+            Box::pin(stream.answer_websocket(Box::pin(answer), key, incoming, promised))
         } else {
             let length = content_length(&head.headers);
             let mut body = Received::new(incoming, Sender::Client, length).counted_by(self.unread.clone());
@@ -293,24 +329,8 @@ impl<H: Handler> Driver<H> {
                 body = body.tell(Arc::clone(wanted));
             }
             let answer = handler.handle(Request::from_parts(head, body.into()), peer);
-            spawn_local(stream.answer(Box::pin(answer)));
-        }
-    }
-}
-
-/// Counts as an open stream for as long as it lives.
-struct Open(Rc<Cell<usize>>);
-
-impl Open {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(Rc::clone(open))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+            Box::pin(stream.answer(Box::pin(answer)))
+        })
     }
 }
 
@@ -324,7 +344,6 @@ struct Stream {
     room: Room,
     /// What its head takes until it is answered.
     head: Option<RoomShare>,
-    _open: Open,
 }
 
 impl Stream {
