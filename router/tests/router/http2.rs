@@ -166,6 +166,8 @@ async fn an_answer_that_is_cut_off_never_looks_whole() {
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        // An answer that comes before its request is none.
+        tcp.readable().await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut tcp, cut).await.unwrap();
         sleep(Duration::from_millis(50)).await;
     });
@@ -275,6 +277,8 @@ async fn an_answer_that_its_client_takes_by_the_byte_is_given_up() {
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let whole = [b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n".as_slice(), &[b'x'; 4000]].concat();
+        // As above.
+        tcp.readable().await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut tcp, &whole).await.unwrap();
         sleep(PATIENCE).await;
     });
