@@ -1,6 +1,6 @@
 //! The alarms of connections that are new. Most that bring one request end before anything could ring them, and to set up
 //! and take down what might (timers, a word from the kernel, a place among those who wait for the shutdown) would cost them
-//! a tenth of their time. So all is set up once a connection has lived for a moment.
+//! some hundredths of their time. So all is set up once a connection has lived for a moment.
 
 use std::cell::RefCell;
 use std::rc::Rc;
