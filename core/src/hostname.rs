@@ -77,12 +77,20 @@ impl Hostname {
         if host.len() > HOSTNAME_MAX_BYTES {
             return Err(InvalidHostname::TooLong);
         }
-        let (mut last, mut is_punycode) = (host, false);
-        for label in host.split('.') {
-            check_label(label)?;
-            is_punycode |= label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"));
-            last = label;
+        let (mut begin, mut is_punycode, mut has_uppercase) = (0, false, false);
+        for (at, byte) in host.bytes().enumerate() {
+            match byte {
+                b'.' => {
+                    is_punycode |= check_label(&host[begin..at])?;
+                    begin = at + 1;
+                }
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+                b'A'..=b'Z' => has_uppercase = true,
+                _ => return Err(InvalidHostname::Label),
+            }
         }
+        let last = &host[begin..];
+        is_punycode |= check_label(last)?;
         // A last label of digits only is how an IPv4 address is told from a name (WHATWG URL, "ends in a number").
         let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
         if last.bytes().all(|byte| byte.is_ascii_digit())
@@ -90,10 +98,7 @@ impl Hostname {
         {
             return Err(InvalidHostname::IpLiteral);
         }
-        let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            true => SmolStr::from(host.to_ascii_lowercase()),
-            false => SmolStr::new(host),
-        };
+        let host = if has_uppercase { SmolStr::from(host.to_ascii_lowercase()) } else { SmolStr::new(host) };
         if is_punycode {
             check_punycode(&host)?;
         }
@@ -126,19 +131,15 @@ fn check_port(port: &str) -> Result<(), InvalidHostname> {
     }
 }
 
-fn check_label(label: &str) -> Result<(), InvalidHostname> {
-    if label.is_empty() {
-        return Err(InvalidHostname::EmptyLabel);
+/// Checks a label whose characters are legal, and says whether it is in Punycode.
+fn check_label(label: &str) -> Result<bool, InvalidHostname> {
+    let label = label.as_bytes();
+    match (label.first(), label.last()) {
+        (None, _) => Err(InvalidHostname::EmptyLabel),
+        (Some(b'-'), _) | (_, Some(b'-')) => Err(InvalidHostname::Label),
+        _ if label.len() > crate::ids::LABEL_MAX_BYTES => Err(InvalidHostname::Label),
+        _ => Ok(label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"xn--"))),
     }
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if label.len() > crate::ids::LABEL_MAX_BYTES
-        || !label.bytes().all(legal)
-        || label.starts_with('-')
-        || label.ends_with('-')
-    {
-        return Err(InvalidHostname::Label);
-    }
-    Ok(())
 }
 
 /// An `xn--` label must be the A-label of something, or two spellings could mean one host to others and two to us.

@@ -39,8 +39,10 @@ impl FieldLines {
     }
 
     fn end(&mut self, begin: usize, value_begin: usize) {
-        let is_value = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        if self.0[value_begin..].iter().all(is_value) {
+        // All of it, whatever was found: so many bytes are looked at by one instruction.
+        let breaks = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+        let broken = self.0[value_begin..].iter().fold(false, |broken, byte| broken | breaks(*byte));
+        if !broken {
             self.0.put_slice(b"\r\n");
         } else {
             self.0.truncate(begin);

@@ -10,6 +10,7 @@ use http::{Method, StatusCode, Version, response};
 use crate::connection::http1::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
 use crate::field_lines::put_number;
 use crate::forwarded::WRITTEN;
+use crate::http1::fields;
 
 /// Towards the cell: whose request it is.
 pub const TENANT: HeaderName = HeaderName::from_static("x-cellway-tenant");
@@ -23,9 +24,10 @@ pub const COST: HeaderName = HeaderName::from_static("x-cellway-cost");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const REAL_IP: &str = "x-real-ip";
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Fields that never belong into trailers, whoever sends them (RFC 9110, 6.5.1).
-const NEVER_TRAILERS: [HeaderName; 12] = [
+static NEVER_TRAILERS: [HeaderName; 12] = [
     header::TRANSFER_ENCODING,
     header::CONTENT_LENGTH,
     header::HOST,
@@ -265,7 +267,8 @@ pub fn asks_for_websocket(head: &Parts) -> bool {
 pub fn switches_to_websocket(headers: &HeaderMap) -> bool {
     let mut upgrades = headers.get_all(header::UPGRADE).iter();
     let websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    websocket && upgrades.next().is_none() && connection_names(headers).any(|name| name == header::UPGRADE)
+    let names_it = || fields::lists(headers, &header::CONNECTION, header::UPGRADE.as_str());
+    websocket && upgrades.next().is_none() && names_it()
 }
 
 /// Puts the two fields of a WebSocket's upgrade back, which stripping took away.
@@ -276,8 +279,9 @@ pub fn write_websocket(headers: &mut HeaderMap) {
 
 /// Whether an answer is an event stream, which may be silent for as long as it likes.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii_start();
+    let (kind, rest) = kind.split_at(kind.len().min(EVENT_STREAM.len()));
+    kind.eq_ignore_ascii_case(EVENT_STREAM) && matches!(rest.trim_ascii_start().first(), None | Some(b';'))
 }
 
 /// Whether a request or an answer is gRPC, which only HTTP/2 carries.
@@ -285,15 +289,6 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let rest = kind.strip_prefix(b"application/grpc".as_slice());
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-}
-
-fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
 }
 
 /// Takes from a client's request what concerns its connection alone, what only cellway may say, and what would let
@@ -304,7 +299,8 @@ pub fn strip_request(headers: &mut HeaderMap) {
 
 /// [`strip_request`] behind a router, which has written of tenant, epoch and client what the app is to know.
 pub fn strip_routed(headers: &mut HeaderMap) {
-    let is_written = |name: &str| [TENANT, EPOCH].iter().chain(&WRITTEN).any(|written| written.as_str() == name);
+    static OF_THE_CELL: [HeaderName; 2] = [TENANT, EPOCH];
+    let is_written = |name: &str| OF_THE_CELL.iter().chain(&WRITTEN).any(|written| written.as_str() == name);
     strip(headers, |name| is_not_for_clients(name) && !is_written(name));
 }
 
@@ -319,23 +315,27 @@ pub fn strip_response(headers: &mut HeaderMap) {
 }
 
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    if headers.contains_key(header::CONNECTION) {
+    let is_unwanted = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || unwanted(name.as_str());
+    let mut names: Vec<HeaderName> = headers.keys().filter(is_unwanted).cloned().collect();
+    if names.contains(&header::CONNECTION) {
         // What frames the message or names its host is not the sender's to hide.
-        let kept = [header::HOST, header::CONTENT_LENGTH];
-        let named: Vec<HeaderName> = connection_names(headers).filter(|name| !kept.contains(name)).collect();
-        for name in named {
-            headers.remove(name);
-        }
+        let is_kept = |name: &HeaderName| *name == header::HOST || *name == header::CONTENT_LENGTH;
+        let named = fields::listed(headers, &header::CONNECTION).filter_map(|name| std::str::from_utf8(name).ok());
+        let found = named.filter(|name| headers.contains_key(*name)).filter_map(|name| name.parse().ok());
+        names.extend(found.filter(|name| !is_kept(name)));
     }
-    remove_all(headers, |name| is_hop_by_hop(name) || unwanted(name));
+    remove(headers, names);
 }
 
 /// Takes from trailers what may only stand in a head.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_response(trailers);
-    remove_all(trailers, |name| {
-        name.contains('"') || is_forwarding(name) || NEVER_TRAILERS.iter().any(|never| never.as_str() == name)
-    });
+    let never = |name: &&HeaderName| {
+        let text = name.as_str();
+        text.contains('"') || is_forwarding(text) || NEVER_TRAILERS.contains(name)
+    };
+    let names: Vec<HeaderName> = trailers.keys().filter(never).cloned().collect();
+    remove(trailers, names);
 }
 
 /// Fields that concern one connection only, beside those that `Connection` names.
@@ -384,8 +384,7 @@ fn begins_like(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
-fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+fn remove(headers: &mut HeaderMap, names: Vec<HeaderName>) {
     for name in names {
         headers.remove(name);
     }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use cellway_core::cell::CellKind;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::{Epoch, TenantId};
@@ -145,7 +146,9 @@ fn new_id() -> HeaderValue {
     for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    HeaderValue::from_bytes(&id).expect("hexadecimal digits are plain ASCII")
+    // As it will be cloned: other bytes are moved to where they can be shared when they first are.
+    let id = Bytes::from_owner(id);
+    HeaderValue::from_maybe_shared(id).expect("hexadecimal digits are plain ASCII")
 }
 
 /// Counts as one in a gauge for as long as it lives.

@@ -307,12 +307,17 @@ impl Forwarder {
     }
 
     /// The cell's endpoints: the less busy of two first, those last that are away or have failed a moment ago.
-    fn in_order(&self, cell: &Cell, protocol: Protocol) -> Vec<Destination> {
+    fn in_order(&self, cell: &Cell, protocol: Protocol) -> impl Iterator<Item = Destination> + use<> {
         let named = self.shared.gates_have_tls && cell.route.kind == CellKind::Agent;
         let server_name = named.then(|| cell.server_name());
         let to = |address| Destination { address, protocol, server_name: server_name.clone() };
-        let mut endpoints: Vec<Destination> = cell.endpoints_in_turn().map(to).collect();
-        if endpoints.len() > 1 {
+        let mut in_turn = cell.endpoints_in_turn().map(to);
+        // Most cells have one, for which no memory is taken.
+        let mut only = in_turn.next();
+        let mut endpoints: Vec<Destination> = in_turn.collect();
+        if !endpoints.is_empty() {
+            endpoints.extend(only.take());
+            endpoints.rotate_right(1);
             let other = if endpoints.len() == 2 { 1 } else { rand::random_range(1..endpoints.len()) };
             if self.pool.in_use(&endpoints[other]) < self.pool.in_use(&endpoints[0]) {
                 endpoints.swap(0, other);
@@ -320,7 +325,7 @@ impl Forwarder {
             endpoints
                 .sort_by_key(|endpoint| self.pool.is_shunned(endpoint) || self.shared.health.is_away(endpoint.address));
         }
-        endpoints
+        only.into_iter().chain(endpoints)
     }
 
     fn may_repeat(&self, errand: &Errand<'_>) -> bool {

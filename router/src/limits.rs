@@ -3,14 +3,16 @@
 //! A tenant that has limits costs at most [`STATE_MAX_BYTES`] beside its key and the texts of its pages; one without
 //! costs nothing. What changes in the feed changes in place: buckets and counts go on.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 use cellway_core::ids::TenantId;
 use cellway_core::limit::{self, Decision, Mode, RETRY_AFTER_S, Rate, TenantLimits};
+use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,8 +35,8 @@ const _: () = assert!(size_of::<Limited>() + SHARED_COUNTS_BYTES <= STATE_MAX_BY
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What an item of their lists takes, roughly.
-const OF_TENANT_BYTES: usize = 40;
+/// What an item of their lists takes at most: two numbers of 20 digits are in it.
+const OF_TENANT_BYTES: usize = 64;
 
 /// The limits of all tenants that have any.
 #[derive(Debug)]
@@ -296,28 +298,42 @@ impl Quota {
     /// and for how long that is true. They are lists: those of the app stay beside them.
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
         let Decision { remaining, reset_ms, .. } = self.decision;
-        let policy = [("q", u64::from(self.rate.burst)), ("w", self.rate.window_s())];
-        let left = [("r", u64::from(remaining)), ("t", reset_ms.div_ceil(1_000))];
-        for (name, numbers) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
-            if let Ok(mut value) = HeaderValue::from_maybe_shared(of_tenant(numbers)) {
-                // HTTP/2 is to keep it in no table: it is another one soon.
-                value.set_sensitive(name == RATELIMIT);
-                headers.append(name, value);
-            }
+        if let Some(policy) = policy(self.rate) {
+            headers.append(RATELIMIT_POLICY, policy);
+        }
+        if let Ok(mut left) = of_tenant([("r", u64::from(remaining)), ("t", reset_ms.div_ceil(1_000))]) {
+            // HTTP/2 is to keep it in no table: it is another one soon.
+            left.set_sensitive(true);
+            headers.append(RATELIMIT, left);
         }
     }
 }
 
+/// A rate as `RateLimit-Policy` says it. Many tenants have the same, so the last one is kept.
+fn policy(rate: Rate) -> Option<HeaderValue> {
+    thread_local! {
+        static LAST: RefCell<Option<(Rate, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|(of, _)| *of != rate) {
+            *last = of_tenant([("q", u64::from(rate.burst)), ("w", rate.window_s())]).ok().map(|policy| (rate, policy));
+        }
+        last.as_ref().map(|(_, policy)| policy.clone())
+    })
+}
+
 /// An item of such a list.
-fn of_tenant(numbers: [(&str, u64); 2]) -> Bytes {
-    let mut text = BytesMut::with_capacity(OF_TENANT_BYTES);
-    text.put_slice(b"\"tenant\"");
+fn of_tenant(numbers: [(&str, u64); 2]) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut text = [0; OF_TENANT_BYTES];
+    let mut left = &mut text[..];
+    left.put_slice(b"\"tenant\"");
     for (name, number) in numbers {
         [";", name, "=", itoa::Buffer::new().format(number)]
             .into_iter()
-            .for_each(|part| text.put_slice(part.as_bytes()));
+            .for_each(|part| left.put_slice(part.as_bytes()));
     }
-    text.freeze()
+    let length = OF_TENANT_BYTES - left.len();
+    HeaderValue::from_bytes(&text[..length])
 }
 
 #[cfg(test)]

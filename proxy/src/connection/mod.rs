@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -67,21 +67,33 @@ pub(crate) async fn drive<H: Handler>(
     context: Rc<ThreadContext>,
 ) {
     let address = accepted.address;
-    let opening = timeout(Duration::from_millis(options.opening_ms), open(accepted, &options));
-    let opened = tokio::select! {
-        biased;
-        opened = opening => opened,
-        () = shut(&context) => return,
-    };
-    let Opened { io, mut input, socket, protocol, address, tls, counted } = match opened {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return tracing::debug!(%address, %error, "a client's connection did not come about"),
-        Err(_) => return tracing::debug!(%address, "a client opened a connection and fell silent"),
-    };
+    let Opened { io, mut input, socket, protocol, address, tls, counted } =
+        match open_in_time(accepted, &options, &context).await {
+            Ok(opened) => opened,
+            Err(error) => return tracing::debug!(%address, %error, "a client's connection did not come about"),
+        };
     let served = Served { handler, options, context, socket, address, tls, counted };
     match protocol {
         Protocol::Http1 => http1::serve(io, input, served).await,
-        Protocol::Http2 => http2::serve(io.behind(input.take_all()), served).await,
+        // Boxed, as it is by far the largest part of a task that most connections have no use for.
+        Protocol::Http2 => Box::pin(http2::serve(io.behind(input.take_all()), served)).await,
+    }
+}
+
+async fn open_in_time(
+    accepted: Accepted,
+    options: &ServeOptions,
+    context: &ThreadContext,
+) -> Result<Opened, NotOpened> {
+    let mut opening = pin!(open(accepted, options));
+    // Mostly the first bytes are there: what bounds the time is made where they have to be waited for.
+    if let Poll::Ready(opened) = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
+        return opened;
+    }
+    tokio::select! {
+        biased;
+        opened = timeout(Duration::from_millis(options.opening_ms), opening) => opened.unwrap_or(Err(NotOpened::Silent)),
+        () = shut(context) => Err(NotOpened::Shutdown),
     }
 }
 
@@ -111,6 +123,10 @@ enum NotOpened {
     NoClient(#[from] NoClient),
     #[error("the address has as many connections as it may")]
     TooMany,
+    #[error("the client fell silent")]
+    Silent,
+    #[error("nobody listens any more")]
+    Shutdown,
 }
 
 async fn open(accepted: Accepted, options: &ServeOptions) -> Result<Opened, NotOpened> {

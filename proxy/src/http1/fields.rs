@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::hygiene::{EPOCH, REQUEST_ID, TENANT};
+
 /// Fields that whoever passes the message on is likely to add.
 const ADDED_FIELDS: usize = 4;
 
@@ -12,14 +15,30 @@ pub(crate) fn collect<'a>(
 ) -> Result<HeaderMap, httparse::Error> {
     let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
     for (name, value) in fields {
-        let name = HeaderName::from_bytes(name).map_err(|_| httparse::Error::HeaderName)?;
-        headers.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| httparse::Error::HeaderValue)?);
+        headers
+            .append(name_of(name)?, HeaderValue::from_maybe_shared(value).map_err(|_| httparse::Error::HeaderValue)?);
     }
     Ok(headers)
 }
 
+fn name_of(name: &[u8]) -> Result<HeaderName, httparse::Error> {
+    /// What router and gate write to one another, and so read in most heads: names that are there need no memory.
+    static WRITTEN: [HeaderName; 6] = [TENANT, EPOCH, REQUEST_ID, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+    if name.starts_with(b"x-")
+        && let Some(written) = WRITTEN.iter().find(|written| written.as_str().as_bytes() == name)
+    {
+        return Ok(written.clone());
+    }
+    HeaderName::from_bytes(name).map_err(|_| httparse::Error::HeaderName)
+}
+
 /// Whether a field that lists names, `connection` above all, lists this one.
 pub(crate) fn lists(headers: &HeaderMap, field: &HeaderName, wanted: &str) -> bool {
-    let values = headers.get_all(field).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case(wanted))
+    listed(headers, field).any(|name| name.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+/// What a field lists.
+pub(crate) fn listed<'h>(headers: &'h HeaderMap, field: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let values = headers.get_all(field).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }

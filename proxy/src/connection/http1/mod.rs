@@ -55,10 +55,11 @@ pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
     let limit = options.unread_ms.map(Duration::from_millis);
     let patience = Patience { socket: socket.clone(), limit, set: Cell::new(false) };
     let counted = Some(counted);
-    let connection =
+    let mut connection =
         Connection { wire: Wire::new(io, input), handler, peer, farewell: options.farewell, ends, patience, counted };
     let wire = connection.wire.clone();
     let goodbye = connection.run().await;
+    drop(connection);
     // Whoever still has a part of it.
     wire.close();
     if goodbye == Goodbye::Said {
@@ -101,10 +102,10 @@ enum Goodbye {
 }
 
 impl<H: Handler> Connection<'_, H> {
-    async fn run(mut self) -> Goodbye {
+    async fn run(&mut self) -> Goodbye {
         loop {
             let after = match self.ends.next(&self.wire).await {
-                Some(Came::Head(head, malformed)) => self.exchange(*head, malformed).await,
+                Some(Came::Head(head, malformed)) => self.exchange(head, malformed).await,
                 Some(Came::Refused(status)) => self.say(&answer::refusal(status)).await,
                 Some(Came::Over) => self.say(self.farewell).await,
                 Some(Came::End) | None => After::Gone,
@@ -134,8 +135,8 @@ impl<H: Handler> Connection<'_, H> {
         }
     }
 
-    async fn exchange(&mut self, head: RequestHead, malformed: Option<BadRequest>) -> After {
-        let RequestHead { request, length, facts } = head;
+    async fn exchange(&mut self, head: Box<RequestHead>, malformed: Option<BadRequest>) -> After {
+        let RequestHead { request, length, facts } = *head;
         let body = self.wire.body(length, facts.expects);
         let mut request = request.map(|()| body.into());
         let switch = facts.asks_to_switch.then(|| {
