@@ -79,14 +79,14 @@ impl Hostname {
         }
         let (mut begin, mut is_punycode, mut has_uppercase) = (0, false, false);
         for (at, byte) in host.bytes().enumerate() {
-            match byte {
-                b'.' => {
+            match CHARACTERS[usize::from(byte)] {
+                Character::Normal => {}
+                Character::Uppercase => has_uppercase = true,
+                Character::Dot => {
                     is_punycode |= check_label(&host[begin..at])?;
                     begin = at + 1;
                 }
-                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
-                b'A'..=b'Z' => has_uppercase = true,
-                _ => return Err(InvalidHostname::Label),
+                Character::Illegal => return Err(InvalidHostname::Label),
             }
         }
         let last = &host[begin..];
@@ -122,6 +122,31 @@ impl fmt::Display for Hostname {
         f.write_str(&self.0)
     }
 }
+
+/// What a byte is in a host name.
+#[derive(Clone, Copy)]
+enum Character {
+    Normal,
+    Uppercase,
+    Dot,
+    Illegal,
+}
+
+/// Of each byte, as each one of each request's host is looked up.
+static CHARACTERS: [Character; 256] = {
+    let mut characters = [Character::Illegal; 256];
+    let mut byte = 0;
+    while byte < characters.len() {
+        characters[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => Character::Normal,
+            b'A'..=b'Z' => Character::Uppercase,
+            b'.' => Character::Dot,
+            _ => Character::Illegal,
+        };
+        byte += 1;
+    }
+    characters
+};
 
 fn check_port(port: &str) -> Result<(), InvalidHostname> {
     let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());

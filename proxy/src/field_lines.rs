@@ -1,6 +1,11 @@
 //! Fields of a request as they stand on the wire: written once, without a map and without a copy for each value.
 
-use bytes::{BufMut, BytesMut};
+use std::io::Write;
+use std::net::IpAddr;
+
+use bytes::BufMut;
+use cellway_core::hostname::Hostname;
+use cellway_core::ids::TenantId;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What a few fields take, roughly.
@@ -8,45 +13,21 @@ const ROOM_BYTES: usize = 512;
 
 /// Lines `name: value`, each with its end.
 #[derive(Debug, Clone)]
-pub struct FieldLines(BytesMut);
+pub struct FieldLines(Vec<u8>);
 
 impl Default for FieldLines {
     fn default() -> Self {
-        Self(BytesMut::with_capacity(ROOM_BYTES))
+        Self(Vec::with_capacity(ROOM_BYTES))
     }
 }
 
 impl FieldLines {
-    /// Appends a field, the value of which `write` appends. One that could be more than one line is left out with its name:
-    /// callers write what they have made themselves, of addresses, normalised names and digits.
-    pub fn put(&mut self, name: &HeaderName, write: impl FnOnce(&mut BytesMut)) {
-        let begin = self.0.len();
-        self.0.put_slice(name.as_str().as_bytes());
-        self.0.put_slice(b": ");
-        let value_begin = self.0.len();
-        write(&mut self.0);
-        self.end(begin, value_begin);
-    }
-
-    /// [`FieldLines::put`] of a text that is there.
-    pub fn put_bytes(&mut self, name: &HeaderName, value: &[u8]) {
-        self.put(name, |to| to.put_slice(value));
-    }
-
-    /// [`FieldLines::put`] of a number.
-    pub fn put_number(&mut self, name: &HeaderName, value: u64) {
-        self.put(name, |to| put_number(to, value));
-    }
-
-    fn end(&mut self, begin: usize, value_begin: usize) {
-        // All of it, whatever was found: so many bytes are looked at by one instruction.
-        let breaks = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-        let broken = self.0[value_begin..].iter().fold(false, |broken, byte| broken | breaks(*byte));
-        if !broken {
-            self.0.put_slice(b"\r\n");
-        } else {
-            self.0.truncate(begin);
-        }
+    /// Appends a field, the value of which `write` appends.
+    pub fn put(&mut self, name: &HeaderName, write: impl FnOnce(&mut FieldText<'_>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(&mut FieldText(&mut self.0));
+        self.0.extend_from_slice(b"\r\n");
     }
 
     /// How long they are.
@@ -84,8 +65,54 @@ impl FieldLines {
     }
 }
 
+/// The value of a field as it is written. It takes only what cannot break a line, by its type: so no value becomes two.
+pub struct FieldText<'l>(&'l mut Vec<u8>);
+
+impl FieldText<'_> {
+    /// Words of the program.
+    pub fn words(&mut self, words: &'static str) {
+        self.0.extend_from_slice(words.as_bytes());
+    }
+
+    /// A value that was read, or made, as one.
+    pub fn value(&mut self, value: &HeaderValue) {
+        self.0.extend_from_slice(value.as_bytes());
+    }
+
+    /// A number in digits.
+    pub fn number(&mut self, number: impl itoa::Integer) {
+        put_number(self.0, number);
+    }
+
+    /// An address without brackets.
+    pub fn address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                for (at, octet) in address.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        self.0.push(b'.');
+                    }
+                    self.number(octet);
+                }
+            }
+            // A buffer that grows takes any text.
+            IpAddr::V6(address) => drop(write!(self.0, "{address}")),
+        }
+    }
+
+    /// A host.
+    pub fn host(&mut self, host: &Hostname) {
+        self.0.extend_from_slice(host.as_str().as_bytes());
+    }
+
+    /// A tenant.
+    pub fn tenant(&mut self, tenant: &TenantId) {
+        self.0.extend_from_slice(tenant.as_str().as_bytes());
+    }
+}
+
 /// Appends a number in digits.
-pub(crate) fn put_number(to: &mut BytesMut, number: impl itoa::Integer) {
+pub(crate) fn put_number(to: &mut impl BufMut, number: impl itoa::Integer) {
     to.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -98,9 +125,14 @@ mod tests {
     #[test]
     fn lines_say_what_a_map_of_them_says() {
         let mut lines = FieldLines::default();
-        lines.put_bytes(&header::HOST, b"acme.example:8080");
+        let host = Hostname::from_text("acme.example").unwrap();
+        lines.put(&header::HOST, |to| {
+            to.host(&host);
+            to.words(":");
+            to.number(8080);
+        });
         let length = lines.len();
-        lines.put_number(&header::AGE, 7);
+        lines.put(&header::AGE, |to| to.number(7));
         assert_eq!(lines.as_bytes(), b"host: acme.example:8080\r\nage: 7\r\n");
         let mut headers = HeaderMap::new();
         headers.insert(header::AGE, HeaderValue::from_static("1"));
@@ -115,12 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn a_value_never_becomes_a_second_line() {
+    fn values_are_written_as_they_read() {
         let mut lines = FieldLines::default();
-        for value in ["a\r\nx-cellway-epoch: 9", "a\nb", "a\0b"] {
-            lines.put_bytes(&header::AGE, value.as_bytes());
-            lines.put(&header::AGE, |to| to.put_slice(value.as_bytes()));
-        }
-        assert!(lines.is_empty());
+        lines.put(&header::VIA, |to| {
+            to.address("192.0.2.1".parse().unwrap());
+            to.words(" ");
+            to.address("2001:db8::1".parse().unwrap());
+            to.words(" ");
+            to.tenant(&TenantId::new("acme").unwrap());
+            to.words(" ");
+            to.value(&HeaderValue::from_static("a b"));
+        });
+        assert_eq!(lines.as_bytes(), b"via: 192.0.2.1 2001:db8::1 acme a b\r\n");
     }
 }

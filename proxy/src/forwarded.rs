@@ -5,15 +5,13 @@
 //! client. What stands before it is anybody's word, and goes no further. Everything written here is written anew from
 //! addresses and a normalised host, so no byte of a field that came in goes out again.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bytes::{BufMut, BytesMut};
 use cellway_core::network::Networks;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 
-use crate::field_lines::{FieldLines, put_number};
+use crate::field_lines::{FieldLines, FieldText};
 use crate::hygiene::Authority;
 
 /// The addresses that a request came through, the client's first.
@@ -24,7 +22,7 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// All that [`Client::write`] may write.
-pub static WRITTEN: [HeaderName; 4] = [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+pub const WRITTEN: [HeaderName; 4] = [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
 
 /// The most proxies that are followed back: longer chains are loops.
 pub const PROXIES_MAX: usize = 16;
@@ -130,56 +128,46 @@ impl Client {
         lines.put(&header::FORWARDED, |to| self.put_forwarded(to, authority));
         if x_forwarded {
             lines.put(&X_FORWARDED_FOR, |to| self.put_addresses(to));
-            lines.put_bytes(&X_FORWARDED_PROTO, self.scheme.as_str().as_bytes());
+            lines.put(&X_FORWARDED_PROTO, |to| to.words(self.scheme_text()));
             lines.put(&X_FORWARDED_HOST, |to| authority.put(to));
         }
     }
 
+    fn scheme_text(&self) -> &'static str {
+        if self.scheme == Scheme::HTTPS { "https" } else { "http" }
+    }
+
     /// The value of `Forwarded`.
-    fn put_forwarded(&self, to: &mut BytesMut, authority: &Authority) {
+    fn put_forwarded(&self, to: &mut FieldText<'_>, authority: &Authority) {
         put_for(to, self.address);
         // A colon makes a value one that must be quoted.
-        let quote: &[u8] = if authority.port.is_some() { b"\"" } else { b"" };
-        [b";host=", quote].into_iter().for_each(|part| to.put_slice(part));
+        let (before, behind) = if authority.port.is_some() { (";host=\"", "\";proto=") } else { (";host=", ";proto=") };
+        to.words(before);
         authority.put(to);
-        [quote, b";proto=", self.scheme.as_str().as_bytes()].into_iter().for_each(|part| to.put_slice(part));
+        to.words(behind);
+        to.words(self.scheme_text());
         for proxy in &self.proxies {
-            to.put_slice(b", ");
+            to.words(", ");
             put_for(to, *proxy);
         }
     }
 
     /// The value of `X-Forwarded-For`.
-    fn put_addresses(&self, to: &mut BytesMut) {
-        put_address(to, self.address);
+    fn put_addresses(&self, to: &mut FieldText<'_>) {
+        to.address(self.address);
         for proxy in &self.proxies {
-            to.put_slice(b", ");
-            put_address(to, *proxy);
+            to.words(", ");
+            to.address(*proxy);
         }
     }
 }
 
 /// An address as `Forwarded` has it.
-fn put_for(to: &mut BytesMut, address: IpAddr) {
-    let (begin, end): (&[u8], &[u8]) = if address.is_ipv4() { (b"for=", b"") } else { (b"for=\"[", b"]\"") };
-    to.put_slice(begin);
-    put_address(to, address);
-    to.put_slice(end);
-}
-
-fn put_address(to: &mut BytesMut, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    to.put_u8(b'.');
-                }
-                put_number(to, octet);
-            }
-        }
-        // A buffer that grows takes any text.
-        IpAddr::V6(address) => drop(write!(to, "{address}")),
-    }
+fn put_for(to: &mut FieldText<'_>, address: IpAddr) {
+    let (begin, end) = if address.is_ipv4() { ("for=", "") } else { ("for=\"[", "]\"") };
+    to.words(begin);
+    to.address(address);
+    to.words(end);
 }
 
 fn scheme(text: &str) -> Option<Scheme> {

@@ -1,15 +1,13 @@
 //! What is checked and stripped on every head that passes: authority, framing, hop-by-hop fields, the reserved
 //! `x-cellway-*` fields, what clients say of themselves ([`crate::forwarded`] writes that anew).
 
-use bytes::{BufMut, BytesMut};
 use cellway_core::hostname::{Hostname, InvalidHostname};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version, response};
 
 use crate::connection::http1::{FIELD_MAX_BYTES, TARGET_MAX_BYTES};
-use crate::field_lines::put_number;
-use crate::forwarded::WRITTEN;
+use crate::field_lines::FieldText;
 use crate::http1::fields;
 
 /// Towards the cell: whose request it is.
@@ -130,11 +128,11 @@ impl Authority {
     }
 
     /// Appends it as a `host` field says it.
-    pub fn put(&self, to: &mut BytesMut) {
-        to.put_slice(self.host.as_str().as_bytes());
+    pub fn put(&self, to: &mut FieldText<'_>) {
+        to.host(&self.host);
         if let Some(port) = self.port {
-            to.put_u8(b':');
-            put_number(to, port);
+            to.words(":");
+            to.number(port);
         }
     }
 }
@@ -299,8 +297,6 @@ pub fn strip_request(headers: &mut HeaderMap) {
 
 /// [`strip_request`] behind a router, which has written of tenant, epoch and client what the app is to know.
 pub fn strip_routed(headers: &mut HeaderMap) {
-    static OF_THE_CELL: [HeaderName; 2] = [TENANT, EPOCH];
-    let is_written = |name: &str| OF_THE_CELL.iter().chain(&WRITTEN).any(|written| written.as_str() == name);
     strip(headers, |name| is_not_for_clients(name) && !is_written(name));
 }
 
@@ -355,6 +351,19 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// What routers say to gates of tenant, epoch and client: [`TENANT`], [`EPOCH`] and [`crate::forwarded::WRITTEN`].
+fn is_written(name: &str) -> bool {
+    matches!(
+        name,
+        "x-cellway-tenant"
+            | "x-cellway-epoch"
+            | "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+    )
+}
+
 /// What clients may not say.
 fn is_not_for_clients(name: &str) -> bool {
     is_reserved(name) || is_forwarding(name) || is_twin(name)
@@ -375,7 +384,7 @@ fn is_forwarding(name: &str) -> bool {
 /// What many apps take for a field that frames or names the request, and that was checked under its real name only.
 fn is_twin(name: &str) -> bool {
     let real = ["content-length", "transfer-encoding", "x-request-id"];
-    name.contains('_') && real.iter().any(|real| name.len() == real.len() && begins_like(name, real))
+    real.iter().any(|real| name.len() == real.len() && begins_like(name, real)) && name.contains('_')
 }
 
 /// Whether the name begins with `prefix`, `_` standing for `-` anywhere.

@@ -30,7 +30,7 @@ mod socket;
 mod timers;
 
 pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
-pub use field_lines::FieldLines;
+pub use field_lines::{FieldLines, FieldText};
 pub use forwarded::{Client, Forwarding, TrustedField};
 pub use hashes::Hashes;
 pub use held::{HeldBody, HeldHandle};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
@@ -237,21 +238,22 @@ impl Pool {
         request: Request<RequestBody>,
         ended: F,
     ) -> impl Future<Output = Result<Box<Response<PooledBody>>, SendError>> + use<F, D> {
-        self.send_to_the_end_for(None, endpoint, request, ended)
+        let (head, body) = request.into_parts();
+        self.send_to_the_end_for(None, endpoint, Box::new(head), Box::new(body), ended)
     }
 
-    /// [`Pool::send_to_the_end`] as [`Pool::send_for`].
+    /// [`Pool::send_to_the_end`] as [`Pool::send_for`], of a request whose parts are where they stay.
     pub fn send_to_the_end_for<F: FnOnce() + 'static, D: Into<Destination>>(
         &self,
         tenant: Option<&str>,
         endpoint: D,
-        request: Request<RequestBody>,
+        head: Box<Parts>,
+        body: Box<RequestBody>,
         ended: F,
     ) -> impl Future<Output = Result<Box<Response<PooledBody>>, SendError>> + use<F, D> {
         let (pool, endpoint) = (self.clone(), endpoint.into());
         let tenant: Option<Box<str>> = tenant.map(Into::into);
-        let (head, body) = request.into_parts();
-        let (head, body, ended) = (Box::new(head), Box::new(body), Ended::new(ended));
+        let ended = Ended::new(ended);
         let exchange = async move {
             let sent = pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, Instant::now()).await;
             sent.map(|mut response| {

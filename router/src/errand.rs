@@ -110,12 +110,12 @@ impl OwnLines {
     fn of_attempt(&mut self, stamp: Option<(&TenantId, Epoch)>, expects: bool) {
         self.all.truncate(self.of_all_bytes);
         if let Some((tenant, epoch)) = stamp {
-            self.all.put_bytes(&hygiene::TENANT, tenant.as_str().as_bytes());
-            self.all.put_number(&hygiene::EPOCH, epoch.0);
+            self.all.put(&hygiene::TENANT, |to| to.tenant(tenant));
+            self.all.put(&hygiene::EPOCH, |to| to.number(epoch.0));
         }
         self.expects = expects;
         if expects {
-            self.all.put_bytes(&header::EXPECT, b"100-continue");
+            self.all.put(&header::EXPECT, |to| to.words("100-continue"));
         }
     }
 }
@@ -143,7 +143,7 @@ fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
 fn new_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut id = [0; 32];
-    for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
+    for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<u128>().to_ne_bytes()) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
     // As it will be cloned: other bytes are moved to where they can be shared when they first are.

@@ -121,7 +121,7 @@ impl Forwarder {
         journey: &'j mut Journey,
     ) -> Result<Order<'j>, Failure> {
         let settings = Arc::clone(&journey.settings);
-        let client_half = upgrade::client_half(&mut request);
+        let client_half = upgrade::client_half(request.extensions_mut());
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.malformed)?;
         check_target(&head)?;
@@ -161,7 +161,7 @@ impl Forwarder {
         head.headers.remove(hygiene::REQUEST_ID);
         let mut lines = FieldLines::default();
         lines.put(&header::HOST, |to| authority.put(to));
-        lines.put_bytes(&hygiene::REQUEST_ID, asker.id.as_bytes());
+        lines.put(&hygiene::REQUEST_ID, |to| to.value(&asker.id));
         client.write(&mut lines, &authority, forwarding.x_forwarded);
         let errand = Errand {
             host: authority.host,

@@ -18,6 +18,7 @@ use cellway_proxy::{
     ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
     ResponseBody, SendError, ThreadContext, Timers,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
@@ -83,7 +84,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn read(head: &http::request::Parts) -> Result<Self, &'static str> {
+    fn read(head: &Parts) -> Result<Self, &'static str> {
         let one = |name: HeaderName| {
             let mut values = head.headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
@@ -102,6 +103,8 @@ impl Stamp {
 impl Handler for GateHandler {
     async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
+        // Boxed before it lies in the futures of all who work on it.
+        let head = Box::new(head);
         if let Err(bad) = hygiene::check_framing(&head, peer.malformed) {
             self.parts.metrics.malformed.inc();
             return refuse(bad.status(), &bad.to_string());
@@ -118,7 +121,7 @@ impl Handler for GateHandler {
                 self.parts.metrics.admitted.inc();
                 let stamp = Stamp { epoch: admission.epoch(), ..stamp };
                 let lease = Lease::new(admission, self.context.tasks.token());
-                self.forward(Request::from_parts(head, body), &stamp, lease).await
+                self.forward(head, body, &stamp, lease).await
             }
             Err(verdict) => {
                 self.parts.metrics.refused(&verdict);
@@ -130,20 +133,26 @@ impl Handler for GateHandler {
 }
 
 impl GateHandler {
-    async fn forward(&self, mut request: Request<IncomingBody>, stamp: &Stamp, lease: Lease) -> Response<ResponseBody> {
-        let client = stamp.websocket.then(|| upgrade::client_half(&mut request));
+    async fn forward(
+        &self,
+        mut head: Box<Parts>,
+        body: IncomingBody,
+        stamp: &Stamp,
+        lease: Lease,
+    ) -> Response<ResponseBody> {
+        let client = stamp.websocket.then(|| upgrade::client_half(&mut head.extensions));
         let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
-        let grpc = hygiene::is_grpc(request.headers());
-        let (mut request, upload) = towards_app(request, stamp, &lease);
+        write_towards_app(&mut head.headers, stamp);
+        let (body, upload) = body_towards_app(body, &lease);
         let mut app = Destination::from(self.parts.app);
-        if grpc {
+        if hygiene::is_grpc(&head.headers) {
             app = app.over(Protocol::Http2);
-            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         let tenant = Some(stamp.tenant.as_str());
-        let exchange = self.pool.send_to_the_end_for(tenant, app, request, move || ending.ended());
+        let exchange = self.pool.send_to_the_end_for(tenant, app, head, body, move || ending.ended());
         let cut = async {
             match upload {
                 Some(upload) => upload.was_cut().await,
@@ -178,7 +187,7 @@ impl GateHandler {
             (_, StatusCode::SWITCHING_PROTOCOLS) => {
                 refuse(StatusCode::BAD_GATEWAY, "the app switched to a protocol that nobody asked for")
             }
-            _ => towards_router(*response, waiting),
+            _ => towards_router(response, waiting),
         }
     }
 
@@ -224,15 +233,16 @@ impl GateHandler {
 }
 
 /// What the app may know: no word of cellway's but the tenant and the epoch.
-///
-/// With the upload, if there is one that may have to be cut.
-fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> (Request<RequestBody>, Option<Upload>) {
-    let (mut head, body) = request.into_parts();
-    hygiene::strip_routed(&mut head.headers);
+fn write_towards_app(headers: &mut HeaderMap, stamp: &Stamp) {
+    hygiene::strip_routed(headers);
     if stamp.websocket {
-        hygiene::write_websocket(&mut head.headers);
+        hygiene::write_websocket(headers);
     }
-    head.headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
+    headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
+}
+
+/// With the upload, if there is one that may have to be cut.
+fn body_towards_app(body: IncomingBody, lease: &Lease) -> (Box<RequestBody>, Option<Upload>) {
     // Asking for the body is what answers `100 Continue`: it happens here, after the admission.
     let upload = if body.is_end_stream() { None } else { Upload::of(lease) };
     let body = match (&upload, body.is_end_stream()) {
@@ -241,7 +251,7 @@ fn towards_app(request: Request<IncomingBody>, stamp: &Stamp, lease: &Lease) -> 
         (None, false) => RequestBody::streamed(body),
     };
     let body = body.on_break(OnBreak::HalfClose).counted_by(lease.up_counter());
-    (Request::from_parts(head, body), upload)
+    (Box::new(body), upload)
 }
 
 /// No word of trying again: what the app has done with the first half is not known here.
@@ -250,7 +260,7 @@ fn upload_cut(lease: &Lease) -> Response<ResponseBody> {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the upload was cut: its tenant moves to another cell")
 }
 
-fn towards_router(response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
+fn towards_router(response: Box<Response<PooledBody>>, waiting: Waiting) -> Response<ResponseBody> {
     let (mut head, mut body) = response.into_parts();
     if !hygiene::check_response(&head) {
         waiting.lease().failed();

@@ -42,3 +42,28 @@ pub(crate) fn listed<'h>(headers: &'h HeaderMap, field: &HeaderName) -> impl Ite
     let values = headers.get_all(field).iter().map(HeaderValue::as_bytes);
     values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_known_are_the_same_as_read_ones() {
+        for name in
+            ["x-cellway-tenant", "X-Cellway-Epoch", "x-request-id", "x-forwarded-for", "x-other", "host", "Accept"]
+        {
+            assert_eq!(name_of(name.as_bytes()).ok(), name.parse().ok(), "{name}");
+        }
+        assert!(name_of(b"x-a b").is_err());
+    }
+
+    #[test]
+    fn what_is_listed_is_found_in_all_lines_whatever_its_case() {
+        let mut headers = HeaderMap::new();
+        headers.append("te", HeaderValue::from_static("deflate"));
+        headers.append("te", HeaderValue::from_static("gzip , Trailers"));
+        let is_listed = |wanted| lists(&headers, &http::header::TE, wanted);
+        assert!(is_listed("trailers") && is_listed("deflate") && is_listed("gzip"));
+        assert!(!is_listed("trailer") && !is_listed("gzip , trailers"));
+    }
+}

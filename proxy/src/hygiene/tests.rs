@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::field_lines::FieldLines;
 use http::Request;
 
 fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
@@ -14,9 +15,11 @@ fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
 }
 
 fn host(target: &str, fields: &[(&str, &str)]) -> Result<String, BadRequest> {
-    let mut text = BytesMut::new();
-    authority(&head("GET", target, fields))?.put(&mut text);
-    Ok(String::from_utf8(text.to_vec()).unwrap())
+    let authority = authority(&head("GET", target, fields))?;
+    let mut lines = FieldLines::default();
+    lines.put(&header::HOST, |to| authority.put(to));
+    let line = str::from_utf8(lines.as_bytes()).unwrap();
+    Ok(line.strip_prefix("host: ").and_then(|line| line.strip_suffix("\r\n")).unwrap().to_owned())
 }
 
 #[test]
@@ -25,8 +28,15 @@ fn an_app_is_told_what_a_router_has_written_and_nothing_else_of_the_kind() {
         let fields: Vec<(&str, &str)> = names.iter().map(|name| (*name, "1")).collect();
         head("GET", "/", &fields).headers
     };
-    let written = ["x-cellway-tenant", "x-cellway-epoch", "forwarded", "x-forwarded-for", "x-forwarded-proto"];
-    let passed = [&written[..], &["x-forwarded-host", "x-request-id", "accept"]].concat();
+    let written = [
+        "x-cellway-tenant",
+        "x-cellway-epoch",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    ];
+    let passed = [&written[..], &["x-request-id", "accept"]].concat();
     let others = [
         "x-cellway-verdict",
         "x_cellway_tenant",
@@ -39,6 +49,7 @@ fn an_app_is_told_what_a_router_has_written_and_nothing_else_of_the_kind() {
         "te",
         "expect",
     ];
+    assert!([TENANT, EPOCH].iter().chain(&crate::forwarded::WRITTEN).all(|name| written.contains(&name.as_str())));
     let mut headers = fields(&[&passed[..], &others].concat());
     strip_routed(&mut headers);
     assert_eq!(headers, fields(&passed));
@@ -97,7 +108,9 @@ fn a_client_cannot_speak_as_cellway_nor_for_others() {
             ("x_forwarded_host", "b"),
             ("forwarded", "for=1.2.3.4"),
             ("x-real-ip", "1.2.3.4"),
-            ("connection", "x-secret, host, content-length, keep-alive"),
+            ("connection", "X-Secret, host, content-length, keep-alive"),
+            ("connection", "close,x-other"),
+            ("x-other", "1"),
             ("content-length", "0"),
             ("x-secret", "1"),
             ("keep-alive", "timeout=5"),
@@ -174,4 +187,20 @@ fn only_a_request_without_a_body_that_asks_for_the_close_is_surely_the_last() {
     assert!(!asks(&[]) && !asks(&[("connection", "keep-alive")]));
     assert!(!asks(&[("connection", "close"), ("content-length", "1")]), "its body may be unread");
     assert!(!asks(&[("connection", "close"), ("transfer-encoding", "chunked")]), "its body may be unread");
+}
+
+#[test]
+fn an_event_stream_is_known_by_its_type_alone() {
+    for (kind, is) in [
+        ("text/event-stream", true),
+        (" Text/Event-Stream ; charset=utf-8", true),
+        ("text/event-stream;charset=utf-8", true),
+        ("text/event-streams", false),
+        ("text/event", false),
+        ("text/html; text/event-stream", false),
+        ("", false),
+    ] {
+        assert_eq!(is_event_stream(&head("GET", "/", &[("content-type", kind)]).headers), is, "{kind:?}");
+    }
+    assert!(!is_event_stream(&HeaderMap::new()));
 }

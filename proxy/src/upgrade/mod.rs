@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -94,8 +94,7 @@ impl ClientHalf {
 }
 
 /// The client's half of an upgrade, to be taken before its request is turned into another.
-pub fn client_half<B>(request: &mut Request<B>) -> ClientHalf {
-    let extensions = request.extensions_mut();
+pub fn client_half(extensions: &mut Extensions) -> ClientHalf {
     if let Some(connection) = extensions.remove::<Promise<Switched>>().and_then(|promise| promise.take()) {
         return ClientHalf(Half::Http1(connection));
     }

@@ -12,7 +12,8 @@ use crate::limits::Limited;
 /// Who is answered: the request's id, what it accepts, and whose pages they are.
 pub(crate) struct Asker {
     pub(crate) id: HeaderValue,
-    wants_json: bool,
+    /// Its lines of `Accept`: the first one, which takes no memory of its own, and what follows.
+    accepts: (Option<HeaderValue>, Vec<HeaderValue>),
     /// The tenant's limits, which may have words for its pages.
     pub(crate) limited: Option<Arc<Limited>>,
 }
@@ -29,7 +30,8 @@ struct ProblemDetails<'a> {
 impl Asker {
     /// Whoever sent a head with these fields.
     pub(crate) fn of(headers: &HeaderMap, id: HeaderValue) -> Self {
-        Self { id, wants_json: wants_json(headers), limited: None }
+        let mut lines = headers.get_all(header::ACCEPT).iter().cloned();
+        Self { id, accepts: (lines.next(), lines.collect()), limited: None }
     }
 
     /// An answer with `sentence`, and with the tenant's own text below it: that of its maintenance, or of its errors.
@@ -41,7 +43,7 @@ impl Asker {
             false => words.and_then(|words| words.error_text.as_deref()),
         };
         let id = self.id.to_str().unwrap_or_default();
-        let (media, body) = if self.wants_json {
+        let (media, body) = if wants_json(self.accepts.0.iter().chain(&self.accepts.1)) {
             let details = ProblemDetails { title: sentence, status: status.as_u16(), detail: text, request_id: id };
             ("application/problem+json", serde_json::to_string(&details).unwrap_or_default())
         } else {
@@ -84,9 +86,9 @@ fn escaped(text: &str) -> String {
 }
 
 /// Whether a client accepts JSON and no page. Browsers name `text/html`; who names nothing gets the page.
-fn wants_json(headers: &HeaderMap) -> bool {
+fn wants_json<'a>(accepts: impl Iterator<Item = &'a HeaderValue>) -> bool {
     let mut json = false;
-    for value in headers.get_all(header::ACCEPT) {
+    for value in accepts {
         for range in value.to_str().unwrap_or_default().split(',') {
             let media = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             if media == "text/html" {
@@ -103,11 +105,8 @@ mod tests {
     use super::*;
 
     fn accepts(values: &[&'static str]) -> bool {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(header::ACCEPT, HeaderValue::from_static(value));
-        }
-        wants_json(&headers)
+        let values: Vec<HeaderValue> = values.iter().map(|value| HeaderValue::from_static(value)).collect();
+        wants_json(values.iter())
     }
 
     #[test]

@@ -98,11 +98,24 @@ fn the_mode_comes_first_and_costs_no_request() {
 #[test]
 fn the_fields_are_those_of_the_draft() {
     let (all, metrics) = with(rate(10, 25));
-    let slot = all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, Instant::now(), &metrics).unwrap();
-    let mut headers = HeaderMap::new();
-    slot.tell(&mut headers);
+    let told = || {
+        let slot = all.enter(&all.of(&tenant()).unwrap(), &Method::GET, false, Instant::now(), &metrics).unwrap();
+        let mut headers = HeaderMap::new();
+        slot.tell(&mut headers);
+        headers
+    };
+    let headers = told();
     assert_eq!(headers[RATELIMIT_POLICY], "\"tenant\";q=25;w=3");
     assert_eq!(headers[RATELIMIT], "\"tenant\";r=24;t=1");
+    assert!(!headers[RATELIMIT_POLICY].is_sensitive() && headers[RATELIMIT].is_sensitive());
+    for (rate, policy) in [
+        (rate(10, 26), "\"tenant\";q=26;w=3"),
+        (rate(11, 26), "\"tenant\";q=26;w=3"),
+        (rate(1, u32::MAX), "\"tenant\";q=4294967295;w=4294967295"),
+    ] {
+        all.set(tenant(), rate);
+        assert_eq!(told()[RATELIMIT_POLICY], policy);
+    }
 }
 
 #[tokio::test]
