@@ -5,7 +5,7 @@ CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
 
-.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench profile flame scale install clean-dev
+.PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench profile flame instructions scale install clean-dev
 
 help:
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ profile: setup ## see what the router and the gate do under load, for the builds
 
 flame: setup ## where the router spends its time, as bench/flame.svg (ARGS="h1 file.svg")
 	@scripts/flame $(ARGS)
+
+instructions: setup ## how many instructions a request takes, by function (ARGS="conn", ARGS="two_hop agent")
+	@scripts/instructions $(ARGS)
 
 install: setup ## install the binary into cargo's bin directory
 	@scripts/dist install

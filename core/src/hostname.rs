@@ -132,7 +132,7 @@ enum Character {
     Illegal,
 }
 
-/// Of each byte, as each one of each request's host is looked up.
+/// As a table, since every byte of every request's host is looked up.
 static CHARACTERS: [Character; 256] = {
     let mut characters = [Character::Illegal; 256];
     let mut byte = 0;
@@ -189,6 +189,7 @@ mod tests {
         assert_eq!(normal("acme.example.com:8080"), Ok("acme.example.com".into()));
         assert_eq!(normal("acme.example.com.:8080"), Ok("acme.example.com".into()));
         assert_eq!(normal("xn--bcher-kva.example"), Ok("xn--bcher-kva.example".into()));
+        assert_eq!(normal("a.XN--bcher-kva"), Ok("a.xn--bcher-kva".into()));
     }
 
     #[test]
@@ -207,6 +208,10 @@ mod tests {
             ("a/b", InvalidHostname::Label),
             ("a b", InvalidHostname::Label),
             ("-a.example", InvalidHostname::Label),
+            ("a-.example", InvalidHostname::Label),
+            ("a.b-", InvalidHostname::Label),
+            ("xn--a.example", InvalidHostname::Idna),
+            ("a.XN--A", InvalidHostname::Idna),
             ("a:80@b", InvalidHostname::Port),
             ("a:", InvalidHostname::Port),
             ("a:0", InvalidHostname::Port),
@@ -216,6 +221,7 @@ mod tests {
         ] {
             assert_eq!(normal(text), Err(why), "{text:?}");
         }
+        assert!(normal(&format!("{}.example", "a".repeat(63))).is_ok());
         assert_eq!(normal(&format!("{}.example", "a".repeat(64))), Err(InvalidHostname::Label));
         assert_eq!(normal(&"a.".repeat(130)), Err(InvalidHostname::TooLong));
     }

@@ -65,12 +65,14 @@ impl FieldLines {
     }
 }
 
-/// The value of a field as it is written. It takes only what cannot break a line, by its type: so no value becomes two.
+/// The value of a field as it is written. It takes only what cannot break a line, which the types of all but the program's own
+/// words say: so no value becomes two.
 pub struct FieldText<'l>(&'l mut Vec<u8>);
 
 impl FieldText<'_> {
     /// Words of the program.
     pub fn words(&mut self, words: &'static str) {
+        debug_assert!(!words.contains(|character: char| character.is_ascii_control()), "they would break the line");
         self.0.extend_from_slice(words.as_bytes());
     }
 

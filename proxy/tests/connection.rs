@@ -71,11 +71,15 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(ServeOptions::default())
+    }
+
+    fn with(options: ServeOptions) -> Self {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let (address, shutdown) = (listeners.local_addr(), CancellationToken::new());
         let (told, broken) = mpsc::unbounded_channel();
         let says = move |_| Rc::new(Says { broken: told.clone() });
-        let serving = serve(listeners, ServeOptions::default(), shutdown.clone(), says);
+        let serving = serve(listeners, options, shutdown.clone(), says);
         Self { address, broken, shutdown, ended: tokio::spawn(async move { serving.await.unwrap() }) }
     }
 
@@ -251,4 +255,25 @@ async fn the_answer_to_a_head_that_is_too_long_is_not_lost_for_what_still_comes(
     timeout(PATIENCE, reading.read_to_string(&mut said)).await.expect("it ends").unwrap();
     assert!(said.ends_with("/long:"), "{said}");
     drop(sending.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_begin_is_hung_up_on_in_time_or_with_the_shutdown() {
+    let server = Server::with(ServeOptions { opening_ms: 100, connections_per_address: 1, ..ServeOptions::default() });
+    for begun in ["", "PRI * HT"] {
+        let mut client = server.client().await;
+        client.say(begun).await;
+        assert_eq!(client.rest().await, "", "nothing is said to who has said nothing");
+    }
+    let mut next = server.client().await;
+    next.say("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    next.hear("/a:").await;
+    drop(next);
+
+    let server = Server::with(ServeOptions { opening_ms: 60_000, ..ServeOptions::default() });
+    let mut client = server.client().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    server.shutdown.cancel();
+    assert_eq!(client.rest().await, "");
+    server.ended.await.unwrap();
 }

@@ -146,7 +146,7 @@ fn new_id() -> HeaderValue {
     for (pair, byte) in id.chunks_exact_mut(2).zip(rand::random::<u128>().to_ne_bytes()) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    // As it will be cloned: other bytes are moved to where they can be shared when they first are.
+    // As it will be cloned: the count of its users lies with it, where other bytes get one of their own.
     let id = Bytes::from_owner(id);
     HeaderValue::from_maybe_shared(id).expect("hexadecimal digits are plain ASCII")
 }

@@ -313,11 +313,10 @@ impl Forwarder {
         let to = |address| Destination { address, protocol, server_name: server_name.clone() };
         let mut in_turn = cell.endpoints_in_turn().map(to);
         // Most cells have one, for which no memory is taken.
-        let mut only = in_turn.next();
+        let mut alone = in_turn.next();
         let mut endpoints: Vec<Destination> = in_turn.collect();
-        if !endpoints.is_empty() {
-            endpoints.extend(only.take());
-            endpoints.rotate_right(1);
+        if let Some(first) = alone.take_if(|_| !endpoints.is_empty()) {
+            endpoints.insert(0, first);
             let other = if endpoints.len() == 2 { 1 } else { rand::random_range(1..endpoints.len()) };
             if self.pool.in_use(&endpoints[other]) < self.pool.in_use(&endpoints[0]) {
                 endpoints.swap(0, other);
@@ -325,7 +324,7 @@ impl Forwarder {
             endpoints
                 .sort_by_key(|endpoint| self.pool.is_shunned(endpoint) || self.shared.health.is_away(endpoint.address));
         }
-        only.into_iter().chain(endpoints)
+        alone.into_iter().chain(endpoints)
     }
 
     fn may_repeat(&self, errand: &Errand<'_>) -> bool {

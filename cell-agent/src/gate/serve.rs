@@ -144,10 +144,11 @@ impl GateHandler {
         let limit = Duration::from_millis(self.parts.longest_request_ms + HEAD_GRACE_MS);
         let waiting = Waiting::new(lease.clone(), self.abandoned.clone(), Patience::FromAdmission(limit));
         let ending = Ending { lease: lease.clone(), stop: self.context.stop.clone(), cut: Arc::clone(&self.parts.cut) };
+        let grpc = hygiene::is_grpc(&head.headers);
         write_towards_app(&mut head.headers, stamp);
         let (body, upload) = body_towards_app(body, &lease);
         let mut app = Destination::from(self.parts.app);
-        if hygiene::is_grpc(&head.headers) {
+        if grpc {
             app = app.over(Protocol::Http2);
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
@@ -241,7 +242,7 @@ fn write_towards_app(headers: &mut HeaderMap, stamp: &Stamp) {
     headers.insert(EPOCH, HeaderValue::from(stamp.epoch.0));
 }
 
-/// With the upload, if there is one that may have to be cut.
+/// The body as the app gets it, with the upload if it may have to be cut.
 fn body_towards_app(body: IncomingBody, lease: &Lease) -> (Box<RequestBody>, Option<Upload>) {
     // Asking for the body is what answers `100 Continue`: it happens here, after the admission.
     let upload = if body.is_end_stream() { None } else { Upload::of(lease) };

@@ -12,7 +12,7 @@ use crate::limits::Limited;
 /// Who is answered: the request's id, what it accepts, and whose pages they are.
 pub(crate) struct Asker {
     pub(crate) id: HeaderValue,
-    /// Its lines of `Accept`: the first one, which takes no memory of its own, and what follows.
+    /// Its lines of `Accept`: the first one, beside which most have none, and the others.
     accepts: (Option<HeaderValue>, Vec<HeaderValue>),
     /// The tenant's limits, which may have words for its pages.
     pub(crate) limited: Option<Arc<Limited>>,
@@ -34,6 +34,10 @@ impl Asker {
         Self { id, accepts: (lines.next(), lines.collect()), limited: None }
     }
 
+    fn wants_json(&self) -> bool {
+        wants_json(self.accepts.0.iter().chain(&self.accepts.1))
+    }
+
     /// An answer with `sentence`, and with the tenant's own text below it: that of its maintenance, or of its errors.
     pub(super) fn answer(&self, status: StatusCode, sentence: &str, is_maintenance: bool) -> Response<ResponseBody> {
         let words = self.limited.as_ref().and_then(|limited| limited.words());
@@ -43,7 +47,7 @@ impl Asker {
             false => words.and_then(|words| words.error_text.as_deref()),
         };
         let id = self.id.to_str().unwrap_or_default();
-        let (media, body) = if wants_json(self.accepts.0.iter().chain(&self.accepts.1)) {
+        let (media, body) = if self.wants_json() {
             let details = ProblemDetails { title: sentence, status: status.as_u16(), detail: text, request_id: id };
             ("application/problem+json", serde_json::to_string(&details).unwrap_or_default())
         } else {
@@ -105,8 +109,11 @@ mod tests {
     use super::*;
 
     fn accepts(values: &[&'static str]) -> bool {
-        let values: Vec<HeaderValue> = values.iter().map(|value| HeaderValue::from_static(value)).collect();
-        wants_json(values.iter())
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::ACCEPT, HeaderValue::from_static(value));
+        }
+        Asker::of(&headers, HeaderValue::from_static("id")).wants_json()
     }
 
     #[test]
