@@ -75,8 +75,11 @@ pub(crate) async fn drive<H: Handler>(
     let served = Served { handler, options, context, socket, address, tls, counted };
     match protocol {
         Protocol::Http1 => http1::serve(io, input, served).await,
-        // Boxed, as it is by far the largest part of a task that most connections have no use for.
-        Protocol::Http2 => Box::pin(http2::serve(io.behind(input.take_all()), served)).await,
+        // In a task of its own, as it is by far the larger one, and this one ends.
+        Protocol::Http2 => {
+            let tasks = served.context.tasks.clone();
+            tasks.spawn_local(Box::pin(http2::serve(io.behind(input.take_all()), served)));
+        }
     }
 }
 
