@@ -9,6 +9,7 @@ use cellway_proxy::upgrade;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -159,18 +160,27 @@ async fn heads_that_are_too_much_together_are_refused_and_can_be_sent_again() {
     assert_eq!(answer(again).await.status(), 200, "what was answered is not counted any more");
 }
 
-#[tokio::test]
-async fn an_answer_that_is_cut_off_never_looks_whole() {
+/// An app that answers a request with these bytes, and hangs up so much later.
+async fn says(answer: Vec<u8>, hangs_up_after: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
-        // An answer that comes before its request is none.
-        tcp.readable().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, cut).await.unwrap();
-        sleep(Duration::from_millis(50)).await;
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            // Who only looks whether somebody listens asks nothing, and an answer that comes before its request is none.
+            if tcp.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {
+                tcp.write_all(&answer).await.unwrap();
+                sleep(hangs_up_after).await;
+            }
+        }
     });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_never_looks_whole() {
+    let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let address = says(cut.to_vec(), Duration::from_millis(50)).await;
     let router = TestRouter::knowing(config(), &(origin("o", address) + &placed("acme", "o", 1))).await;
     let mut client = connect(&router).await;
     let (response, _) = client.send_request(request(Method::GET, "acme", "/").body(()).unwrap(), true).unwrap();
@@ -272,16 +282,8 @@ async fn white_space_around_a_value_is_refused() {
 
 #[tokio::test]
 async fn an_answer_that_its_client_takes_by_the_byte_is_given_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let whole = [b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n".as_slice(), &[b'x'; 4000]].concat();
-        // As above.
-        tcp.readable().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, &whole).await.unwrap();
-        sleep(PATIENCE).await;
-    });
+    let whole = [b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n".as_slice(), &[b'x'; 4000]].concat();
+    let address = says(whole, PATIENCE).await;
     let mut config = config();
     config.time_limits.stall_ms = 400;
     let router = TestRouter::knowing(config, &(origin("o", address) + &placed("acme", "o", 1))).await;
