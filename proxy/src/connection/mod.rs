@@ -83,6 +83,7 @@ pub(crate) async fn drive<H: Handler>(
     }
 }
 
+/// [`open`] within its time, unless all ends before.
 async fn open_in_time(
     accepted: Accepted,
     options: &ServeOptions,

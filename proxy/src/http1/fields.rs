@@ -37,7 +37,7 @@ pub(crate) fn lists(headers: &HeaderMap, field: &HeaderName, wanted: &str) -> bo
     listed(headers, field).any(|name| name.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// What a field lists, with what is no text in it.
+/// What a field lists. An item need not be text.
 pub(crate) fn listed<'h>(headers: &'h HeaderMap, field: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
     let values = headers.get_all(field).iter().map(HeaderValue::as_bytes);
     values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
