@@ -36,6 +36,18 @@ pub enum InvalidId {
     },
 }
 
+/// What may be in an id.
+const LEGAL: [bool; 256] = {
+    let mut legal = [false; 256];
+    let mut byte = 0;
+    while byte < legal.len() {
+        let letter = byte as u8;
+        legal[byte] = letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
+        byte += 1;
+    }
+    legal
+};
+
 fn check_label(text: &str, max: usize) -> Result<(), InvalidId> {
     if text.is_empty() {
         return Err(InvalidId::Empty);
@@ -43,8 +55,9 @@ fn check_label(text: &str, max: usize) -> Result<(), InvalidId> {
     if text.len() > max {
         return Err(InvalidId::TooLong { text: text.chars().take(max).collect(), length: text.len(), max });
     }
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !text.bytes().all(legal) || text.starts_with('-') || text.ends_with('-') {
+    let bytes = text.as_bytes();
+    let is_legal = |byte: &u8| LEGAL[usize::from(*byte)];
+    if !bytes.iter().all(is_legal) || bytes.first() == Some(&b'-') || bytes.last() == Some(&b'-') {
         return Err(InvalidId::Character { text: text.to_owned() });
     }
     Ok(())

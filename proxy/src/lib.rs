@@ -17,6 +17,7 @@ pub mod upgrade;
 
 mod addresses;
 mod alarm;
+pub mod clock;
 mod connection;
 mod field_lines;
 mod hashes;

@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::RequestBody;
+use crate::clock;
 use crate::hashes::Hashes;
 use crate::http2::Room;
 use crate::io::Io;
@@ -255,7 +256,7 @@ impl Pool {
         let tenant: Option<Box<str>> = tenant.map(Into::into);
         let ended = Ended::new(ended);
         let exchange = async move {
-            let sent = pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, Instant::now()).await;
+            let sent = pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, clock::now()).await;
             sent.map(|mut response| {
                 response.body_mut().on_end(ended);
                 response.body_mut().on_drop(OnDrop::Drain);
@@ -308,7 +309,8 @@ impl Pool {
     async fn obtain(&self, endpoint: &Rc<Endpoint>, now: Instant) -> Result<Connection, NotSent> {
         match endpoint.idle.take(now) {
             Some(connection) => Ok(connection),
-            None => self.connect(endpoint, now + Duration::from_millis(self.inner.limits.wait_ms)).await,
+            // Boxed, as it is seldom, and large in the futures of all who send.
+            None => Box::pin(self.connect(endpoint, now + Duration::from_millis(self.inner.limits.wait_ms))).await,
         }
     }
 

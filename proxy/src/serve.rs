@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
 use crate::body::ResponseBody;
+use crate::clock::InTurns;
 pub use crate::connection::http1::{NoRequest, ReadRequest, read_request};
 use crate::connection::{Accepted, drive};
 use crate::http2::{Hold, HoldSlot, Room};
@@ -377,7 +378,7 @@ impl<H: Handler> Door<H> {
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
         // Boxed, as it is large, and moved on its way into a task.
         let driven = Box::pin(drive(accepted, Rc::clone(handler), Rc::clone(options), Rc::clone(context)));
-        context.tasks.spawn_local(driven);
+        context.tasks.spawn_local(InTurns(driven));
     }
 }
 

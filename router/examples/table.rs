@@ -55,7 +55,7 @@ fn measure(size: usize, clock_ns: u64) -> anyhow::Result<()> {
         let began = Instant::now();
         let target = table.find(&label).and_then(|found| found.target);
         looked_up.push(began.elapsed());
-        anyhow::ensure!(target.is_some_and(|target| target.cell.is_some()), "{label} is not found");
+        anyhow::ensure!(target.is_some_and(|target| target.cell().is_some()), "{label} is not found");
     }
     let mut changed = Vec::with_capacity(TRIES);
     for turn in 0..TRIES {

@@ -1,14 +1,13 @@
 //! A request and one endpoint: sent, and waited for until the head of its answer is there.
 
 use std::cell::Cell as Counter;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use cellway_core::cell::CellKind;
 use cellway_core::ids::TenantId;
-use cellway_core::route::Owner;
 use cellway_proxy::pool::NotSent;
-use cellway_proxy::{Destination, Head, HeldHandle, PooledBody, RequestBody, SendError};
+use cellway_proxy::{Destination, HeldHandle, PooledBody, SendError, clock};
 use http::Response;
 use tokio::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::TimeLimits;
 use crate::errand::Errand;
 use crate::failure::Failure;
 use crate::forward::Forwarder;
+use crate::table::Target;
 use crate::upload::Lent;
 
 /// How often a request is sent again because the connection that was kept for it had just been closed.
@@ -35,7 +35,6 @@ enum Exchanged {
 
 /// What is watched while the head of an answer is waited for.
 struct Underway<'a> {
-    tenant: Option<&'a TenantId>,
     lent: &'a Lent,
     sent: &'a Counter<u64>,
     began: Instant,
@@ -66,17 +65,18 @@ impl Forwarder {
         &self,
         endpoint: Destination,
         kind: CellKind,
-        owner: Option<(&TenantId, &Owner)>,
+        target: Option<(&TenantId, &Target)>,
         errand: &mut Errand<'_>,
     ) -> (Result<Option<Box<Response<PooledBody>>>, Failure>, Lent) {
         let mut losses_left = if kind == CellKind::Origin && errand.method.is_safe() { LOSSES_MAX } else { 0 };
         loop {
-            let (body, lent) = errand.attempt(kind, owner.map(|(tenant, owner)| (tenant, owner.epoch)));
-            errand.journey.attempt(owner.map(|(_, owner)| owner), &errand.sent);
-            let tenant = owner.map(|(tenant, _)| tenant);
-            errand.began = Instant::now();
-            let underway = Underway { tenant, lent: &lent, sent: &errand.sent, began: errand.began };
-            match self.exchange(endpoint.clone(), errand.head(), body, underway).await {
+            let (body, lent) = errand.attempt(kind, target.map(|(tenant, target)| (tenant, target.epoch)));
+            errand.journey.attempt(target.map(|(_, target)| target), &errand.sent);
+            errand.began = clock::now();
+            let underway = Underway { lent: &lent, sent: &errand.sent, began: errand.began };
+            let tenant = target.map(|(tenant, _)| tenant.as_str());
+            let answer = self.pool.send_for(tenant, endpoint.clone(), errand.head(), body, errand.began);
+            match self.exchange(pin!(answer), &endpoint, underway).await {
                 Ok(Exchanged::Answered(response)) => return (Ok(Some(response)), lent),
                 Ok(Exchanged::NotSent) => return (Ok(None), lent),
                 Ok(Exchanged::Lost) if losses_left > 0 && lent.is_none() => {
@@ -89,19 +89,15 @@ impl Forwarder {
         }
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Waits for the head of the answer. What sends the request and reads the head is large: it stays where it is.
     async fn exchange(
         &self,
-        endpoint: Destination,
-        head: Head<'_>,
-        body: Box<RequestBody>,
+        mut answer: Pin<&mut impl Future<Output = Result<Box<Response<PooledBody>>, SendError>>>,
+        endpoint: &Destination,
         underway: Underway<'_>,
     ) -> Result<Exchanged, Failure> {
         let shown = endpoint.address;
         let limits = self.shared.limits;
-        let silent = endpoint.clone();
-        let mut answer =
-            pin!(self.pool.send_for(underway.tenant.map(TenantId::as_str), endpoint, head, body, underway.began));
         let look_ms = (limits.stall_ms.min(limits.answer_ms).min(limits.total_ms) / LOOKS).clamp(1, LOOK_MAX_MS);
         let (mut sent_before, mut still_ms) = (0, 0);
         let mut look = self.timers.take(underway.began + Duration::from_millis(look_ms));
@@ -115,7 +111,7 @@ impl Forwarder {
                     sent_before = underway.sent.get();
                     if let Err(failure) = underway.check(still_ms, underway.began.elapsed(), limits) {
                         if failure == Failure::CellTimeout {
-                            self.pool.fell_silent(&silent);
+                            self.pool.fell_silent(endpoint);
                         }
                         return Err(failure);
                     }

@@ -232,7 +232,7 @@ impl Forwarder {
                     self.keep_cookies(tenant, errand, response.headers_mut());
                     return self.pass_on(Some(tenant), errand, response);
                 }
-                Outcome::Elsewhere(hint) if self.follow(&target, &hint, hops) => {
+                Outcome::Elsewhere(hint) if self.follow(tenant, &target, &hint, hops) => {
                     hops += 1;
                     continue;
                 }
@@ -245,7 +245,7 @@ impl Forwarder {
                 }
                 empty => empty.insert(holds.enter(tenant)?),
             };
-            if self.shared.table.has_changed(&target) {
+            if self.shared.table.has_changed(tenant, &target) {
                 place.feed_has_changed();
             }
             let hold = peer.hold();
@@ -267,12 +267,12 @@ impl Forwarder {
 
     /// Tries the endpoints of the tenant's cell, one after the other.
     async fn attempt(&self, tenant: &TenantId, target: &Target, errand: &mut Errand<'_>) -> Result<Outcome, Failure> {
-        let Some(cell) = &target.cell else { return Ok(Outcome::Refused) };
+        let Some(cell) = target.cell() else { return Ok(Outcome::Refused) };
         if !target.held {
             errand.upload.settle(&self.shared.replay, errand.room.as_ref(), self.shared.limits).await?;
         }
         for destination in self.in_order(cell, errand.protocol()) {
-            let (answer, lent) = self.ask(destination, cell.route.kind, Some((tenant, &target.owner)), errand).await;
+            let (answer, lent) = self.ask(destination, cell.route.kind, Some((tenant, target)), errand).await;
             let response = match answer {
                 Ok(Some(response)) => response,
                 not_answered => {
@@ -353,8 +353,8 @@ impl Forwarder {
         Some(verdict)
     }
 
-    fn follow(&self, target: &Target, hint: &Owner, hops: u32) -> bool {
-        let followed = self.shared.table.take_hint(target, hint.clone(), hops);
+    fn follow(&self, tenant: &TenantId, target: &Target, hint: &Owner, hops: u32) -> bool {
+        let followed = self.shared.table.take_hint(tenant, target, hint.clone(), hops);
         let metrics = &self.shared.metrics;
         if followed {
             metrics.hints_followed.inc()

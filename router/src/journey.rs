@@ -13,15 +13,15 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cellway_core::ids::TenantId;
-use cellway_core::route::Owner;
 use cellway_proxy::upgrade::TunnelBytes;
-use cellway_proxy::{BodyError, Peer, ResponseBody};
+use cellway_proxy::{BodyError, Peer, ResponseBody, clock};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Ending, Record, Texts};
 use crate::settings::Settings;
+use crate::table::Target;
 
 pub(crate) struct Journey {
     /// Those in force when the request began.
@@ -45,7 +45,7 @@ struct Draft {
 
 impl Journey {
     pub(crate) fn begin<B>(settings: Arc<Settings>, request: &Request<B>, peer: &Peer, id: &HeaderValue) -> Self {
-        let began = Instant::now();
+        let began = clock::now();
         let draft = settings.access_log.as_ref().and_then(|log| {
             let drawn = log.draw()?;
             let record = record_of(request, peer, id, log.shows_query());
@@ -63,15 +63,15 @@ impl Journey {
         }
     }
 
-    /// It is sent; `owner` is where to, unless that is the origin, and `sent` counts the bytes of its body.
-    pub(crate) fn attempt(&mut self, owner: Option<&Owner>, sent: &Rc<Counter<u64>>) {
+    /// It is sent; `target` is where to, unless that is the origin, and `sent` counts the bytes of its body.
+    pub(crate) fn attempt(&mut self, target: Option<&Target>, sent: &Rc<Counter<u64>>) {
         if let Some(draft) = &mut self.draft {
             draft.record.attempts += 1;
             draft.sent = Rc::clone(sent);
-            if let Some(owner) = owner {
-                draft.record.epoch = Some(owner.epoch.0);
-                if draft.record.cell.as_ref() != Some(&owner.cell) {
-                    draft.record.cell = Some(owner.cell.clone());
+            if let Some(target) = target {
+                draft.record.epoch = Some(target.epoch.0);
+                if draft.record.cell.as_ref() != Some(target.cell_name()) {
+                    draft.record.cell = Some(target.cell_name().clone());
                 }
             }
         }
@@ -93,7 +93,7 @@ impl Journey {
 
     /// How long it has taken so far.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        clock::now().duration_since(self.began)
     }
 
     /// When the request came.

@@ -29,7 +29,7 @@ mod rows;
 
 use name::LongNames;
 use numbered::Numbered;
-use places::Places;
+use places::{Placed, Places};
 use rows::{Kind, Row, Rows};
 
 pub use listing::Listing;
@@ -54,14 +54,28 @@ struct Hint {
 /// Where to send a tenant's request now.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The cell and the epoch: the feed's, or a hint's above it.
-    pub owner: Owner,
-    /// The cell, if it is known, and is the one that the placement means.
-    pub cell: Option<Arc<Cell>>,
+    /// The placement's epoch: the feed's, or a hint's above it.
+    pub epoch: Epoch,
     /// Whether the feed says that a move holds the traffic.
     pub held: bool,
-    tenant: TenantId,
+    placed: Arc<Placed>,
     row: Row,
+}
+
+impl Target {
+    /// The cell's name.
+    pub fn cell_name(&self) -> &CellName {
+        &self.placed.place.cell
+    }
+
+    /// The cell, if it is known, and is the one that the placement means.
+    pub fn cell(&self) -> Option<&Cell> {
+        self.placed.cell.as_deref()
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { cell: self.cell_name().clone(), epoch: self.epoch }
+    }
 }
 
 /// What a request asks for of its tenant.
@@ -364,26 +378,22 @@ impl Table {
     }
 
     /// Only while the row is read: its numbers are given to others later.
-    fn placed_by(&self, row: Row) -> Option<(Place, Option<Arc<Cell>>)> {
-        let taken = row.kind.is_placed().then(|| self.places.get(row.place))??;
-        Some((taken.place.clone(), taken.cell.load_full()))
+    fn placed_by(&self, row: Row) -> Option<Arc<Placed>> {
+        if row.kind.is_placed() { self.places.get(row.place) } else { None }
     }
 
     /// As [`Table::placed_by`].
     fn limited_by(&self, row: Row) -> Option<Arc<Limited>> {
-        if row.limited == 0 { None } else { self.limited.get(row.limited).map(|limited| Arc::clone(&limited)) }
+        if row.limited == 0 { None } else { self.limited.get(row.limited) }
     }
 
-    fn aim(&self, tenant: &TenantId, row: Row, (place, cell): (Place, Option<Arc<Cell>>)) -> Target {
-        if let Some(owner) = self.hint(tenant, row) {
-            let cell = self.cells.pin().get(&owner.cell).cloned();
-            return Target { owner, cell, held: false, tenant: tenant.clone(), row };
+    fn aim(&self, tenant: &TenantId, row: Row, placed: Arc<Placed>) -> Target {
+        if let Some(Owner { cell: name, epoch }) = self.hint(tenant, row) {
+            let cell = self.cells.pin().get(&name).cloned();
+            let placed = Arc::new(Placed::new(Place { cell: name, uid: None }, cell));
+            return Target { epoch, held: false, placed, row };
         }
-        // A new cell of an old name is not where the tenant is.
-        let is_meant =
-            |cell: &Arc<Cell>| place.uid.is_none() || cell.route.uid.is_none() || cell.route.uid == place.uid;
-        let (owner, cell) = (Owner { cell: place.cell, epoch: Epoch(row.epoch) }, cell.filter(is_meant));
-        Target { owner, cell, held: row.kind == Kind::Held, tenant: tenant.clone(), row }
+        Target { epoch: Epoch(row.epoch), held: row.kind == Kind::Held, placed, row }
     }
 
     /// A hint against this row, above it.
@@ -397,8 +407,8 @@ impl Table {
     }
 
     /// Whether the tenant's entry is another one than when `target` was read.
-    pub fn has_changed(&self, target: &Target) -> bool {
-        self.row(target.tenant.as_str()).is_none_or(|row| !row.is_of(target.row))
+    pub fn has_changed(&self, tenant: &TenantId, target: &Target) -> bool {
+        self.row(tenant.as_str()).is_none_or(|row| !row.is_of(target.row))
     }
 
     /// Whether the feed says, now, that a move holds the tenant's traffic.
@@ -407,16 +417,16 @@ impl Table {
     }
 
     /// Keeps a gate's hint, if it may be believed; says whether.
-    pub fn take_hint(&self, target: &Target, hint: Owner, hops: u32) -> bool {
+    pub fn take_hint(&self, tenant: &TenantId, target: &Target, hint: Owner, hops: u32) -> bool {
         let known = self.cells.pin().contains_key(&hint.cell);
-        if !may_follow(&target.owner, &target.owner.cell, &hint, known, hops) {
+        if !may_follow(&target.owner(), target.cell_name(), &hint, known, hops) {
             return false;
         }
-        let Target { tenant, row, .. } = target;
-        let is_newer = |before: &Hint| !before.against.is_of(*row) || before.owner.epoch < hint.epoch;
+        let row = target.row;
+        let is_newer = |before: &Hint| !before.against.is_of(row) || before.owner.epoch < hint.epoch;
         let hints = self.hints.pin();
         if hints.get(tenant).is_none_or(is_newer) {
-            let before = hints.insert(tenant.clone(), Hint { against: *row, owner: hint });
+            let before = hints.insert(tenant.clone(), Hint { against: row, owner: hint });
             self.hint_count.fetch_add(usize::from(before.is_none()), Ordering::Relaxed);
         }
         true

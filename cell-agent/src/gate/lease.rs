@@ -1,12 +1,14 @@
 //! How long an admitted request counts: until the app has ended it, also when router and client are gone.
 
 use crate::gate::table::Admission;
+use cellway_proxy::clock;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -27,7 +29,7 @@ impl Lease {
     pub(crate) fn new(admission: Admission, alive: TaskTrackerToken) -> Self {
         Self(Rc::new(Inner {
             admission: RefCell::new(Some((admission, alive))),
-            began: Instant::now(),
+            began: clock::now(),
             failed: Cell::new(false),
             up_bytes: Rc::default(),
             down_bytes: Cell::new(0),
@@ -78,7 +80,7 @@ impl Lease {
 
     /// How long ago it was admitted.
     pub(crate) fn age(&self) -> Duration {
-        self.0.began.elapsed()
+        clock::now().duration_since(self.0.began)
     }
 
     /// The app has ended the request. Later calls do nothing.

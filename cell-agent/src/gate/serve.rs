@@ -16,7 +16,7 @@ use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
-    ResponseBody, SendError, ThreadContext, Timers,
+    ResponseBody, SendError, ThreadContext, Timers, clock,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How much longer than the app's own limit its head is waited for.
 const HEAD_GRACE_MS: u64 = 1_000;
@@ -160,7 +160,7 @@ impl GateHandler {
                 None => std::future::pending().await,
             }
         };
-        let mut timer = self.timers.take(Instant::now() + limit);
+        let mut timer = self.timers.take(clock::now() + limit);
         let answered = tokio::select! {
             biased;
             answered = exchange => Some(answered),

@@ -7,6 +7,7 @@ use cellway_core::admission::{BEHIND_WAIT_MS, NotAdmitted, Opening, Registration
 use cellway_core::cell::CellRef;
 use cellway_core::ids::{CellName, CellUid, Epoch, HomeId, Revision, TenantId};
 use cellway_core::verdict::Verdict;
+use cellway_proxy::clock;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -209,7 +210,7 @@ impl GateTable {
         state.next_admission += 1;
         let end = match kind {
             RequestKind::Ordinary => {
-                state.ordinary.insert(number, Instant::now());
+                state.ordinary.insert(number, clock::now());
                 state.cut.clone()
             }
             RequestKind::Stream => state.add_stream(number),

@@ -3,9 +3,6 @@
 //! Cookies come as one field. A WebSocket (RFC 8441: an extended CONNECT) becomes the GET with `Upgrade` that it would
 //! be in HTTP/1.1, and its `101` becomes a 200 again.
 
-use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::{BufMut, BytesMut};
 use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -13,6 +10,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Version, response};
 
 use crate::body::ResponseBody;
+use crate::clock;
 use crate::hygiene;
 use crate::upgrade::{accept_of, new_key};
 
@@ -48,29 +46,13 @@ pub(super) fn response(head: &mut response::Parts) {
     hygiene::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_2;
     if !head.headers.contains_key(header::DATE) {
-        head.headers.insert(header::DATE, date());
+        head.headers.insert(header::DATE, clock::with_date(HeaderValue::clone));
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         head.status = StatusCode::OK;
         head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         head.headers.remove(header::CONTENT_LENGTH);
     }
-}
-
-/// The time, written anew once a second.
-#[expect(clippy::expect_used, reason = "a date is plain ASCII")]
-fn date() -> HeaderValue {
-    thread_local! {
-        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    LAST.with_borrow_mut(|last| {
-        if last.0 != second {
-            *last = (second, HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is plain ASCII"));
-        }
-        last.1.clone()
-    })
 }
 
 /// Clients may cut a cookie field into crumbs, which most HTTP/1.1 apps take for several fields (RFC 9113, 8.2.3).

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Connection;
+use crate::clock;
 use crate::socket::Idleness;
 
 /// How many connections of a pool lie idle, whichever endpoints they go to.
@@ -74,7 +75,7 @@ impl Idle {
             drop(oldest);
         }
         if let Some(place) = self.places.take(limits.idle_per_pool) {
-            self.lying.borrow_mut().push_back(Lying { connection, since: Instant::now(), _place: place });
+            self.lying.borrow_mut().push_back(Lying { connection, since: clock::now(), _place: place });
         }
     }
 

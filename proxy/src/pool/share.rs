@@ -49,7 +49,7 @@ impl Shares {
         let hash = self.0.hashes.hash_one(user);
         let places = [hash, hash >> 32].map(|hash| (hash & (PLACES as u64 - 1)) as usize);
         if self.0.used(places) >= max {
-            self.0.wait(places, max, deadline).await?;
+            Box::pin(self.0.wait(places, max, deadline)).await?;
         }
         self.0.counts(places).for_each(|count| count.set(count.get() + 1));
         Some(Share { shares: self.clone(), places })

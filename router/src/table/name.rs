@@ -54,7 +54,7 @@ impl LongNames {
     pub(super) fn tenant(&self, name: Name) -> Option<TenantId> {
         let last = name.0[NAME_WORDS - 1];
         if last & NUMBERED != 0 {
-            return self.names.get(u32::try_from(last & !NUMBERED).ok()?).map(|tenant| (**tenant).clone());
+            return self.names.get(u32::try_from(last & !NUMBERED).ok()?).map(|tenant| (*tenant).clone());
         }
         let mut letters = [0; NAME_LETTERS];
         let mut length = 0;
@@ -89,10 +89,10 @@ fn part(letters: [u8; PART_LETTERS]) -> u64 {
 
 fn words(label: &[u8]) -> [u64; NAME_WORDS] {
     let mut parts = [0; PARTS];
-    for (own, letters) in parts.iter_mut().zip(label.chunks(PART_LETTERS)) {
-        let mut whole = [0; PART_LETTERS];
-        whole[..letters.len()].copy_from_slice(letters);
-        *own = part(whole);
+    let mut letters = [[0; PART_LETTERS]; PARTS];
+    letters.as_flattened_mut()[..label.len()].copy_from_slice(label);
+    for (own, letters) in parts.iter_mut().zip(&letters[..label.len().div_ceil(PART_LETTERS)]) {
+        *own = part(*letters);
     }
     let [first, second, third, fourth, fifth] = parts;
     let piece = |at: u32| (fifth >> (16 * at) & 0xffff) << PART_BITS;

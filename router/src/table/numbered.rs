@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 /// The first page; each is as large as all before it.
@@ -56,10 +56,17 @@ impl<T> Numbered<T> {
     }
 
     /// What has this number, if anything.
-    pub(super) fn get(&self, number: u32) -> Option<Held<T>> {
+    pub(super) fn get(&self, number: u32) -> Option<Arc<T>> {
         let (page, at) = place(number);
-        let held = self.pages[page].get()?[at].load();
-        held.is_some().then_some(Held(held))
+        self.pages[page].get()?[at].load_full()
+    }
+
+    /// Gives a number that is taken to another value.
+    pub(super) fn replace(&self, number: u32, value: Arc<T>) {
+        let (page, at) = place(number);
+        if let Some(page) = self.pages[page].get() {
+            page[at].store(Some(value));
+        }
     }
 
     /// Gives a number back.
@@ -76,18 +83,6 @@ impl<T> Numbered<T> {
         let mut numbers = self.numbers.lock();
         self.pages.iter().filter_map(OnceLock::get).flatten().for_each(|value| value.store(None));
         *numbers = Numbers::default();
-    }
-}
-
-/// What was read, without being counted.
-pub(super) struct Held<T>(Guard<Option<Arc<T>>>);
-
-impl<T> std::ops::Deref for Held<T> {
-    type Target = Arc<T>;
-
-    #[expect(clippy::expect_used, reason = "made only of what is there")]
-    fn deref(&self) -> &Arc<T> {
-        self.0.as_ref().expect("made only of what is there")
     }
 }
 
@@ -127,7 +122,7 @@ mod tests {
     fn a_number_that_is_given_back_is_given_again() {
         let numbered = Numbered::default();
         let numbers: Vec<u32> = (0..200).map(|value| numbered.add(Arc::new(value))).collect();
-        assert_eq!(**numbered.get(numbers[130]).unwrap(), 130);
+        assert_eq!(*numbered.get(numbers[130]).unwrap(), 130);
         numbered.remove(numbers[130]);
         assert!(numbered.get(numbers[130]).is_none());
         assert_eq!(numbered.add(Arc::new(7)), numbers[130]);

@@ -2,45 +2,56 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
 use cellway_core::ids::CellName;
 use cellway_proxy::Hashes;
 use parking_lot::Mutex;
 
-use super::numbered::{Held, Numbered};
+use super::numbered::Numbered;
 use super::{Cell, Place};
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    numbers: Mutex<HashMap<Place, u32, Hashes>>,
-    places: Numbered<Taken>,
+    numbers: Mutex<HashMap<Place, Taken, Hashes>>,
+    places: Numbered<Placed>,
 }
 
-/// A place where somebody is.
+/// The number of a place where somebody is.
 #[derive(Debug)]
-pub(super) struct Taken {
+struct Taken {
+    number: u32,
+    /// How many rows name it.
+    rows: usize,
+}
+
+/// A place, and what is there.
+#[derive(Debug)]
+pub(super) struct Placed {
     pub(super) place: Place,
-    /// The cell of that name, as the table has it.
-    pub(super) cell: ArcSwapOption<Cell>,
-    /// How many rows name it; written with the numbers locked.
-    rows: AtomicUsize,
+    /// The cell that is meant, if the table has it.
+    pub(super) cell: Option<Arc<Cell>>,
+}
+
+impl Placed {
+    /// `cell` has the place's name. A new cell of an old name is not the one that is meant.
+    pub(super) fn new(place: Place, cell: Option<Arc<Cell>>) -> Self {
+        let is_meant =
+            |cell: &Arc<Cell>| place.uid.is_none() || cell.route.uid.is_none() || cell.route.uid == place.uid;
+        Self { cell: cell.filter(is_meant), place }
+    }
 }
 
 impl Places {
     /// The number of a place, which one more row names. `cell` finds the cell of its name.
     pub(super) fn take(&self, place: Place, cell: impl FnOnce(&CellName) -> Option<Arc<Cell>>) -> u32 {
         let mut numbers = self.numbers.lock();
-        if let Some(number) = numbers.get(&place)
-            && let Some(taken) = self.places.get(*number)
-        {
-            taken.rows.fetch_add(1, Ordering::Relaxed);
-            return *number;
+        if let Some(taken) = numbers.get_mut(&place) {
+            taken.rows += 1;
+            return taken.number;
         }
-        let cell = ArcSwapOption::new(cell(&place.cell));
-        let number = self.places.add(Arc::new(Taken { place: place.clone(), cell, rows: 1.into() }));
-        numbers.insert(place, number);
+        let cell = cell(&place.cell);
+        let number = self.places.add(Arc::new(Placed::new(place.clone(), cell)));
+        numbers.insert(place, Taken { number, rows: 1 });
         number
     }
 
@@ -50,26 +61,25 @@ impl Places {
             return;
         }
         let mut numbers = self.numbers.lock();
-        if let Some(taken) = self.places.get(number)
-            && taken.rows.fetch_sub(1, Ordering::Relaxed) == 1
+        if let Some(placed) = self.places.get(number)
+            && let Some(taken) = numbers.get_mut(&placed.place)
         {
-            numbers.remove(&taken.place);
-            self.places.remove(number);
+            taken.rows -= 1;
+            if taken.rows == 0 {
+                numbers.remove(&placed.place);
+                self.places.remove(number);
+            }
         }
     }
 
-    pub(super) fn get(&self, number: u32) -> Option<Held<Taken>> {
+    pub(super) fn get(&self, number: u32) -> Option<Arc<Placed>> {
         self.places.get(number)
     }
 
     /// The cell of this name is another one now, or none. Told after the table has it.
     pub(super) fn set_cell(&self, name: &CellName, cell: Option<&Arc<Cell>>) {
-        for (place, number) in self.numbers.lock().iter() {
-            if place.cell == *name
-                && let Some(taken) = self.places.get(*number)
-            {
-                taken.cell.store(cell.cloned());
-            }
+        for (place, taken) in self.numbers.lock().iter().filter(|(place, _)| place.cell == *name) {
+            self.places.replace(taken.number, Arc::new(Placed::new(place.clone(), cell.cloned())));
         }
     }
 

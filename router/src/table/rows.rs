@@ -400,8 +400,8 @@ impl Rows {
         self.placed.load(Ordering::Relaxed)
     }
 
-    fn hash(&self, name: Name) -> u64 {
-        self.hashes.hash_one(name.0)
+    fn hash(&self, Name([first, second, third, fourth]): Name) -> u64 {
+        self.hashes.hash_one((first, second, third, fourth))
     }
 
     fn shard(&self, hash: u64) -> &Shard {

@@ -52,12 +52,12 @@ fn unnamed(table: &Table, named: &[Subject]) -> Vec<Change> {
 fn a_router_never_lowers_an_epoch() {
     let table = table([placed("a", 5, false)]);
     assert_eq!(table.apply(placed("b", 4, false)), Applied::LowerEpoch);
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("a", 5));
     assert_eq!(table.apply(Change::TenantRemoved(tenant("acme"))), Applied::Changed);
     assert!(table.target(&tenant("acme")).is_none());
     assert_eq!(table.apply(placed("b", 4, false)), Applied::LowerEpoch);
     assert_eq!(table.apply(placed("b", 6, false)), Applied::Changed);
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("b", 6));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("b", 6));
 }
 
 #[test]
@@ -65,25 +65,25 @@ fn a_hint_is_kept_until_the_tenants_next_change() {
     let table = table([cell("a", None), cell("b", None), placed("a", 5, true)]);
     let held = table.target(&tenant("acme")).unwrap();
     assert!(held.held);
-    assert!(table.take_hint(&held, hint("b", 6), 0));
+    assert!(table.take_hint(&tenant("acme"), &held, hint("b", 6), 0));
     let hinted = table.target(&tenant("acme")).unwrap();
-    assert_eq!((hinted.owner.clone(), hinted.held), (hint("b", 6), false));
+    assert_eq!((hinted.owner(), hinted.held), (hint("b", 6), false));
     assert_eq!(table.apply(placed("a", 5, true)), Applied::Same);
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("b", 6));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("b", 6));
     assert_eq!(table.apply(placed("a", 5, false)), Applied::Changed);
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("a", 5));
     // A hint that arrives late, against what was known before, changes nothing now.
-    assert!(table.take_hint(&hinted, hint("a", 9), 0));
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert!(table.take_hint(&tenant("acme"), &hinted, hint("a", 9), 0));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("a", 5));
 }
 
 #[test]
 fn a_hint_to_an_unknown_cell_or_a_lower_epoch_is_ignored() {
     let table = table([cell("a", None), placed("a", 5, false)]);
     let target = table.target(&tenant("acme")).unwrap();
-    assert!(!table.take_hint(&target, hint("nowhere", 6), 0));
-    assert!(!table.take_hint(&target, hint("a", 5), 0));
-    assert!(!table.take_hint(&target, hint("a", 6), 2));
+    assert!(!table.take_hint(&tenant("acme"), &target, hint("nowhere", 6), 0));
+    assert!(!table.take_hint(&tenant("acme"), &target, hint("a", 5), 0));
+    assert!(!table.take_hint(&tenant("acme"), &target, hint("a", 6), 2));
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn a_new_cell_of_an_old_name_is_not_where_the_tenant_is() {
     };
     let change = Change::Tenant { tenant: tenant("acme"), route, revision: Revision(1) };
     let table = table([cell("a", Some("new")), change]);
-    assert!(table.target(&tenant("acme")).unwrap().cell.is_none());
+    assert!(table.target(&tenant("acme")).unwrap().cell().is_none());
     table.apply(cell("a", Some("old")));
-    assert!(table.target(&tenant("acme")).unwrap().cell.is_some());
+    assert!(table.target(&tenant("acme")).unwrap().cell().is_some());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_record_that_cannot_be_read_says_that_there_is_a_tenant_and_changes_none() {
         |of: &str| Change::Tenant { tenant: tenant(of), route: TenantRoute::Unreadable, revision: Revision(0) };
     let table = table([cell("a", None), placed("a", 5, false)]);
     assert_eq!(table.apply(unreadable("acme")), Applied::Same);
-    assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint("a", 5));
+    assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint("a", 5));
     assert_eq!(table.apply(unreadable("globex")), Applied::Changed);
     assert!(table.tenant("globex").is_some() && table.target(&tenant("globex")).is_none());
     assert_eq!(
@@ -135,7 +135,8 @@ fn a_record_that_cannot_be_read_says_that_there_is_a_tenant_and_changes_none() {
 #[test]
 fn endpoints_take_turns() {
     let table = table([cell("a", None), placed("a", 1, false)]);
-    let cell = table.target(&tenant("acme")).unwrap().cell.unwrap();
+    let target = table.target(&tenant("acme")).unwrap();
+    let cell = target.cell().unwrap();
     let first: Vec<u16> = (0..4).map(|_| cell.endpoints_in_turn().next().unwrap().port()).collect();
     assert_eq!(first, [1, 2, 1, 2]);
     assert_eq!(cell.endpoints_in_turn().count(), 2);
@@ -154,7 +155,7 @@ fn limits_hold_whether_they_or_their_tenant_are_told_first() {
         let target = table.target(&tenant("acme")).unwrap();
         assert_eq!(table.apply(Change::LimitsRemoved(tenant("acme"))), Applied::Changed);
         assert!(limited_by(&table).is_none());
-        assert!(!table.has_changed(&target), "the placement is as it was");
+        assert!(!table.has_changed(&tenant("acme"), &target), "the placement is as it was");
     }
 }
 
@@ -178,7 +179,7 @@ fn a_place_lasts_as_long_as_somebody_is_there() {
     for epoch in 2..200 {
         let cell = if epoch % 2 == 0 { "b" } else { "a" };
         assert_eq!(table.apply(placed(cell, epoch, false)), Applied::Changed);
-        assert_eq!(table.target(&tenant("acme")).unwrap().owner, hint(cell, epoch));
+        assert_eq!(table.target(&tenant("acme")).unwrap().owner(), hint(cell, epoch));
         assert_eq!(table.apply(placed("b", 1, false)), Applied::LowerEpoch);
     }
     assert_eq!(table.places.len(), 1);

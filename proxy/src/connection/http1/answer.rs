@@ -1,8 +1,5 @@
 //! The head of an answer on its way to a client.
 
-use std::cell::Cell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use bytes::{BufMut, BytesMut};
 use http::response::Parts;
 use http::{StatusCode, Version, header};
@@ -10,6 +7,7 @@ use http_body::Body;
 
 use super::request::Facts;
 use crate::body::ResponseBody;
+use crate::clock;
 use crate::field_lines::put_number;
 use crate::http1::{COPIED_MAX_BYTES, Framing, Outgoing, Reason, fields, write_field};
 
@@ -18,8 +16,6 @@ use crate::http1::{COPIED_MAX_BYTES, Framing, Outgoing, Reason, fields, write_fi
 const GATHERED_MAX_BYTES: usize = 112 * 1024;
 /// What a field takes in a head, roughly.
 const FIELD_BYTES: usize = 48;
-/// As RFC 9110, section 5.6.7 writes it.
-const DATE_BYTES: usize = 29;
 
 /// An answer to be written, and whether the connection takes another request after it.
 pub(super) fn begin(head: &Parts, body: &ResponseBody, facts: Facts, keeps_alive: bool) -> (Outgoing, bool) {
@@ -46,7 +42,7 @@ pub(super) fn begin(head: &Parts, body: &ResponseBody, facts: Facts, keeps_alive
     }
     if !head.headers.contains_key(header::DATE) {
         to.put_slice(b"date: ");
-        to.put_slice(&date());
+        clock::with_date(|date| to.put_slice(date.as_bytes()));
         to.put_slice(b"\r\n");
     }
     to.put_slice(b"\r\n");
@@ -116,26 +112,7 @@ pub(super) fn refusal(status: StatusCode) -> BytesMut {
     to.put_slice(b" ");
     to.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     to.put_slice(b"\r\nconnection: close\r\ncontent-length: 0\r\ndate: ");
-    to.put_slice(&date());
+    clock::with_date(|date| to.put_slice(date.as_bytes()));
     to.put_slice(b"\r\n\r\n");
     to
-}
-
-thread_local! {
-    /// The last date that was written, and its second.
-    static DATE: Cell<(u64, [u8; DATE_BYTES])> = const { Cell::new((0, [0; DATE_BYTES])) };
-}
-
-/// The date of now; written anew once a second.
-fn date() -> [u8; DATE_BYTES] {
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (written, date) = DATE.get();
-    if written == second && date[0] != 0 {
-        return date;
-    }
-    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-    let mut date = [b' '; DATE_BYTES];
-    date.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
-    DATE.set((second, date));
-    date
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::wire::{Came, Wire};
 use crate::alarm::Alarm;
+use crate::clock;
 
 /// The ends. They are looked at only where nothing else is to be done.
 pub(super) struct Ends<'a> {
@@ -36,7 +37,7 @@ impl Ends<'_> {
     /// Waits for the next head; [`Came::Over`] where none is to come any more, and `None` where the connection is to be
     /// dropped.
     pub(super) async fn next(&mut self, wire: &Wire) -> Option<Came> {
-        let now = Instant::now();
+        let now = clock::now();
         let late_at = now + self.head_timeout;
         self.is_parting |= now >= self.old_at;
         poll_fn(|cx| {
@@ -72,7 +73,7 @@ impl Ends<'_> {
         self.is_reset = self.is_reset || self.reset.as_mut().poll(cx).is_ready();
         self.is_parting = self.is_parting || self.shutdown.as_mut().poll(cx).is_ready();
         while self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
+            let now = clock::now();
             if late_at.is_some_and(|late_at| now >= late_at) {
                 return true;
             }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use super::Served;
 use crate::addresses::Counted;
 use crate::body::ResponseBody;
+use crate::clock;
 use crate::http1::Input;
 use crate::hygiene::{self, BadRequest};
 use crate::io::Io;
@@ -39,7 +40,7 @@ use wire::{Came, Wire};
 pub(crate) async fn serve<H: Handler>(io: Io, input: Input, served: Served<H>) {
     let peer = served.peer();
     let Served { handler, options, context, socket, counted, .. } = served;
-    let opened = Instant::now();
+    let opened = clock::now();
     let head_timeout = Duration::from_millis(options.head_timeout_ms);
     let ends = Ends {
         alarm: context.nursery.alarm(),

@@ -1,0 +1,143 @@
+//! What time it is for those who serve connections. In each turn of a connection's task the clock is read once, as a reading
+//! costs as much as what is measured by it; the date is written once a second.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+/// How often the date is another one.
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy)]
+enum Turn {
+    /// It is none: a reading is not kept.
+    None,
+    Began,
+    Read(Instant),
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn::None) };
+    /// The date, and until when it is that.
+    static DATE: RefCell<Option<(Instant, HeaderValue)>> = const { RefCell::new(None) };
+}
+
+/// The time, or what it was when it was first asked for in this turn. Turns are short, so this is for limits and for what is
+/// measured of requests; not for what another process relies on.
+pub fn now() -> Instant {
+    match TURN.get() {
+        Turn::Read(now) => now,
+        Turn::Began => {
+            let now = Instant::now();
+            TURN.set(Turn::Read(now));
+            now
+        }
+        Turn::None => Instant::now(),
+    }
+}
+
+/// What `look` makes of the date of now.
+pub(crate) fn with_date<T>(look: impl FnOnce(&HeaderValue) -> T) -> T {
+    let now = now();
+    DATE.with_borrow_mut(|date| match date {
+        Some((until, date)) if now < *until => look(date),
+        _ => look(&date.insert(written(now)).1),
+    })
+}
+
+#[expect(clippy::expect_used, reason = "a date is plain ASCII")]
+fn written(now: Instant) -> (Instant, HeaderValue) {
+    let wall = SystemTime::now();
+    let since_1970 = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = SECOND.saturating_sub(Duration::from_nanos(since_1970.subsec_nanos().into()));
+    (now + left, HeaderValue::from_str(&httpdate::fmt_http_date(wall)).expect("a date is plain ASCII"))
+}
+
+/// A connection's future, each poll of which is a turn.
+pub(crate) struct InTurns<F>(pub(crate) F);
+
+impl<F: Future + Unpin> Future for InTurns<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Ends the turn, in a panic too: what was read must not outlive it.
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                TURN.set(Turn::None);
+            }
+        }
+        TURN.set(Turn::Began);
+        let _end = End;
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_is_read_once_in_a_turn_and_anew_in_the_next_and_outside() {
+        let step = Duration::from_millis(7);
+        let (began, mut turns) = (Instant::now(), 0);
+        let mut in_turns = InTurns(Box::pin(async {
+            poll_fn(|cx| {
+                turns += 1;
+                assert_eq!(now(), began + step * (turns - 1), "it was first asked for in this turn");
+                std::thread::spawn(|| assert!(matches!(TURN.get(), Turn::None))).join().unwrap();
+                cx.waker().wake_by_ref();
+                if turns < 3 { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            now()
+        }));
+        let mut in_turn = None;
+        while in_turn.is_none() {
+            in_turn = poll_fn(|cx| match Pin::new(&mut in_turns).poll(cx) {
+                Poll::Ready(last) => Poll::Ready(Some(last)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await;
+            let before = now();
+            tokio::time::advance(step).await;
+            assert_eq!(now(), before + step, "outside nothing is kept");
+        }
+        assert_eq!(in_turn, Some(began + step * 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_kept_within_its_turn_and_not_after_a_panic() {
+        let step = Duration::from_millis(7);
+        let held = InTurns(Box::pin(async {
+            let first = now();
+            tokio::time::advance(step).await;
+            first
+        }));
+        let first = held.await;
+        assert_eq!(now(), first + step);
+        let broken = InTurns(std::future::poll_fn(|_| -> Poll<()> {
+            now();
+            panic!("a turn breaks off")
+        }));
+        assert!(tokio::spawn(broken).await.is_err());
+        assert!(matches!(TURN.get(), Turn::None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_date_is_that_of_its_second() {
+        let date = || with_date(|date| httpdate::parse_http_date(date.to_str().unwrap()).unwrap());
+        let is_now = |date: SystemTime| date.elapsed().is_ok_and(|age| age < Duration::from_secs(60));
+        assert!(is_now(date()));
+        DATE.set(Some((now() + SECOND, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:01 GMT"))));
+        assert_eq!(date(), UNIX_EPOCH + SECOND);
+        tokio::time::advance(SECOND).await;
+        assert!(is_now(date()));
+    }
+}
