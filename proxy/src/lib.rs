@@ -40,6 +40,6 @@ pub use incoming::IncomingBody;
 pub use listeners::{Copies, Listeners, bind};
 pub use pool::{Destination, Head, OnDrop, Pool, PoolLimits, PooledBody, SendError};
 pub use serve::{Handler, Peer, Protocol, ServeOptions, ThreadContext, serve};
-pub use timers::Timers;
+pub use timers::{Timer, Timers};
 pub use tls::{Covers, Handshakes, Outcome, PeerTls, ServerTls};
 pub use upgrade::ClientHalf;

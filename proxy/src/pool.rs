@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +32,7 @@ mod chores;
 mod connection;
 mod destination;
 mod dial;
+mod freed;
 mod head;
 mod http1;
 mod http2;
@@ -46,6 +47,7 @@ pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
 use chores::{Chore, Chores, run_chore, sweep};
 use connection::{Connection, Slot};
 pub use destination::Destination;
+use freed::Freed;
 pub use head::Head;
 pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
@@ -88,7 +90,7 @@ struct Endpoint {
     idle: Idle,
     open: Cell<usize>,
     shares: Shares,
-    freed: Rc<Notify>,
+    freed: Freed,
     breaker: RefCell<Breaker>,
     in_use: Cell<usize>,
 }
@@ -319,7 +321,7 @@ impl Pool {
             if let Some(slot) = Slot::take(endpoint) {
                 break slot;
             }
-            if timeout_at(deadline, endpoint.freed.notified()).await.is_err() {
+            if timeout_at(deadline, endpoint.freed.wait()).await.is_err() {
                 return Err(NotSent::Exhausted(self.inner.limits.open_per_endpoint));
             }
             if let Some(connection) = endpoint.idle.take(Instant::now()) {
@@ -347,7 +349,7 @@ impl Pool {
                 let ticket = connecting.begin(io).await;
                 return Ok((ticket.map_err(|error| NotSent::Closed(error.into()))?, false));
             }
-            if timeout_at(deadline, connections.freed.notified()).await.is_err() {
+            if timeout_at(deadline, connections.freed.wait()).await.is_err() {
                 return Err(NotSent::Exhausted(SHARED_PER_ENDPOINT_MAX * STREAMS_PER_CONNECTION_MAX));
             }
         }
@@ -456,7 +458,7 @@ impl Endpoint {
             shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
             open: Cell::new(0),
             shares: Shares::default(),
-            freed: Rc::default(),
+            freed: Freed::default(),
             breaker: RefCell::default(),
             in_use: Cell::new(0),
         }

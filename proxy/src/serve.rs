@@ -194,10 +194,10 @@ pub fn refuse_stream() -> Response<ResponseBody> {
 
 /// Answers requests on one thread.
 pub trait Handler: 'static {
-    /// Answers one request. The future is dropped when the client resets its connection.
+    /// Answers one request, boxed as it is handed on. The future is dropped when the client resets its connection.
     fn handle(
         self: Rc<Self>,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         peer: Peer,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static;
 }

@@ -50,7 +50,7 @@ struct Waits {
 }
 
 impl Handler for Waits {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, _: Peer) -> Response<ResponseBody> {
         assert_ne!(request.uri().path(), "/panics", "as it was asked to");
         self.seen.send(Seen::Came).unwrap();
         let seen = self.seen.clone();

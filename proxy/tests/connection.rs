@@ -28,7 +28,7 @@ struct Says {
 }
 
 impl Handler for Says {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, _: Peer) -> Response<ResponseBody> {
         let path = request.uri().path().to_owned();
         if path == "/unread" {
             return Response::new(ResponseBody::full("unread"));

@@ -29,7 +29,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         if let Err(bad) = hygiene::check_framing(&head, peer.malformed) {
             return refuse(bad.status(), &bad.to_string());

@@ -29,7 +29,7 @@ const RESTARTS: usize = 20;
 struct Counting(Arc<AtomicU64>);
 
 impl Handler for Counting {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, _: Peer) -> Response<ResponseBody> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let _ = request.into_body().collect().await;
         Response::new(ResponseBody::full("ok"))

@@ -25,7 +25,7 @@ const BODY_MAX_BYTES: usize = 16 * 1024;
 const BODY_MS: u64 = 5_000;
 
 impl Handler for Admin {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, _: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, _: Peer) -> Response<ResponseBody> {
         let shared = Arc::clone(&self.shared);
         let mut answer = self.answer(request).await;
         if shared.is_draining() {
@@ -37,13 +37,13 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    async fn answer(self: Rc<Self>, request: Request<IncomingBody>) -> Response<ResponseBody> {
+    async fn answer(self: Rc<Self>, request: Box<Request<IncomingBody>>) -> Response<ResponseBody> {
         match (request.method().clone(), request.uri().path()) {
             (Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
             (Method::GET, "/readyz") => self.readiness(),
             (Method::GET, "/metrics") => self.metrics(),
             (Method::GET, "/status") => json(StatusCode::OK, &Status::of(&self.shared)),
-            (Method::POST, "/routes/accept") => self.accept(request).await,
+            (Method::POST, "/routes/accept") => self.accept(*request).await,
             (_, "/healthz" | "/readyz" | "/metrics" | "/status" | "/routes/accept") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "this is not the method; only /routes/accept is posted to\n")
             }

@@ -1,5 +1,6 @@
 //! A request on its way: what of it stays the same over all attempts.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -30,8 +31,6 @@ pub(crate) struct Errand<'j> {
     pub(crate) found: Option<Target>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
-    /// Its id.
-    pub(crate) id: HeaderValue,
     /// Stripped of what the client may not say, and of what the lines say.
     pub(crate) headers: HeaderMap,
     /// What the router says.
@@ -152,18 +151,18 @@ fn new_id() -> HeaderValue {
 }
 
 /// Counts as one in a gauge for as long as it lives.
-pub(crate) struct Counted(IntGauge);
+pub(crate) struct Counted<G: Borrow<IntGauge>>(G);
 
-impl Counted {
-    pub(crate) fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
+impl<G: Borrow<IntGauge>> Counted<G> {
+    pub(crate) fn new(gauge: G) -> Self {
+        gauge.borrow().inc();
+        Self(gauge)
     }
 }
 
-impl Drop for Counted {
+impl<G: Borrow<IntGauge>> Drop for Counted<G> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.borrow().dec();
     }
 }
 

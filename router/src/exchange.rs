@@ -105,8 +105,8 @@ impl Forwarder {
             let answer = tokio::select! {
                 biased;
                 answer = answer.as_mut() => answer,
-                () = look.as_mut() => {
-                    look.as_mut().reset(Instant::now() + Duration::from_millis(look_ms));
+                () = &mut look => {
+                    look.reset(Instant::now() + Duration::from_millis(look_ms));
                     still_ms = if underway.sent.get() == sent_before { still_ms + look_ms } else { 0 };
                     sent_before = underway.sent.get();
                     if let Err(failure) = underway.check(still_ms, underway.began.elapsed(), limits) {

@@ -57,14 +57,8 @@ pub(crate) struct Forwarder {
 }
 
 impl Handler for Forwarder {
-    fn handle(
-        self: Rc<Self>,
-        request: Request<IncomingBody>,
-        peer: Peer,
-    ) -> impl Future<Output = Response<ResponseBody>> {
-        // Boxed before it lies in a future that lasts.
-        let request = Box::new(request);
-        async move { self.answer(request, &peer).await }
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, peer: Peer) -> Response<ResponseBody> {
+        self.answer(request, &peer).await
     }
 }
 
@@ -89,6 +83,7 @@ impl Forwarder {
                 failure.answer(&asker)
             }
         };
+        response.headers_mut().insert(hygiene::REQUEST_ID, asker.id);
         if has_tls {
             self.shared.https.mark(response.headers_mut());
         }
@@ -120,7 +115,7 @@ impl Forwarder {
         asker: &mut Asker,
         journey: &'j mut Journey,
     ) -> Result<Order<'j>, Failure> {
-        let settings = Arc::clone(&journey.settings);
+        let settings = &*journey.settings;
         let client_half = upgrade::client_half(request.extensions_mut());
         let (mut head, body) = request.into_parts();
         hygiene::check_framing(&head, peer.malformed)?;
@@ -137,7 +132,7 @@ impl Forwarder {
         {
             return Ok(Order::Answer(Box::new(elsewhere)));
         }
-        let found = resolve::tenant_of(&self.shared, &settings, &mut head, &authority.host, peer.address.ip())?;
+        let found = resolve::tenant_of(&self.shared, settings, &mut head, &authority.host, peer.address.ip())?;
         let opens_websocket = hygiene::asks_for_websocket(&head);
         let (tenant, target) = match found {
             Some(Found { tenant, limited, target }) => {
@@ -170,7 +165,6 @@ impl Forwarder {
             target: origin_form(&head.uri),
             headers: head.headers,
             lines: OwnLines::new(lines),
-            id: asker.id.clone(),
             upload,
             websocket,
             slot,
@@ -188,8 +182,8 @@ impl Forwarder {
         mut errand: Box<Errand<'_>>,
         peer: &Peer,
     ) -> Result<Response<ResponseBody>, Failure> {
-        errand.journey.belongs_to(tenant);
-        let _in_flight = self.shared.overload.enter(tenant).ok_or_else(|| {
+        let place = errand.journey.belongs_to(tenant);
+        let _in_flight = self.shared.under_way.admit(place).ok_or_else(|| {
             self.shared.metrics.limited_overload.inc();
             Failure::Overload
         })?;
@@ -404,7 +398,6 @@ impl Forwarder {
             body.limit_time(errand.began.checked_add(Duration::from_millis(limits.total_ms)));
         }
         hygiene::strip_response(&mut head.headers);
-        head.headers.insert(hygiene::REQUEST_ID, errand.id.clone());
         head.version = Version::HTTP_11;
         let body = whole.map_or_else(|| body.into(), ResponseBody::full);
         let Some(slot) = errand.slot.take() else { return Ok(Response::from_parts(head, body)) };
@@ -424,7 +417,7 @@ impl Forwarder {
         let end = TunnelEnd { goodbye: CancellationToken::new(), stop: self.thread.stop.clone() };
         let (response, tunnel) = upgrade::tunnel(client, *response, Rc::clone(&bytes), end.clone());
         let told = errand.journey.through(&response, &bytes);
-        let open = (crate::errand::Counted::new(&self.shared.metrics.tunnels_open), errand.slot.take(), told);
+        let open = (crate::errand::Counted::new(self.shared.metrics.tunnels_open.clone()), errand.slot.take(), told);
         let (shared, tenant) = (Arc::clone(&self.shared), tenant.cloned());
         let thread = self.thread.clone();
         self.thread.tasks.spawn_local(async move {

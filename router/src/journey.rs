@@ -22,13 +22,14 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Ending, Record, Texts};
 use crate::settings::Settings;
 use crate::table::Target;
+use crate::under_way::Place;
 
 pub(crate) struct Journey {
     /// Those in force when the request began.
     pub(crate) settings: Arc<Settings>,
     began: Instant,
     /// Its place among what is under way, once it is known whose it is.
-    place: Option<usize>,
+    place: Option<Place>,
     draft: Option<Box<Draft>>,
 }
 
@@ -55,12 +56,12 @@ impl Journey {
         Self { settings, began, place: None, draft }
     }
 
-    /// Whose request it is.
-    pub(crate) fn belongs_to(&mut self, tenant: &TenantId) {
-        self.place.get_or_insert_with(|| self.settings.under_way.enter(tenant));
+    /// Whose request it is. Gives the place where it is counted.
+    pub(crate) fn belongs_to(&mut self, tenant: &TenantId) -> Place {
         if let Some(draft) = &mut self.draft {
             draft.record.tenant = Some(tenant.clone());
         }
+        *self.place.get_or_insert_with(|| self.settings.under_way.begin(tenant))
     }
 
     /// It is sent; `target` is where to, unless that is the origin, and `sent` counts the bytes of its body.
@@ -136,7 +137,7 @@ impl Journey {
 impl Drop for Journey {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.settings.under_way.leave(place);
+            self.settings.under_way.end(place);
         }
         let Some(draft) = self.draft.take() else { return };
         let Draft { mut record, log, drawn, sent, tunnel, .. } = *draft;

@@ -40,7 +40,6 @@ pub mod https_policy;
 mod journey;
 mod limits;
 mod metrics;
-mod overload;
 mod reload;
 mod resolve;
 mod retry;
@@ -65,11 +64,11 @@ pub use handover::HandoverConfig;
 pub use health::KNOCK_EVERY_MS;
 pub use hold::HoldLimits;
 pub use metrics::COUNTED_CELLS_MAX;
-pub use overload::REQUESTS_IN_FLIGHT_MAX;
 pub use reload::Reload;
 pub use resolve::{InvalidNamingHeader, NamingHeader, TenantNaming};
 pub use settings::ReloadError;
 pub use status::Status;
+pub use under_way::REQUESTS_IN_FLIGHT_MAX;
 pub use upload::{KEPT_MAX_BYTES, REPLAY_MAX_BYTES};
 
 use admin::Admin;
@@ -434,7 +433,7 @@ fn share(config: RouterConfig, front: Option<&Front>, is_first: bool, registry: 
     Ok(Shared {
         holds: Arc::new(Holds::new(Arc::clone(&table), Arc::clone(&metrics), Arc::clone(&settings), runtime)),
         replay: Arc::new(ReplayBudget::new(config.replay_max_bytes, metrics.replay_bytes.clone())),
-        overload: overload::Overload::new(config.requests_in_flight_max),
+        under_way: Arc::clone(&settings.load().under_way),
         table,
         metrics,
         settings,

@@ -29,6 +29,9 @@ pub(crate) use slot::SlotBody;
 const STATE_MAX_BYTES: usize = 64;
 /// The two counts that are kept beside what is shared.
 const SHARED_COUNTS_BYTES: usize = 2 * size_of::<usize>();
+/// Beside the limit of concurrency: the tenant is not open.
+const NOT_OPEN: u32 = 1 << 31;
+const _: () = assert!(limit::CONCURRENCY_MAX < NOT_OPEN);
 const _: () = assert!(size_of::<Limited>() + SHARED_COUNTS_BYTES <= STATE_MAX_BYTES);
 
 /// The standard fields that tell a client its quota (draft-ietf-httpapi-ratelimit-headers).
@@ -57,7 +60,7 @@ pub(crate) struct Limited {
     rate: AtomicU64,
     /// 0: no limit.
     bandwidth_bytes_per_second: AtomicU64,
-    /// 0: no limit.
+    /// 0: no limit. The highest bit says that the tenant is not open: its words say how.
     concurrency: AtomicU32,
     in_flight: AtomicU32,
     words: ArcSwapOption<Words>,
@@ -152,7 +155,8 @@ impl Limits {
         now: Instant,
         metrics: &Metrics,
     ) -> Result<Slot, Failure> {
-        if let Some(words) = &*limited.words.load()
+        if !limited.is_open()
+            && let Some(words) = &*limited.words.load()
             && !words.mode.admits(method.as_str(), opens_websocket)
         {
             let retry_after_s = words.retry_after_s.unwrap_or(RETRY_AFTER_S);
@@ -178,7 +182,7 @@ impl Limits {
     /// Waits until the tenant is no longer open.
     pub(crate) async fn until_not_open(&self, tenant: &TenantId) {
         let mut switched = self.switched.subscribe();
-        while self.of(tenant).is_none_or(|limited| limited.mode() == Mode::Open) {
+        while self.of(tenant).is_none_or(|limited| limited.is_open()) {
             // The sender lives as long as `self`.
             let _ = switched.changed().await;
         }
@@ -195,19 +199,25 @@ impl Limited {
         self.words.load_full()
     }
 
-    fn mode(&self) -> Mode {
-        self.words.load().as_ref().map_or(Mode::Open, |words| words.mode)
+    /// Asked for each request: words cost more to look at.
+    fn is_open(&self) -> bool {
+        self.concurrency.load(Ordering::Acquire) & NOT_OPEN == 0
+    }
+
+    fn concurrency(&self) -> u32 {
+        self.concurrency.load(Ordering::Relaxed) & !NOT_OPEN
     }
 
     fn set(&self, limits: TenantLimits) {
         let TenantLimits { requests, concurrency, bandwidth_bytes_per_second, .. } = limits;
         let rate = requests.map_or(0, |rate| u64::from(rate.per_second) << 32 | u64::from(rate.burst));
         self.rate.store(rate, Ordering::Relaxed);
-        self.concurrency.store(concurrency.unwrap_or(0), Ordering::Relaxed);
         self.bandwidth_bytes_per_second.store(bandwidth_bytes_per_second.unwrap_or(0), Ordering::Relaxed);
         let TenantLimits { mode, message, retry_after_s, error_text, .. } = limits;
         let words = Words { mode, message, retry_after_s, error_text };
+        let not_open = if words.mode == Mode::Open { 0 } else { NOT_OPEN };
         self.words.store((words != Words::default()).then(|| Arc::new(words)));
+        self.concurrency.store(concurrency.unwrap_or(0) | not_open, Ordering::Release);
     }
 
     /// What was set.
@@ -216,7 +226,7 @@ impl Limited {
             self.words().map(|words| (*words).clone()).unwrap_or_default();
         TenantLimits {
             requests: self.rate(),
-            concurrency: Some(self.concurrency.load(Ordering::Relaxed)).filter(|limit| *limit > 0),
+            concurrency: Some(self.concurrency()).filter(|limit| *limit > 0),
             bandwidth_bytes_per_second: self.bandwidth(),
             mode,
             message,
@@ -249,7 +259,7 @@ impl Limited {
     }
 
     fn take_slot(&self) -> bool {
-        let limit = match self.concurrency.load(Ordering::Relaxed) {
+        let limit = match self.concurrency() {
             0 => u32::MAX,
             limit => limit,
         };

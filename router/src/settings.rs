@@ -64,6 +64,7 @@ impl Settings {
     /// The settings of a configuration. `before` are those in force: a log whose target stays is kept.
     pub(crate) fn of(config: RouterConfig, before: Option<&Self>, counters: &LogCounters) -> Result<Self, ReloadError> {
         let open = before.and_then(|settings| settings.access_log.as_ref());
+        let under_way = || Arc::new(UnderWay::new(config.requests_in_flight_max));
         Ok(Self {
             domains: Domains { base: config.base_domains, reserved: config.reserved_labels },
             naming: config.naming,
@@ -74,7 +75,7 @@ impl Settings {
             drain_delay_ms: config.drain_delay_ms,
             mass_drop: config.mass_drop,
             access_log: config.access_log.map(|wanted| reach(wanted, open, counters)).transpose()?,
-            under_way: before.map_or_else(Arc::default, |settings| Arc::clone(&settings.under_way)),
+            under_way: before.map_or_else(under_way, |settings| Arc::clone(&settings.under_way)),
         })
     }
 }

@@ -17,10 +17,10 @@ use crate::health::Health;
 use crate::hold::Holds;
 use crate::https_policy::HttpsPolicy;
 use crate::metrics::Metrics;
-use crate::overload::Overload;
 use crate::retry::RetryBudget;
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::under_way::UnderWay;
 use crate::upload::ReplayBudget;
 
 pub(crate) struct Shared {
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) holds: Arc<Holds>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: Arc<ReplayBudget>,
-    pub(crate) overload: Overload,
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) settings: Arc<ArcSwap<Settings>>,
     pub(crate) https: HttpsPolicy,
     /// Gates are reached over TLS.

@@ -101,7 +101,7 @@ impl Stamp {
 }
 
 impl Handler for GateHandler {
-    async fn handle(self: Rc<Self>, request: Request<IncomingBody>, peer: Peer) -> Response<ResponseBody> {
+    async fn handle(self: Rc<Self>, request: Box<Request<IncomingBody>>, peer: Peer) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         // Boxed before it lies in the futures of all who work on it.
         let head = Box::new(head);
@@ -164,7 +164,7 @@ impl GateHandler {
         let answered = tokio::select! {
             biased;
             answered = exchange => Some(answered),
-            () = timer.as_mut() => None,
+            () = &mut timer => None,
             () = cut => return upload_cut(&lease),
         };
         self.timers.give_back(timer);

@@ -320,7 +320,7 @@ impl<H: Handler> Driver<H> {
         Some(if let Some(key) = websocket {
             let (promised, promise) = Promise::<Tunnel>::new();
             head.extensions.insert(promise);
-            let answer = handler.handle(Request::from_parts(head, IncomingBody::empty()), peer);
+            let answer = handler.handle(Box::new(Request::from_parts(head, IncomingBody::empty())), peer);
             Box::pin(stream.answer_websocket(Box::pin(answer), key, incoming, promised))
         } else {
             let length = content_length(&head.headers);
@@ -328,7 +328,7 @@ impl<H: Handler> Driver<H> {
             if let Some(wanted) = &stream.continues {
                 body = body.tell(Arc::clone(wanted));
             }
-            let answer = handler.handle(Request::from_parts(head, body.into()), peer);
+            let answer = handler.handle(Box::new(Request::from_parts(head, body.into())), peer);
             Box::pin(stream.answer(Box::pin(answer)))
         })
     }

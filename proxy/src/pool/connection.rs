@@ -43,7 +43,7 @@ impl Connection {
         self.share = None;
         let endpoint = Rc::clone(&self._slot.0);
         endpoint.idle.put(self);
-        endpoint.freed.notify_one();
+        endpoint.freed.tell_one();
     }
 }
 
@@ -60,6 +60,6 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        self.0.freed.notify_one();
+        self.0.freed.tell_one();
     }
 }

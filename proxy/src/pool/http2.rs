@@ -10,10 +10,10 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
+use super::freed::Freed;
 use super::limits::OPEN_PER_ENDPOINT_MAX;
 use super::{Destination, Head, SendError};
 use crate::body::{BodyError, RequestBody};
@@ -48,7 +48,7 @@ pub(super) struct SharedConnections {
     open: RefCell<Vec<Rc<SharedConnection>>>,
     connecting: Cell<usize>,
     /// Told of each place, or connection, that may be had.
-    pub(super) freed: Rc<Notify>,
+    pub(super) freed: Rc<Freed>,
     /// What the peer has last said that it takes on a connection.
     streams_each: Cell<Option<usize>>,
 }
@@ -85,13 +85,13 @@ struct SmallFrames {
     small: Rc<Cell<u32>>,
     empty: usize,
     closed: Rc<Cell<bool>>,
-    freed: Rc<Notify>,
+    freed: Rc<Freed>,
 }
 
 /// One request's place on a connection.
 pub(super) struct Ticket {
     connection: Rc<SharedConnection>,
-    freed: Rc<Notify>,
+    freed: Rc<Freed>,
 }
 
 impl SharedConnections {
@@ -160,12 +160,12 @@ impl Connecting<'_> {
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.0.connecting.set(self.0.connecting.get() - 1);
-        self.0.freed.notify_waiters();
+        self.0.freed.tell_all();
     }
 }
 
 impl Ticket {
-    fn new(connection: &Rc<SharedConnection>, freed: &Rc<Notify>) -> Self {
+    fn new(connection: &Rc<SharedConnection>, freed: &Rc<Freed>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self { connection: Rc::clone(connection), freed: Rc::clone(freed) }
     }
@@ -175,7 +175,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.connection.streams.set(self.connection.streams.get() - 1);
         self.connection.idle_since.set(Instant::now());
-        self.freed.notify_one();
+        self.freed.tell_one();
     }
 }
 
@@ -240,7 +240,7 @@ impl Tap for SmallFrames {
             self.empty += usize::from(header.is_empty_data() || header.is_padded());
         }
         if self.empty >= EMPTY_FRAMES_MAX && !self.closed.replace(true) {
-            self.freed.notify_waiters();
+            self.freed.tell_all();
         }
         true
     }
@@ -256,7 +256,7 @@ impl Tap for SmallFrames {
 }
 
 /// The connection's own window is every stream's, so that an answer that nobody takes keeps no other one waiting.
-async fn begin(io: Io, window_bytes: u32, freed: Rc<Notify>) -> Result<Rc<SharedConnection>, h2::Error> {
+async fn begin(io: Io, window_bytes: u32, freed: Rc<Freed>) -> Result<Rc<SharedConnection>, h2::Error> {
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(window_bytes)
@@ -282,7 +282,7 @@ async fn begin(io: Io, window_bytes: u32, freed: Rc<Notify>) -> Result<Rc<Shared
         });
         let ended = ended.await;
         closing.set(true);
-        freed.notify_waiters();
+        freed.tell_all();
         if let Err(error) = ended {
             tracing::debug!(%error, "a shared connection to a cell ended with an error");
         }

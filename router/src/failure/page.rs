@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cellway_proxy::{ResponseBody, hygiene};
+use cellway_proxy::ResponseBody;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -58,7 +58,6 @@ impl Asker {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(hygiene::REQUEST_ID, self.id.clone());
         response
     }
 }

@@ -136,10 +136,9 @@ impl<H: Handler> Connection<'_, H> {
         }
     }
 
-    async fn exchange(&mut self, head: Box<RequestHead>, malformed: Option<BadRequest>) -> After {
-        let RequestHead { request, length, facts } = *head;
-        let body = self.wire.body(length, facts.expects);
-        let mut request = request.map(|()| body.into());
+    async fn exchange(&mut self, head: RequestHead, malformed: Option<BadRequest>) -> After {
+        let RequestHead { mut request, length, facts } = head;
+        *request.body_mut() = self.wire.body(length, facts.expects).into();
         let switch = facts.asks_to_switch.then(|| {
             let (switch, promise) = Promise::<Switched>::new();
             request.extensions_mut().insert(promise);

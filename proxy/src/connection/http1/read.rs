@@ -50,5 +50,5 @@ pub fn read_request(bytes: &[u8], part_bytes: usize) -> Result<Option<ReadReques
         }
     }
     while more(&mut input) {}
-    Ok(Some(ReadRequest { head: head.request, body, trailers, left_bytes: input.len() }))
+    Ok(Some(ReadRequest { head: head.request.map(|_| ()), body, trailers, left_bytes: input.len() }))
 }

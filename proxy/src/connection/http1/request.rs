@@ -8,10 +8,12 @@ use httparse::ParserConfig;
 
 use crate::http1::{Chunks, FIELDS_MAX, Length, fields};
 use crate::hygiene;
+use crate::incoming::IncomingBody;
 
 /// A head that was read.
 pub(super) struct RequestHead {
-    pub(super) request: Request<()>,
+    /// Without its body. Boxed where it is made, as it is large, and handed on from one to the next.
+    pub(super) request: Box<Request<IncomingBody>>,
     pub(super) length: Length,
     pub(super) facts: Facts,
 }
@@ -44,7 +46,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<RequestHead, StatusCode> {
     let fields = head.headers.iter().map(|field| (field.name.as_bytes(), bytes.slice_ref(field.value)));
     let headers = fields::collect(fields).map_err(bad)?;
     let (method, target) = head.method.zip(head.path).ok_or(StatusCode::BAD_REQUEST)?;
-    let mut request = Request::new(());
+    let mut request = Box::new(Request::new(IncomingBody::empty()));
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
     let target = bytes.slice_ref(target.as_bytes());
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| StatusCode::BAD_REQUEST)?;
@@ -55,7 +57,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<RequestHead, StatusCode> {
 }
 
 /// How long the body is. [`hygiene::check_framing`] refuses what is not taken for a length here.
-fn length_of(request: &Request<()>) -> Length {
+fn length_of(request: &Request<IncomingBody>) -> Length {
     let headers = request.headers();
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Length::Chunked(Chunks::new());
@@ -65,7 +67,7 @@ fn length_of(request: &Request<()>) -> Length {
 }
 
 impl Facts {
-    fn of(request: &Request<()>) -> Self {
+    fn of(request: &Request<IncomingBody>) -> Self {
         let headers = request.headers();
         let is_http10 = request.version() == Version::HTTP_10;
         let (asks_to_keep, asks_to_close) = match headers.contains_key(header::CONNECTION) {

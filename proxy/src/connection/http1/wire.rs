@@ -41,7 +41,7 @@ enum Broken {
 /// What came where a head was expected.
 pub(super) enum Came {
     /// One, and what is wrong with it.
-    Head(Box<RequestHead>, Option<BadRequest>),
+    Head(RequestHead, Option<BadRequest>),
     /// What makes no sense.
     Refused(StatusCode),
     /// None, and none is waited for any more.
@@ -213,7 +213,7 @@ impl State {
     fn take_head(&mut self, length: usize) -> Came {
         self.check = HeadCheck::new();
         match request::read(&self.input.split(length)) {
-            Ok(head) => Came::Head(Box::new(head), None),
+            Ok(head) => Came::Head(head, None),
             Err(status) => Came::Refused(status),
         }
     }
@@ -224,7 +224,7 @@ impl State {
         head.extend_from_slice(&self.input[..keep]);
         head.extend_from_slice(ending);
         match request::read(&head.freeze()) {
-            Ok(head) => Came::Head(Box::new(RequestHead { length: Length::Over, ..head }), Some(why)),
+            Ok(head) => Came::Head(RequestHead { length: Length::Over, ..head }, Some(why)),
             Err(status) => Came::Refused(status),
         }
     }
