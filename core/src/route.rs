@@ -105,6 +105,15 @@ pub fn may_follow(held: &Owner, said_by: &CellName, hint: &Owner, hint_cell_is_k
     held.cell == *said_by && hint_cell_is_known && hint.epoch > held.epoch && hops < ELSEWHERE_HOPS_MAX
 }
 
+/// Puts a cell's endpoints into the order in which they are tried. Of the first, whose turn it is, and the one at `other`, drawn
+/// by chance, the less busy comes first; those that are away come last.
+pub fn in_order<T>(endpoints: &mut [T], other: usize, in_use: impl Fn(&T) -> usize, is_away: impl FnMut(&T) -> bool) {
+    if other < endpoints.len() && in_use(&endpoints[other]) < in_use(&endpoints[0]) {
+        endpoints.swap(0, other);
+    }
+    endpoints.sort_by_key(is_away);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +180,19 @@ mod tests {
         ] {
             assert!(!is_plain_path(path), "{path}");
         }
+    }
+
+    #[test]
+    fn the_less_busy_of_two_endpoints_is_tried_first_and_those_away_last() {
+        let ordered = |in_use: [usize; 4], other, away: &[usize]| {
+            let mut endpoints = [0, 1, 2, 3];
+            in_order(&mut endpoints, other, |at| in_use[*at], |at| away.contains(at));
+            endpoints
+        };
+        assert_eq!(ordered([5, 9, 4, 0], 2, &[]), [2, 1, 0, 3], "the least busy of all was not drawn");
+        assert_eq!(ordered([5, 9, 5, 0], 2, &[]), [0, 1, 2, 3], "it is not less busy");
+        assert_eq!(ordered([5, 9, 4, 0], 2, &[2]), [1, 0, 3, 2]);
+        assert_eq!(ordered([5, 9, 4, 0], 1, &[0, 3]), [1, 2, 0, 3], "in their turn among themselves");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cellway_core::cell::CellKind;
 use cellway_core::hostname::Hostname;
 use cellway_core::ids::TenantId;
-use cellway_core::route::Owner;
+use cellway_core::route::{self, Owner};
 use cellway_core::verdict::Verdict;
 use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
@@ -312,11 +312,9 @@ impl Forwarder {
         if let Some(first) = alone.take_if(|_| !endpoints.is_empty()) {
             endpoints.insert(0, first);
             let other = if endpoints.len() == 2 { 1 } else { rand::random_range(1..endpoints.len()) };
-            if self.pool.in_use(&endpoints[other]) < self.pool.in_use(&endpoints[0]) {
-                endpoints.swap(0, other);
-            }
-            endpoints
-                .sort_by_key(|endpoint| self.pool.is_shunned(endpoint) || self.shared.health.is_away(endpoint.address));
+            let is_away =
+                |endpoint: &Destination| self.pool.is_shunned(endpoint) || self.shared.health.is_away(endpoint.address);
+            route::in_order(&mut endpoints, other, |endpoint| self.pool.in_use(endpoint), is_away);
         }
         alone.into_iter().chain(endpoints)
     }

@@ -29,7 +29,7 @@ pub(crate) use slot::SlotBody;
 const STATE_MAX_BYTES: usize = 64;
 /// The two counts that are kept beside what is shared.
 const SHARED_COUNTS_BYTES: usize = 2 * size_of::<usize>();
-/// Beside the limit of concurrency: the tenant is not open.
+/// A bit beside the limit of concurrency: the tenant is not open.
 const NOT_OPEN: u32 = 1 << 31;
 const _: () = assert!(limit::CONCURRENCY_MAX < NOT_OPEN);
 const _: () = assert!(size_of::<Limited>() + SHARED_COUNTS_BYTES <= STATE_MAX_BYTES);
@@ -217,7 +217,7 @@ impl Limited {
         let words = Words { mode, message, retry_after_s, error_text };
         let not_open = if words.mode == Mode::Open { 0 } else { NOT_OPEN };
         self.words.store((words != Words::default()).then(|| Arc::new(words)));
-        self.concurrency.store(concurrency.unwrap_or(0) | not_open, Ordering::Release);
+        self.concurrency.store(concurrency.unwrap_or(0).min(NOT_OPEN - 1) | not_open, Ordering::Release);
     }
 
     /// What was set.

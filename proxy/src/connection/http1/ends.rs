@@ -73,7 +73,7 @@ impl Ends<'_> {
         self.is_reset = self.is_reset || self.reset.as_mut().poll(cx).is_ready();
         self.is_parting = self.is_parting || self.shutdown.as_mut().poll(cx).is_ready();
         while self.timer.as_mut().poll(cx).is_ready() {
-            let now = clock::now();
+            let now = Instant::now();
             if late_at.is_some_and(|late_at| now >= late_at) {
                 return true;
             }
