@@ -23,8 +23,13 @@ const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// A peer that is gone is an error, not a signal.
 #[cfg(not(target_vendor = "apple"))]
 const SEND: SendFlags = SendFlags::NOSIGNAL;
+/// For what the close follows.
+#[cfg(target_os = "linux")]
+const SEND_LAST: SendFlags = SEND.union(SendFlags::MORE);
 #[cfg(target_vendor = "apple")]
 const SEND: SendFlags = SendFlags::empty();
+#[cfg(not(target_os = "linux"))]
+const SEND_LAST: SendFlags = SEND;
 
 /// What the kernel takes of what is written ahead of what is on its way.
 #[cfg(target_os = "linux")]
@@ -62,6 +67,8 @@ impl Keepalive {
 struct Shared {
     tcp: Tcp,
     half_closed: AtomicBool,
+    /// The close follows what is written next at once.
+    close_follows: AtomicBool,
 }
 
 /// A connection of which the runtime is told as it is first waited for. One that was accepted mostly has its first request
@@ -178,7 +185,7 @@ impl Socket {
     }
 
     fn of(tcp: Tcp) -> (Self, SocketHandle) {
-        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { tcp, half_closed: false.into(), close_follows: false.into() });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 
@@ -197,6 +204,12 @@ impl SocketHandle {
             // An error means that the peer is gone already, which reading will show.
             let _ = self.0.tcp.with_raw(|tcp| tcp.shutdown(std::net::Shutdown::Write));
         }
+    }
+
+    /// The connection is closed as soon as the next bytes are written: the kernel may keep them for a moment, so that they and
+    /// its word of the close are one packet, and one thing less to do for both sides.
+    pub(crate) fn close_follows(&self) {
+        self.0.close_follows.store(true, Ordering::Relaxed);
     }
 
     /// After the write side was shut: throws away what the peer still sends, until it closes too. To close a socket
@@ -379,8 +392,9 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = if self.0.close_follows.load(Ordering::Relaxed) { SEND_LAST } else { SEND };
         // As in `poll_recv`.
-        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| rustix::net::send(tcp, buf, SEND))
+        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| rustix::net::send(tcp, buf, flags))
     }
 
     fn poll_write_vectored(

@@ -35,6 +35,7 @@ use crate::metrics::CellCounters;
 use crate::resolve;
 use crate::shared::Shared;
 use crate::table::{Cell, Found, Target};
+use crate::under_way::Tally;
 use crate::upload::{Lent, Upload};
 
 /// How long a cell may take to begin its answer, from the last byte of the request that moved.
@@ -70,7 +71,7 @@ impl Forwarder {
         let mut journey = Journey::begin(self.shared.settings.load_full(), &request, peer, &asker.id);
         let has_tls = peer.tls.is_some();
         let delivered = match self.route(request, peer, &mut asker, &mut journey) {
-            Ok(Order::Deliver(errand, Some(tenant))) => self.to_tenant(&tenant, errand, peer).await,
+            Ok(Order::Deliver(errand, Some((tenant, tally)))) => self.to_tenant(&tenant, tally, errand, peer).await,
             Ok(Order::Deliver(errand, None)) => self.to_origin(errand).await,
             Ok(Order::Answer(response)) => Ok(*response),
             Err(failure) => Err(failure),
@@ -102,7 +103,7 @@ impl Forwarder {
 enum Order<'j> {
     /// To deliver it: to the cell of this tenant, or to the origin of what belongs to none. Boxed, as it lies in the
     /// futures of all who work on it.
-    Deliver(Box<Errand<'j>>, Option<TenantId>),
+    Deliver(Box<Errand<'j>>, Option<(TenantId, Tally)>),
     /// To answer it.
     Answer(Box<Response<ResponseBody>>),
 }
@@ -135,9 +136,9 @@ impl Forwarder {
         let found = resolve::tenant_of(&self.shared, settings, &mut head, &authority.host, peer.address.ip())?;
         let opens_websocket = hygiene::asks_for_websocket(&head);
         let (tenant, target) = match found {
-            Some(Found { tenant, limited, target }) => {
+            Some((Found { tenant, limited, target }, tally)) => {
                 asker.limited = limited;
-                (Some(tenant), target)
+                (Some((tenant, tally)), target)
             }
             None => (None, None),
         };
@@ -179,11 +180,12 @@ impl Forwarder {
     async fn to_tenant(
         &self,
         tenant: &TenantId,
+        tally: Tally,
         mut errand: Box<Errand<'_>>,
         peer: &Peer,
     ) -> Result<Response<ResponseBody>, Failure> {
-        let place = errand.journey.belongs_to(tenant);
-        let _in_flight = self.shared.under_way.admit(place).ok_or_else(|| {
+        errand.journey.belongs_to(tenant, tally);
+        let _in_flight = self.shared.under_way.admit(tally).ok_or_else(|| {
             self.shared.metrics.limited_overload.inc();
             Failure::Overload
         })?;

@@ -22,14 +22,14 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Ending, Record, Texts};
 use crate::settings::Settings;
 use crate::table::Target;
-use crate::under_way::Place;
+use crate::under_way::Tally;
 
 pub(crate) struct Journey {
     /// Those in force when the request began.
     pub(crate) settings: Arc<Settings>,
     began: Instant,
-    /// Its place among what is under way, once it is known whose it is.
-    place: Option<Place>,
+    /// Where it is counted as under way, once it is known whose it is.
+    tally: Option<Tally>,
     draft: Option<Box<Draft>>,
 }
 
@@ -53,15 +53,17 @@ impl Journey {
             let head_only = request.method() == Method::HEAD;
             Some(Box::new(Draft { record, log: log.clone(), drawn, sent: Rc::default(), tunnel: None, head_only }))
         });
-        Self { settings, began, place: None, draft }
+        Self { settings, began, tally: None, draft }
     }
 
-    /// Whose request it is. Gives the place where it is counted.
-    pub(crate) fn belongs_to(&mut self, tenant: &TenantId) -> Place {
+    /// Whose request it is, and where that is counted.
+    pub(crate) fn belongs_to(&mut self, tenant: &TenantId, tally: Tally) {
+        if self.tally.replace(tally).is_none() {
+            self.settings.under_way.begin(tally);
+        }
         if let Some(draft) = &mut self.draft {
             draft.record.tenant = Some(tenant.clone());
         }
-        *self.place.get_or_insert_with(|| self.settings.under_way.begin(tenant))
     }
 
     /// It is sent; `target` is where to, unless that is the origin, and `sent` counts the bytes of its body.
@@ -105,7 +107,7 @@ impl Journey {
     /// The answer, which takes the journey with it; `elapsed` until here.
     pub(crate) fn answer(mut self, response: Response<ResponseBody>, elapsed: Duration) -> Response<ResponseBody> {
         let is_here = matches!(response.body(), ResponseBody::Full(_)) && self.draft.is_none();
-        let mut is_whole = is_here || response.body().is_end_stream() || (self.place.is_none() && self.draft.is_none());
+        let mut is_whole = is_here || response.body().is_end_stream() || (self.tally.is_none() && self.draft.is_none());
         if let Some(draft) = &mut self.draft {
             draft.record.status = Some(response.status().as_u16());
             draft.record.head_us = Some(micros(elapsed));
@@ -130,14 +132,14 @@ impl Journey {
             draft.record.ending = Ending::Whole;
             draft.tunnel = Some(Rc::clone(bytes));
         }
-        Self { settings: Arc::clone(&self.settings), began: self.began, place: self.place.take(), draft }
+        Self { settings: Arc::clone(&self.settings), began: self.began, tally: self.tally.take(), draft }
     }
 }
 
 impl Drop for Journey {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.settings.under_way.end(place);
+        if let Some(tally) = self.tally.take() {
+            self.settings.under_way.end(tally);
         }
         let Some(draft) = self.draft.take() else { return };
         let Draft { mut record, log, drawn, sent, tunnel, .. } = *draft;

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::table::Found;
+use crate::under_way::Tally;
 
 /// Names that have a meaning of their own, with `-` for `_`: what begins like this cannot name a tenant.
 const NEVER_NAMING: [&str; 6] = ["x-cellway-", "x-forwarded-", "forwarded", "host", "x-request-id", "connection"];
@@ -60,22 +61,25 @@ pub struct TenantNaming {
     pub strip_path_prefix: bool,
 }
 
-/// Whose request it is; `None` for the base domain itself and its reserved labels.
+/// Whose request it is, and where that is counted; `None` for the base domain itself and its reserved labels.
 pub(crate) fn tenant_of(
     shared: &Shared,
     settings: &Settings,
     head: &mut Parts,
     host: &Hostname,
     peer: IpAddr,
-) -> Result<Option<Found>, Failure> {
-    let table = &shared.table;
-    let of_host = || table.find(table.tenant_of_host(host)?.as_str());
+) -> Result<Option<(Found, Tally)>, Failure> {
+    let find = |label: &str| {
+        let tally = shared.under_way.tally(label);
+        Some((shared.table.find(label)?, tally))
+    };
+    let of_host = || find(shared.table.tenant_of_host(host)?.as_str());
     let found = match settings.naming.named(head, peer)? {
-        Some(label) => table.find(&label),
+        Some(label) => find(&label),
         None => match settings.domains.meaning(host) {
             HostMeaning::Origin => return Ok(None),
             // A name below the base domain that is no tenant's own may be claimed: that is how a tenant is renamed.
-            HostMeaning::Tenant(label) => table.find(label).or_else(of_host),
+            HostMeaning::Tenant(label) => find(label).or_else(of_host),
             HostMeaning::Custom => of_host(),
         },
     };

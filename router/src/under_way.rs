@@ -7,9 +7,9 @@
 //! 51,200 for each of these.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use cellway_core::ids::TenantId;
 use cellway_core::limit::is_shed;
 use cellway_proxy::Hashes;
 
@@ -45,7 +45,7 @@ pub(crate) struct UnderWay {
 
 /// Where a tenant is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Tally {
     line: u16,
     in_flight: [u8; 2],
     begun: u8,
@@ -64,29 +64,35 @@ impl UnderWay {
         Self { max, total: AtomicU64::new(0), used: AtomicU64::new(0), lines, hashes: Hashes::default() }
     }
 
-    /// Something of this tenant begins. The result is for [`UnderWay::end`].
-    pub(crate) fn begin(&self, tenant: &TenantId) -> Place {
+    /// Where the tenant of this name is counted. The line is looked at, so that it is on its way to the caches while others are
+    /// waited for.
+    pub(crate) fn tally(&self, tenant: &str) -> Tally {
         let hash = self.hashes.hash_one(tenant);
         let part = |shift: u32, of: usize| (hash >> shift & 0xffff) as usize * of >> 16;
         let place = |shift| part(shift, PLACES) as u8;
-        let place = Place { line: part(0, LINES) as u16, in_flight: [place(16), place(32)], begun: place(48) };
-        self.begun(place).fetch_add(1, Ordering::Relaxed);
-        place
+        let tally = Tally { line: part(0, LINES) as u16, in_flight: [place(16), place(32)], begun: place(48) };
+        black_box(self.begun(tally).load(Ordering::Relaxed));
+        tally
+    }
+
+    /// Something of the tenant begins.
+    pub(crate) fn begin(&self, tally: Tally) {
+        self.begun(tally).fetch_add(1, Ordering::Relaxed);
     }
 
     /// It has ended.
-    pub(crate) fn end(&self, place: Place) {
-        self.begun(place).fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn end(&self, tally: Tally) {
+        self.begun(tally).fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn begun(&self, place: Place) -> &AtomicU32 {
-        &self.lines[usize::from(place.line)].begun[usize::from(place.begun)]
+    fn begun(&self, tally: Tally) -> &AtomicU32 {
+        &self.lines[usize::from(tally.line)].begun[usize::from(tally.begun)]
     }
 
     /// Counts a request of the tenant that is counted there; `None` if it is to be shed.
-    pub(crate) fn admit(&self, place: Place) -> Option<InFlight<'_>> {
-        let [first, second] = &self.lines[usize::from(place.line)].in_flight;
-        let counts = [&first[usize::from(place.in_flight[0])], &second[usize::from(place.in_flight[1])]];
+    pub(crate) fn admit(&self, tally: Tally) -> Option<InFlight<'_>> {
+        let [first, second] = &self.lines[usize::from(tally.line)].in_flight;
+        let counts = [&first[usize::from(tally.in_flight[0])], &second[usize::from(tally.in_flight[1])]];
         let in_flight = InFlight { under_way: self, counts };
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
         let counts = in_flight.counts.map(|count| count.fetch_add(1, Ordering::Relaxed) + 1);
@@ -118,19 +124,21 @@ impl Drop for InFlight<'_> {
 mod tests {
     use super::*;
 
-    fn begin(under_way: &UnderWay, number: usize) -> Place {
-        under_way.begin(&TenantId::new(&format!("t{number}")).expect("legal"))
+    fn begin(under_way: &UnderWay, number: usize) -> Tally {
+        let tally = under_way.tally(&format!("t{number}"));
+        under_way.begin(tally);
+        tally
     }
 
     #[test]
     fn a_flood_of_one_tenant_leaves_room_for_the_others() {
         let under_way = UnderWay::new(100);
-        let place = |number| begin(&under_way, number);
-        let flood: Vec<_> = (0..1_000).filter_map(|_| under_way.admit(place(0))).collect();
+        let tally = |number| begin(&under_way, number);
+        let flood: Vec<_> = (0..1_000).filter_map(|_| under_way.admit(tally(0))).collect();
         assert_eq!(flood.len(), 50, "one alone has half");
-        let others: Vec<_> = (1..=25).flat_map(|number| [place(number), place(number)]).collect();
+        let others: Vec<_> = (1..=25).flat_map(|number| [tally(number), tally(number)]).collect();
         let served = others.iter().filter_map(|other| under_way.admit(*other)).collect::<Vec<_>>().len();
-        assert!(under_way.admit(place(0)).is_none());
+        assert!(under_way.admit(tally(0)).is_none());
         assert!(served >= 25, "{served} of 50");
     }
 
@@ -138,12 +146,12 @@ mod tests {
     fn what_has_ended_is_not_counted() {
         let under_way = UnderWay::new(10);
         for round in 0..100 {
-            let places: Vec<_> = (0..5).map(|_| begin(&under_way, round)).collect();
-            let held: Vec<_> = places.iter().map(|place| under_way.admit(*place)).collect();
+            let tallies: Vec<_> = (0..5).map(|_| begin(&under_way, round)).collect();
+            let held: Vec<_> = tallies.iter().map(|tally| under_way.admit(*tally)).collect();
             assert!(held.iter().all(Option::is_some), "round {round}");
             assert_eq!(under_way.count(), (5, 1));
             drop(held);
-            places.into_iter().for_each(|place| under_way.end(place));
+            tallies.into_iter().for_each(|tally| under_way.end(tally));
         }
         assert_eq!(under_way.total.load(Ordering::Relaxed), 0);
         assert_eq!(under_way.used.load(Ordering::Relaxed), 0);
@@ -154,11 +162,11 @@ mod tests {
     #[test]
     fn what_is_under_way_is_counted_by_tenant_until_it_ends() {
         let under_way = UnderWay::new(10);
-        let places = [0; 3].map(|number| begin(&under_way, number));
+        let tallies = [0; 3].map(|number| begin(&under_way, number));
         assert_eq!(under_way.count(), (3, 1));
         let other = begin(&under_way, 1);
         assert_eq!(under_way.count().0, 4);
-        places.into_iter().for_each(|place| under_way.end(place));
+        tallies.into_iter().for_each(|tally| under_way.end(tally));
         under_way.end(other);
         assert_eq!(under_way.count(), (0, 0));
     }
@@ -166,12 +174,12 @@ mod tests {
     #[test]
     fn tenants_are_spread_over_all_places() {
         let under_way = UnderWay::new(10);
-        let places: Vec<_> = (0..20_000).map(|number| begin(&under_way, number)).collect();
+        let tallies: Vec<_> = (0..20_000).map(|number| begin(&under_way, number)).collect();
         let distinct =
-            |of: &dyn Fn(&Place) -> usize| places.iter().map(of).collect::<std::collections::HashSet<_>>().len();
-        assert!(distinct(&|place| place.line.into()) > LINES * 9 / 10);
-        assert_eq!(distinct(&|place| place.begun.into()), PLACES);
-        let both = |place: &Place| usize::from(place.in_flight[0]) * PLACES + usize::from(place.in_flight[1]);
+            |of: &dyn Fn(&Tally) -> usize| tallies.iter().map(of).collect::<std::collections::HashSet<_>>().len();
+        assert!(distinct(&|tally| tally.line.into()) > LINES * 9 / 10);
+        assert_eq!(distinct(&|tally| tally.begun.into()), PLACES);
+        let both = |tally: &Tally| usize::from(tally.in_flight[0]) * PLACES + usize::from(tally.in_flight[1]);
         assert_eq!(distinct(&both), PLACES * PLACES);
     }
 }
