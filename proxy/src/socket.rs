@@ -462,6 +462,22 @@ mod tests {
         assert_eq!(read(&socket).await.unwrap(), b"");
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_last_bytes_wait_for_the_close_and_come_with_it() {
+        let (mut client, accepted) = connection();
+        let (mut socket, handle) = Socket::accepted(Accepted::Kernel(accepted));
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(socket.write(b"first").await.unwrap(), 5);
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 5, "bytes before the last ones wait for nothing");
+        handle.close_follows();
+        assert_eq!(socket.write(b"last").await.unwrap(), 4);
+        assert_eq!(client.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop((socket, handle));
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 4);
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
+    }
+
     #[tokio::test]
     async fn an_accepted_connection_whose_peer_takes_nothing_is_waited_for_and_its_loss_is_seen() {
         let (client, accepted) = connection();

@@ -40,3 +40,26 @@ impl Freed {
         self.notify.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_is_told_and_a_place_that_nobody_waits_for_is_no_news_to_the_next() {
+        let freed = Freed::default();
+        freed.tell_one();
+        let (mut first, mut second) = (pin!(freed.wait()), pin!(freed.wait()));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        freed.tell_one();
+        assert!(first.now_or_never().is_some());
+        assert!(second.as_mut().now_or_never().is_none());
+        freed.tell_all();
+        assert!(second.now_or_never().is_some());
+        assert_eq!(freed.waiting.get(), 0);
+    }
+}
