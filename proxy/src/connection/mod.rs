@@ -12,7 +12,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -69,9 +68,6 @@ pub(crate) async fn drive<H: Handler>(
     context: Rc<ThreadContext>,
 ) {
     let address = accepted.address;
-    // What a client says first mostly comes a moment after the connection: others have a turn meanwhile, and nothing has to be
-    // waited for.
-    yield_now().await;
     let Opened { io, mut input, socket, protocol, address, tls, counted } =
         match open_in_time(accepted, &options, &context).await {
             Ok(opened) => opened,
