@@ -68,7 +68,7 @@ impl UnderWay {
     /// waited for.
     pub(crate) fn tally(&self, tenant: &str) -> Tally {
         let hash = self.hashes.hash_one(tenant);
-        let part = |shift: u32, of: usize| (hash >> shift & 0xffff) as usize * of >> 16;
+        let part = |shift: u32, of: usize| ((hash >> shift & 0xffff) as usize * of) >> 16;
         let place = |shift| part(shift, PLACES) as u8;
         let tally = Tally { line: part(0, LINES) as u16, in_flight: [place(16), place(32)], begun: place(48) };
         black_box(self.begun(tally).load(Ordering::Relaxed));
