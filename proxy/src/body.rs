@@ -323,11 +323,6 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// Whether all of it is here.
-    pub fn is_whole(&self) -> bool {
-        matches!(self, Self::Empty | Self::Full(_))
-    }
-
     /// Bytes that are all here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();

@@ -26,8 +26,8 @@ thread_local! {
     static DATE: RefCell<Option<(Instant, HeaderValue)>> = const { RefCell::new(None) };
 }
 
-/// The time, or what it was when it was first asked for in this turn. Turns are short, so this is for limits and for what is
-/// measured of requests; not for what another process relies on.
+/// The time, or what it was when it was first asked for in this turn, which may be some milliseconds behind: for what is measured of
+/// requests and for how long they may take; not for what threads share, or another process relies on.
 pub fn now() -> Instant {
     match TURN.get() {
         Turn::Read(now) => now,
@@ -81,48 +81,36 @@ impl<F: Future + Unpin> Future for InTurns<F> {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_clock_is_read_once_in_a_turn_and_anew_in_the_next_and_outside() {
-        let step = Duration::from_millis(7);
-        let (began, mut turns) = (Instant::now(), 0);
-        let mut in_turns = InTurns(Box::pin(async {
-            poll_fn(|cx| {
-                turns += 1;
-                assert_eq!(now(), began + step * (turns - 1), "it was first asked for in this turn");
-                std::thread::spawn(|| assert!(matches!(TURN.get(), Turn::None))).join().unwrap();
-                cx.waker().wake_by_ref();
-                if turns < 3 { Poll::Pending } else { Poll::Ready(()) }
-            })
-            .await;
-            now()
-        }));
-        let mut in_turn = None;
-        while in_turn.is_none() {
-            in_turn = poll_fn(|cx| match Pin::new(&mut in_turns).poll(cx) {
-                Poll::Ready(last) => Poll::Ready(Some(last)),
-                Poll::Pending => Poll::Ready(None),
-            })
-            .await;
-            let before = now();
-            tokio::time::advance(step).await;
-            assert_eq!(now(), before + step, "outside nothing is kept");
-        }
-        assert_eq!(in_turn, Some(began + step * 2));
+    /// Lets time pass within a poll.
+    fn pass(step: Duration) {
+        assert!(tokio::time::advance(step).now_or_never().is_none(), "the clock is set, and others would have a turn");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reading_is_kept_within_its_turn_and_not_after_a_panic() {
-        let step = Duration::from_millis(7);
-        let held = InTurns(Box::pin(async {
-            let first = now();
-            tokio::time::advance(step).await;
-            first
-        }));
-        let first = held.await;
-        assert_eq!(now(), first + step);
-        let broken = InTurns(std::future::poll_fn(|_| -> Poll<()> {
+    async fn the_clock_is_read_once_in_a_turn_and_anew_in_the_next_and_outside() {
+        let (step, began) = (Duration::from_millis(7), Instant::now());
+        let mut turns = 0;
+        let mut in_turns = InTurns(Box::pin(poll_fn(|_| {
+            let (first, due) = (now(), began + step * (2 * turns));
+            pass(step);
+            assert_eq!((first, now()), (due, due), "it was first asked for in this turn");
+            turns += 1;
+            if turns < 3 { Poll::Pending } else { Poll::Ready(()) }
+        })));
+        while (&mut in_turns).now_or_never().is_none() {
+            let before = now();
+            pass(step);
+            assert_eq!(now(), before + step, "outside nothing is kept");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_does_not_outlive_a_turn_that_breaks_off() {
+        let broken = InTurns(poll_fn(|_| -> Poll<()> {
             now();
             panic!("a turn breaks off")
         }));

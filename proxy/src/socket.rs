@@ -23,13 +23,8 @@ const LINGER_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// A peer that is gone is an error, not a signal.
 #[cfg(not(target_vendor = "apple"))]
 const SEND: SendFlags = SendFlags::NOSIGNAL;
-/// For what the close follows.
-#[cfg(target_os = "linux")]
-const SEND_LAST: SendFlags = SEND.union(SendFlags::MORE);
 #[cfg(target_vendor = "apple")]
 const SEND: SendFlags = SendFlags::empty();
-#[cfg(not(target_os = "linux"))]
-const SEND_LAST: SendFlags = SEND;
 
 /// What the kernel takes of what is written ahead of what is on its way.
 #[cfg(target_os = "linux")]
@@ -67,11 +62,9 @@ impl Keepalive {
 struct Shared {
     tcp: Tcp,
     half_closed: AtomicBool,
-    /// The close follows what is written next at once.
-    close_follows: AtomicBool,
 }
 
-/// A connection of which the runtime is told as it is first waited for. One that was accepted mostly has its first request
+/// A connection of which the runtime is told as it is first waited for. One that was accepted may have its first request
 /// there already, and where that is the only one, nothing has to be waited for but its answer.
 struct Tcp {
     watched: OnceLock<TcpStream>,
@@ -185,7 +178,7 @@ impl Socket {
     }
 
     fn of(tcp: Tcp) -> (Self, SocketHandle) {
-        let shared = Arc::new(Shared { tcp, half_closed: false.into(), close_follows: false.into() });
+        let shared = Arc::new(Shared { tcp, half_closed: AtomicBool::new(false) });
         (Self(Arc::clone(&shared)), SocketHandle(shared))
     }
 
@@ -204,12 +197,6 @@ impl SocketHandle {
             // An error means that the peer is gone already, which reading will show.
             let _ = self.0.tcp.with_raw(|tcp| tcp.shutdown(std::net::Shutdown::Write));
         }
-    }
-
-    /// The connection is closed as soon as the next bytes are written: the kernel may keep them for a moment, so that they and
-    /// its word of the close are one packet, and one thing less to do for both sides.
-    pub(crate) fn close_follows(&self) {
-        self.0.close_follows.store(true, Ordering::Relaxed);
     }
 
     /// After the write side was shut: throws away what the peer still sends, until it closes too. To close a socket
@@ -392,9 +379,8 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let flags = if self.0.close_follows.load(Ordering::Relaxed) { SEND_LAST } else { SEND };
         // As in `poll_recv`.
-        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| rustix::net::send(tcp, buf, flags))
+        self.poll_try_write(cx, &[io::IoSlice::new(buf)], |tcp| rustix::net::send(tcp, buf, SEND))
     }
 
     fn poll_write_vectored(
@@ -460,22 +446,6 @@ mod tests {
         client.read_exact(&mut [0; 2]).unwrap();
         drop(client);
         assert_eq!(read(&socket).await.unwrap(), b"");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn the_last_bytes_wait_for_the_close_and_come_with_it() {
-        let (mut client, accepted) = connection();
-        let (mut socket, handle) = Socket::accepted(Accepted::Kernel(accepted));
-        client.set_nonblocking(true).unwrap();
-        assert_eq!(socket.write(b"first").await.unwrap(), 5);
-        assert_eq!(client.read(&mut [0; 16]).unwrap(), 5, "bytes before the last ones wait for nothing");
-        handle.close_follows();
-        assert_eq!(socket.write(b"last").await.unwrap(), 4);
-        assert_eq!(client.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        drop((socket, handle));
-        assert_eq!(client.read(&mut [0; 16]).unwrap(), 4);
-        assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
     }
 
     #[tokio::test]

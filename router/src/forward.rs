@@ -142,7 +142,7 @@ impl Forwarder {
             }
             None => (None, None),
         };
-        let slot = self.slot(&head, opens_websocket, asker, journey.began())?;
+        let slot = self.slot(&head, opens_websocket, asker)?;
 
         let upload = Upload::of(body, head.headers.contains_key(header::EXPECT));
         let websocket = opens_websocket.then_some(client_half);
@@ -193,10 +193,11 @@ impl Forwarder {
     }
 
     /// Asks the tenant's limits, if it has any, for a slot. It is asked once per request, however often that is tried.
-    fn slot(&self, head: &Parts, opens_websocket: bool, asker: &Asker, now: Instant) -> Result<Option<Slot>, Failure> {
+    fn slot(&self, head: &Parts, opens_websocket: bool, asker: &Asker) -> Result<Option<Slot>, Failure> {
         let Some(limited) = &asker.limited else { return Ok(None) };
         let limits = self.shared.table.limits();
-        limits.enter(limited, &head.method, opens_websocket, now, &self.shared.metrics).map(Some)
+        // Read anew: threads share buckets, and one whose time is behind would refill them for the others.
+        limits.enter(limited, &head.method, opens_websocket, Instant::now(), &self.shared.metrics).map(Some)
     }
 
     /// Tries until a cell answers, holding the request in between.

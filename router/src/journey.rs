@@ -58,9 +58,10 @@ impl Journey {
 
     /// Whose request it is, and where that is counted.
     pub(crate) fn belongs_to(&mut self, tenant: &TenantId, tally: Tally) {
-        if self.tally.replace(tally).is_none() {
+        self.tally.get_or_insert_with(|| {
             self.settings.under_way.begin(tally);
-        }
+            tally
+        });
         if let Some(draft) = &mut self.draft {
             draft.record.tenant = Some(tenant.clone());
         }

@@ -208,6 +208,7 @@ impl Limited {
         self.concurrency.load(Ordering::Relaxed) & !NOT_OPEN
     }
 
+    /// Only one at a time may set.
     fn set(&self, limits: TenantLimits) {
         let TenantLimits { requests, concurrency, bandwidth_bytes_per_second, .. } = limits;
         let rate = requests.map_or(0, |rate| u64::from(rate.per_second) << 32 | u64::from(rate.burst));

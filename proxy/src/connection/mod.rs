@@ -91,7 +91,7 @@ async fn open_in_time(
     context: &ThreadContext,
 ) -> Result<Opened, NotOpened> {
     let mut opening = pin!(open(accepted, options));
-    // Mostly the first bytes are there: what bounds the time is made where they have to be waited for.
+    // The first bytes may be there already: what bounds the time is made where they have to be waited for.
     if let Poll::Ready(opened) = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
         return opened;
     }

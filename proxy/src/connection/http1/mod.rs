@@ -164,10 +164,6 @@ impl<H: Handler> Connection<'_, H> {
         let body_ends = poll_fn(|cx| Poll::Ready(wire.ends_body(cx))).await;
         let keeps_alive = facts.keeps_alive && malformed.is_none() && body_ends && !self.ends.is_parting;
         let (mut outgoing, keeps_alive) = answer::begin(&head, &body, facts, keeps_alive);
-        let is_last = facts.is_last && malformed.is_none();
-        if is_last && !keeps_alive && body.is_whole() && wire.is_read_whole() && self.peer.tls.is_none() {
-            self.patience.socket.close_follows();
-        }
         if keeps_alive || patience.is_none() {
             self.patience.fit(patience);
         }
@@ -186,7 +182,7 @@ impl<H: Handler> Connection<'_, H> {
         let poll = self.patience.with(patience, |cx| wire.poll_read_whole(cx));
         match self.ends.race(poll).await {
             Some(true) if keeps_alive => After::Next,
-            Some(true) if is_last => After::LastEnd,
+            Some(true) if facts.is_last && malformed.is_none() => After::LastEnd,
             Some(_) => After::End,
             None => After::Gone,
         }

@@ -130,11 +130,6 @@ impl Wire {
         state.length.is_over() || state.has_reader && was_invited
     }
 
-    /// Whether the body was read to its end.
-    pub(super) fn is_read_whole(&self) -> bool {
-        self.0.borrow().length.is_over()
-    }
-
     /// Waits until the body was read, or is wanted no more; says which.
     pub(super) fn poll_read_whole(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.0.borrow_mut();
