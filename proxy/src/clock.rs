@@ -1,5 +1,5 @@
-//! What time it is for those who serve connections. In each turn of a connection's task the clock is read once, as a reading
-//! costs as much as what is measured by it; the date is written once a second.
+//! What time it is for those who serve connections. In each turn of a connection's task the clock is read once, however many ask;
+//! the date is written once a second.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
