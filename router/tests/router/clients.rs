@@ -218,6 +218,7 @@ async fn a_client_that_reached_its_proxy_over_https_is_not_sent_to_https_again()
             assert_eq!(answer.status, status, "{networks} {proto}");
             let location = (status == 308).then_some("https://acme.cells.localhost/p?q");
             assert_eq!(answer.header("location"), location);
+            assert!(answer.header("x-request-id").is_some(), "whoever answers, the request has a name");
         }
     }
 }
