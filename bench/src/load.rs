@@ -17,6 +17,9 @@ const CONNECTIONS: usize = 64;
 /// Connections of a load over HTTP/2, and requests under way on each.
 const SHARED_CONNECTIONS: usize = 16;
 const STREAMS: usize = 8;
+/// At a rate, connections begin so far apart: h2load asks for what is due every 10 ms of a connection's life. Those that
+/// began together, as handshakes happened to end, would ask together ever after.
+const START_APART_MS: u32 = 3;
 /// The body of a POST.
 const POSTED_BYTES: usize = 16 * 1024;
 
@@ -51,19 +54,25 @@ impl Client<'_> {
     ) -> anyhow::Result<Done> {
         // The name that the certificate has beside those of the tenants.
         let secure = format!("https://localhost:{}", at.port());
-        let paced = |connections: usize| {
-            let each = rate.map(|rate| format!("--rps={}", rate / connections as f64));
-            [format!("-c{connections}")].into_iter().chain(each).collect::<Vec<String>>()
+        let paced = |connections: usize| match rate {
+            Some(rate) => vec![
+                format!("-c{connections}"),
+                format!("--rps={}", rate / connections as f64),
+                format!("-n{}", (rate * seconds as f64).round()),
+                "-r1".to_owned(),
+                format!("--rate-period={START_APART_MS}ms"),
+            ],
+            None => vec![format!("-c{connections}"), format!("-D{seconds}")],
         };
         let http1 = || [vec!["--h1".to_owned()], paced(CONNECTIONS)].concat();
         let done = match scenario.speech {
-            Speech::Http1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("http://{at}/1k"), seconds),
-            Speech::TlsHttp1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("{secure}/1k"), seconds),
+            Speech::Http1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("http://{at}/1k")),
+            Speech::TlsHttp1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("{secure}/1k")),
             Speech::Http1 => self.wrk(scenario, &format!("http://{at}"), seconds),
             Speech::TlsHttp1 => self.wrk(scenario, &secure, seconds),
             Speech::TlsHttp2 => {
                 let shared = [paced(SHARED_CONNECTIONS), vec![format!("-m{STREAMS}")]].concat();
-                self.h2load(scenario, &shared, &format!("{secure}/1k"), seconds)
+                self.h2load(scenario, &shared, &format!("{secure}/1k"))
             }
         }?;
         anyhow::ensure!(done.requests > 0, "{}: nothing was answered", scenario.name);
@@ -123,14 +132,13 @@ impl Client<'_> {
         Ok(script)
     }
 
-    fn h2load(&self, scenario: &Scenario, how: &[String], url: &str, seconds: u64) -> anyhow::Result<Done> {
+    fn h2load(&self, scenario: &Scenario, how: &[String], url: &str) -> anyhow::Result<Done> {
         let log = self.dir.join("h2load.log");
         let _ = fs::remove_file(&log);
         let first = asked_hosts(scenario.tenants).next().context("a tenant")?;
         let mut args = how.to_vec();
         args.extend([
             "-t1".to_owned(),
-            format!("-D{seconds}"),
             format!("--log-file={}", log.display()),
             format!("--header=:authority: {}", host(first)),
             url.to_owned(),
@@ -144,7 +152,7 @@ impl Client<'_> {
         let mut times: Vec<u64> = log.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse().ok()).collect();
         times.sort_unstable();
         let at_ms = |hundredth: usize| times.get(times.len() * hundredth / 100).copied().unwrap_or(0) as f64 / 1e3;
-        let requests_per_s = requests as f64 / seconds as f64;
+        let requests_per_s = pace(&printed).context("h2load told no pace")?;
         Ok(Done { requests, requests_per_s, p50_ms: at_ms(50), p99_ms: at_ms(99) })
     }
 }
@@ -168,15 +176,23 @@ fn count(printed: &str, word: &str) -> Option<u64> {
     part.split_whitespace().rev().nth(1)?.parse().ok()
 }
 
+/// The requests per second that h2load tells.
+fn pace(printed: &str) -> Option<f64> {
+    let line = printed.lines().find(|line| line.starts_with("finished in"))?;
+    line.split(',').find_map(|part| part.trim().strip_suffix(" req/s"))?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_of_h2load_are_read() {
+    fn what_h2load_tells_is_read() {
         let printed = "requests: 1000 total, 1010 started, 1000 done, 998 succeeded, 1 failed, 1 errored, 0 timeout\n";
         assert_eq!(count(printed, "succeeded"), Some(998));
         assert_eq!(count(printed, "failed"), Some(1));
         assert_eq!(count(printed, "lost"), None);
+        assert_eq!(pace("finished in 1.04s, 24187.88 req/s, 25.34MB/s\n"), Some(24187.88));
+        assert_eq!(pace(printed), None);
     }
 }

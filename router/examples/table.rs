@@ -1,12 +1,14 @@
 //! What the table costs at different sizes: memory per tenant, a look-up of a tenant that nobody has asked for lately, and a
-//! change of one entry: `cargo run --release -p cellway-router --example table -- 1000 1000000`.
+//! change of one entry, beside what reading memory takes: `cargo run --release -p cellway-router --example table -- 1000 1000000`.
 
 use anyhow::Context;
 use cellway_core::cell::{CellCondition, CellKind};
 use cellway_core::ids::{CellName, CellUid, Epoch, Revision, TenantId};
 use cellway_router::table::{CellRoute, Change, Table, TenantRoute};
+use std::hint::black_box;
 use std::io::Write;
-use std::time::Instant;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 /// Look-ups and changes of each kind.
 const TRIES: usize = 200_000;
@@ -16,6 +18,8 @@ const READINGS: usize = 100_000;
 const CELLS: usize = 50;
 /// A prime, so that neighbours are not asked for one after the other.
 const STRIDE: usize = 7_368_787;
+/// Another one.
+const OTHER_STRIDE: usize = 5_915_587_277;
 
 fn main() -> anyhow::Result<()> {
     let mut sizes = std::env::args().skip(1).map(|text| text.parse::<usize>()).collect::<Result<Vec<_>, _>>();
@@ -25,10 +29,11 @@ fn main() -> anyhow::Result<()> {
         sizes.extend([1_000, 1_000_000]);
     }
     let clock_ns = clock_ns();
-    say("tenants      bytes each   look-up p50    p99 ns   change p50    p99 ns")?;
+    say("tenants      bytes each   look-up p50    p99 ns   change p50    p99 ns   longest add µs")?;
     for size in sizes.context("sizes are numbers")? {
         anyhow::ensure!(size > 0 && size % STRIDE != 0, "{size} tenants cannot be measured");
         measure(size, clock_ns)?;
+        measure_memory(size, clock_ns)?;
     }
     Ok(())
 }
@@ -45,8 +50,12 @@ fn measure(size: usize, clock_ns: u64) -> anyhow::Result<()> {
             kind: CellKind::Agent,
         }));
     }
+    let mut longest_add = Duration::ZERO;
     for number in 0..size {
-        table.apply(placed(number, 1)?);
+        let change = placed(number, 1)?;
+        let began = Instant::now();
+        table.apply(change);
+        longest_add = longest_add.max(began.elapsed());
     }
     let each = resident_bytes()?.saturating_sub(before) / size as u64;
     let mut looked_up = Vec::with_capacity(TRIES);
@@ -64,13 +73,44 @@ fn measure(size: usize, clock_ns: u64) -> anyhow::Result<()> {
         table.apply(change);
         changed.push(began.elapsed());
     }
-    let figures = |times: &mut Vec<std::time::Duration>| {
-        times.sort_unstable();
-        let at = |share: usize| (times[times.len() * share / 100].as_nanos() as u64).saturating_sub(clock_ns);
-        (at(50), at(99))
-    };
-    let ((p50, p99), (change_p50, change_p99)) = (figures(&mut looked_up), figures(&mut changed));
-    say(&format!("{size:<12} {each:>10} {p50:>13} {p99:>9} {change_p50:>12} {change_p99:>9}"))
+    let (p50, p99) = figures(&mut looked_up, clock_ns);
+    let (change_p50, change_p99) = figures(&mut changed, clock_ns);
+    let longest_us = longest_add.as_micros();
+    say(&format!("{size:<12} {each:>10} {p50:>13} {p99:>9} {change_p50:>12} {change_p99:>9} {longest_us:>16}"))
+}
+
+/// What this machine's memory takes for one line of the cache that nobody has asked for lately, and for one that says where
+/// another is: no look-up among so many rows can be faster.
+fn measure_memory(lines: usize, clock_ns: u64) -> anyhow::Result<()> {
+    let next = |at: usize| at.wrapping_mul(OTHER_STRIDE) % lines;
+    let memory: Vec<Line> = (0..lines).map(|at| Line([next(at); 8])).collect();
+    let (mut one, mut two) = (Vec::with_capacity(TRIES), Vec::with_capacity(TRIES));
+    for turn in 0..TRIES {
+        let [first, second] = [turn * 2, turn * 2 + 1].map(|at| at.wrapping_mul(STRIDE) % lines);
+        one.push(timed(|| memory[black_box(first)].0[0]));
+        two.push(timed(|| memory[memory[black_box(second)].0[0]].0[0]));
+    }
+    let ((p50, p99), (two_p50, two_p99)) = (figures(&mut one, clock_ns), figures(&mut two, clock_ns));
+    say(&format!("  memory alone: one line p50 {p50}, p99 {p99} ns; one after another p50 {two_p50}, p99 {two_p99} ns"))
+}
+
+fn timed(read: impl FnOnce() -> usize) -> Duration {
+    let began = Instant::now();
+    black_box(read());
+    // What was read is there.
+    fence(Ordering::SeqCst);
+    began.elapsed()
+}
+
+/// A line of the cache.
+#[repr(align(64))]
+struct Line([usize; 8]);
+
+/// The median and the 99th percentile, without what reading the clock takes.
+fn figures(times: &mut [Duration], clock_ns: u64) -> (u64, u64) {
+    times.sort_unstable();
+    let at = |share: usize| (times[times.len() * share / 100].as_nanos() as u64).saturating_sub(clock_ns);
+    (at(50), at(99))
 }
 
 fn placed(number: usize, epoch: u64) -> anyhow::Result<Change> {
