@@ -17,6 +17,7 @@ pub mod upgrade;
 
 mod addresses;
 mod alarm;
+mod boxed;
 pub mod clock;
 mod connection;
 mod field_lines;
@@ -31,6 +32,7 @@ mod socket;
 mod timers;
 
 pub use body::{BodyError, OnBreak, Pace, RequestBody, ResponseBody};
+pub use boxed::boxed;
 pub use field_lines::{FieldLines, FieldText};
 pub use forwarded::{Client, Forwarding, TrustedField};
 pub use hashes::Hashes;

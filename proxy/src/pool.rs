@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::RequestBody;
+use crate::boxed::pinned;
 use crate::clock;
 use crate::hashes::Hashes;
 use crate::http2::Room;
@@ -152,7 +153,7 @@ impl Pool {
         let _in_use = InUse::new(&endpoint);
         let sent = match endpoint.destination.protocol {
             Protocol::Http1 => self.send_alone(&endpoint, share, now, head, body).await,
-            Protocol::Http2 => Box::pin(self.send_shared(&endpoint, share, deadline, head, body)).await,
+            Protocol::Http2 => pinned(|| self.send_shared(&endpoint, share, deadline, head, body)).await,
         };
         match &sent {
             Ok(_) => endpoint.breaker.borrow_mut().answered(),
@@ -257,16 +258,16 @@ impl Pool {
         let (pool, endpoint) = (self.clone(), endpoint.into());
         let tenant: Option<Box<str>> = tenant.map(Into::into);
         let ended = Ended::new(ended);
-        let exchange = async move {
+        let exchange = pinned(|| async move {
             let sent = pool.send_for(tenant.as_deref(), endpoint, Head::of(&head), body, clock::now()).await;
             sent.map(|mut response| {
                 response.body_mut().on_end(ended);
                 response.body_mut().on_drop(OnDrop::Drain);
                 response
             })
-        };
+        });
         let limit = Duration::from_millis(self.inner.limits.abandoned_ms);
-        ToTheEnd { exchange: Some(Box::pin(exchange)), limit, chores: self.inner.chores.clone() }
+        ToTheEnd { exchange: Some(exchange), limit, chores: self.inner.chores.clone() }
     }
 
     /// Whether the endpoint has failed a moment ago: better tried after others.

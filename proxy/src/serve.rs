@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
 use crate::body::ResponseBody;
+use crate::boxed::pinned;
 use crate::clock::InTurns;
 pub use crate::connection::http1::{NoRequest, ReadRequest, read_request};
 use crate::connection::{Accepted, drive};
@@ -376,9 +377,9 @@ impl<H: Handler> Door<H> {
             return tracing::debug!("too many connections, closing a new one");
         }
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };
-        // Boxed, as it is large, and moved on its way into a task.
-        let driven = Box::pin(drive(accepted, Rc::clone(handler), Rc::clone(options), Rc::clone(context)));
-        context.tasks.spawn_local(InTurns(driven));
+        let (handler, options, tasks) = (Rc::clone(handler), Rc::clone(options), &context.tasks);
+        // Boxed, as it is large, and would be moved on its way into a task.
+        tasks.spawn_local(InTurns(pinned(|| drive(accepted, handler, options, Rc::clone(context)))));
     }
 }
 

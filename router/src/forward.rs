@@ -17,7 +17,7 @@ use cellway_proxy::hygiene::{self, BadRequest};
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
     Destination, FieldLines, Handler, HeldHandle, IncomingBody, Peer, Pool, PooledBody, Protocol, ResponseBody,
-    ThreadContext, Timers,
+    ThreadContext, Timers, boxed,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
@@ -159,7 +159,7 @@ impl Forwarder {
         lines.put(&header::HOST, |to| authority.put(to));
         lines.put(&hygiene::REQUEST_ID, |to| to.value(&asker.id));
         client.write(&mut lines, &authority, forwarding.x_forwarded);
-        let errand = Errand {
+        let errand = boxed(|| Errand {
             host: authority.host,
             found: target,
             method: head.method,
@@ -173,8 +173,8 @@ impl Forwarder {
             sent: Rc::default(),
             began: journey.began(),
             journey,
-        };
-        Ok(Order::Deliver(Box::new(errand), tenant))
+        });
+        Ok(Order::Deliver(errand, tenant))
     }
 
     async fn to_tenant(

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::addresses::{Addresses, Counted};
+use crate::boxed::pinned;
 use crate::clock::InTurns;
 use crate::http1::{HEAD_READ_BYTES, Input};
 use crate::http2;
@@ -79,7 +80,7 @@ pub(crate) async fn drive<H: Handler>(
         // In a task of its own, as it is by far the larger one, and this one ends.
         Protocol::Http2 => {
             let tasks = served.context.tasks.clone();
-            tasks.spawn_local(InTurns(Box::pin(http2::serve(io.behind(input.take_all()), served))));
+            tasks.spawn_local(InTurns(pinned(|| http2::serve(io.behind(input.take_all()), served))));
         }
     }
 }

@@ -29,6 +29,7 @@ use super::tunnel::Tunnel;
 use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX, translate};
 use crate::ResponseBody;
 use crate::alarm::Alarm;
+use crate::boxed::{boxed, pinned};
 use crate::connection::{Served, Tap, Tapped};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
@@ -320,16 +321,18 @@ impl<H: Handler> Driver<H> {
         Some(if let Some(key) = websocket {
             let (promised, promise) = Promise::<Tunnel>::new();
             head.extensions.insert(promise);
-            let answer = handler.handle(Box::new(Request::from_parts(head, IncomingBody::empty())), peer);
-            Box::pin(stream.answer_websocket(Box::pin(answer), key, incoming, promised))
+            let request = boxed(|| Request::from_parts(head, IncomingBody::empty()));
+            let answer = pinned(|| handler.handle(request, peer));
+            pinned(|| stream.answer_websocket(answer, key, incoming, promised))
         } else {
             let length = content_length(&head.headers);
             let mut body = Received::new(incoming, Sender::Client, length).counted_by(self.unread.clone());
             if let Some(wanted) = &stream.continues {
                 body = body.tell(Arc::clone(wanted));
             }
-            let answer = handler.handle(Box::new(Request::from_parts(head, body.into())), peer);
-            Box::pin(stream.answer(Box::pin(answer)))
+            let request = boxed(|| Request::from_parts(head, body.into()));
+            let answer = pinned(|| handler.handle(request, peer));
+            pinned(|| stream.answer(answer))
         })
     }
 }

@@ -16,6 +16,7 @@ use super::http2::{SharedAnswer, Ticket};
 use super::share::Share;
 use super::{Chore, Chores, Connection, Ended, PoolLimits, switches};
 use crate::body::BodyError;
+use crate::boxed::boxed;
 use crate::http2::{Room, RoomShare};
 use crate::io::Io;
 
@@ -118,7 +119,7 @@ pub struct PooledBody {
 impl PooledBody {
     pub(super) fn of_answer(head: Parts, carrier: Carrier, room: Option<Room>) -> Box<Response<Self>> {
         let over = carrier.is_at_end() && !switches(head.status);
-        let mut answer = Box::new(Response::from_parts(head, Self::new(carrier, None)));
+        let mut answer = boxed(|| Response::from_parts(head, Self::new(carrier, None)));
         let body = answer.body_mut();
         body.room = room.map(|room| {
             let share = room.keep_some();

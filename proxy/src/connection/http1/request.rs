@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use httparse::ParserConfig;
 
+use crate::boxed::boxed;
 use crate::http1::{Chunks, FIELDS_MAX, Length, fields};
 use crate::hygiene;
 use crate::incoming::IncomingBody;
@@ -46,7 +47,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<RequestHead, StatusCode> {
     let fields = head.headers.iter().map(|field| (field.name.as_bytes(), bytes.slice_ref(field.value)));
     let headers = fields::collect(fields).map_err(bad)?;
     let (method, target) = head.method.zip(head.path).ok_or(StatusCode::BAD_REQUEST)?;
-    let mut request = Box::new(Request::new(IncomingBody::empty()));
+    let mut request = boxed(|| Request::new(IncomingBody::empty()));
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
     let target = bytes.slice_ref(target.as_bytes());
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| StatusCode::BAD_REQUEST)?;
