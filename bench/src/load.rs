@@ -54,16 +54,7 @@ impl Client<'_> {
     ) -> anyhow::Result<Done> {
         // The name that the certificate has beside those of the tenants.
         let secure = format!("https://localhost:{}", at.port());
-        let paced = |connections: usize| match rate {
-            Some(rate) => vec![
-                format!("-c{connections}"),
-                format!("--rps={}", rate / connections as f64),
-                format!("-n{}", (rate * seconds as f64).round()),
-                "-r1".to_owned(),
-                format!("--rate-period={START_APART_MS}ms"),
-            ],
-            None => vec![format!("-c{connections}"), format!("-D{seconds}")],
-        };
+        let paced = |connections: usize| paced(connections, rate, seconds);
         let http1 = || [vec!["--h1".to_owned()], paced(CONNECTIONS)].concat();
         let done = match scenario.speech {
             Speech::Http1 if rate.is_some() => self.h2load(scenario, &http1(), &format!("http://{at}/1k")),
@@ -157,6 +148,20 @@ impl Client<'_> {
     }
 }
 
+/// What tells h2load how many connections are to ask for how long: as much as is answered, or at a rate of all together.
+fn paced(connections: usize, rate: Option<f64>, seconds: u64) -> Vec<String> {
+    match rate {
+        Some(rate) => vec![
+            format!("-c{connections}"),
+            format!("--rps={}", rate / connections as f64),
+            format!("-n{}", (rate * seconds as f64).round()),
+            "-r1".to_owned(),
+            format!("--rate-period={START_APART_MS}ms"),
+        ],
+        None => vec![format!("-c{connections}"), format!("-D{seconds}")],
+    }
+}
+
 /// Begins the line that a script of wrk tells its figures in.
 const FIGURES: &str = "figures: ";
 
@@ -185,6 +190,12 @@ fn pace(printed: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_at_a_rate_begin_apart() {
+        assert_eq!(paced(16, Some(3200.0), 2), ["-c16", "--rps=200", "-n6400", "-r1", "--rate-period=3ms"]);
+        assert_eq!(paced(16, None, 2), ["-c16", "-D2"]);
+    }
 
     #[test]
     fn what_h2load_tells_is_read() {
