@@ -5,7 +5,7 @@
 //! Everything is bounded: connections per endpoint, how long to wait for one, how many lie idle and how long, how long
 //! connecting may take.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -56,8 +56,8 @@ use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
 use idle::{Idle, Places};
 pub use limits::{
-    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX, OPEN_PER_ENDPOINT_MAX,
-    PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
+    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX,
+    LASTING_PER_ENDPOINT_MAX, LASTING_PER_TENANT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
 };
 use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
@@ -91,6 +91,9 @@ struct Endpoint {
     idle: Idle,
     open: Cell<usize>,
     shares: Shares,
+    /// Connections beside those that are `open`, whose answers last.
+    lasting: Cell<usize>,
+    lasting_shares: OnceCell<Shares>,
     freed: Freed,
     breaker: RefCell<Breaker>,
     in_use: Cell<usize>,
@@ -126,8 +129,8 @@ impl Pool {
         self.send_for(None, endpoint, Head::of(&head), Box::new(body), Instant::now()).await.map(|answer| *answer)
     }
 
-    /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange, or the tunnel that comes of
-    /// it, has ended; a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
+    /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange has ended, or is found to last
+    /// ([`PooledBody::last`]); a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
     /// futures of all who wait for it.
     pub async fn send_for(
         &self,
@@ -291,11 +294,7 @@ impl Pool {
     /// Connections that are open to `endpoint` from this pool, idle ones included.
     pub fn open_connections(&self, endpoint: impl Into<Destination>) -> usize {
         let endpoint = endpoint.into();
-        self.inner
-            .endpoints
-            .borrow()
-            .get(&endpoint)
-            .map_or(0, |endpoint| endpoint.open.get() + endpoint.shared.len() + endpoint.shared_narrow.len())
+        self.inner.endpoints.borrow().get(&endpoint).map_or(0, |endpoint| endpoint.open_connections())
     }
 
     fn endpoint(&self, destination: Destination) -> Rc<Endpoint> {
@@ -331,7 +330,7 @@ impl Pool {
         };
         let (io, socket) = self.dial(endpoint).await?;
         let chores = self.inner.chores.clone();
-        Ok(Connection { wire: Wire::new(io), socket, chores, reused: false, share: None, _slot: slot })
+        Ok(Connection { wire: Wire::new(io), socket, chores, reused: false, share: None, slot })
     }
 
     /// A place on a shared connection, and whether the connection was there before.
@@ -459,10 +458,21 @@ impl Endpoint {
             shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
             open: Cell::new(0),
             shares: Shares::default(),
+            lasting: Cell::new(0),
+            lasting_shares: OnceCell::new(),
             freed: Freed::default(),
             breaker: RefCell::default(),
             in_use: Cell::new(0),
         }
+    }
+
+    fn open_connections(&self) -> usize {
+        self.open.get() + self.lasting.get() + self.shared.len() + self.shared_narrow.len()
+    }
+
+    /// Whether a connection for requests may be opened.
+    fn has_room(&self) -> bool {
+        self.open.get() < self.limits.open_per_endpoint
     }
 
     /// What one tenant may use: of few places no more than half, so that it cannot keep all others waiting.

@@ -90,6 +90,60 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
 }
 
 #[tokio::test]
+async fn what_lasts_leaves_its_place_to_requests_as_far_as_there_are_places_for_it() {
+    let app = app(HALF).await;
+    LocalSet::new()
+        .run_until(async {
+            let few = PoolLimits { open_per_endpoint: 2, used_per_tenant: 1, wait_ms: 60, ..PoolLimits::default() };
+            let pool = Pool::new(PoolLimits { lasting_per_endpoint: 2, lasting_per_tenant: 1, ..few });
+            let lasting = async |tenant| {
+                let mut answer = ask(&pool, Some(tenant), app).await?;
+                answer.body_mut().last();
+                Ok::<_, SendError>(answer)
+            };
+            let _first = lasting("acme").await.unwrap();
+            let _second = lasting("acme").await.unwrap();
+            let third = lasting("acme").await;
+            assert!(matches!(third, Err(SendError::NotSent { cause: NotSent::Exhausted(1), .. })), "its second stayed");
+            let beta = lasting("beta").await.unwrap();
+            let _gamma = lasting("gamma").await.unwrap();
+            let full = ask(&pool, Some("delta"), app).await;
+            assert!(
+                matches!(full, Err(SendError::NotSent { cause: NotSent::Exhausted(2), .. })),
+                "both places are used"
+            );
+            assert_eq!(pool.open_connections(app), 4);
+            drop(beta);
+            assert_eq!(pool.open_connections(app), 3);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_lasted_carries_requests_again_if_there_is_room() {
+    let app = app(WHOLE).await;
+    LocalSet::new()
+        .run_until(async {
+            let pool = Pool::new(PoolLimits { open_per_endpoint: 1, wait_ms: 60, ..PoolLimits::default() });
+            let lasting = async || {
+                let mut answer = ask(&pool, Some("acme"), app).await.unwrap();
+                answer.body_mut().last();
+                answer.into_body()
+            };
+            lasting().await.drain().await;
+            assert_eq!(pool.open_connections(app), 1);
+            let (first, second) = (lasting().await, ask(&pool, Some("acme"), app).await.unwrap());
+            assert_eq!(pool.open_connections(app), 2);
+            first.drain().await;
+            assert_eq!(pool.open_connections(app), 1, "there was no room for it");
+            second.into_body().drain().await;
+            assert!(ask(&pool, Some("acme"), app).await.is_ok());
+            assert_eq!(pool.open_connections(app), 1);
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_pool_keeps_so_many_idle_connections_whatever_endpoints_they_go_to() {
     let apps = [app(WHOLE).await, app(WHOLE).await, app(WHOLE).await];
     LocalSet::new()

@@ -393,7 +393,9 @@ impl Forwarder {
             return Err(Failure::BadAnswer);
         }
         let whole = body.take_whole(|_| ());
-        if whole.is_none() && !hygiene::is_event_stream(&head.headers) {
+        if whole.is_none() && hygiene::is_event_stream(&head.headers) {
+            body.last();
+        } else if whole.is_none() {
             let limits = self.shared.limits;
             body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));
             body.limit_time(errand.began.checked_add(Duration::from_millis(limits.total_ms)));

@@ -2,6 +2,7 @@
 
 use crate::stage::{LONGEST_REQUEST_MS, Stage, order, status};
 use cellway_api::agent::{FactUp, TaskDown};
+use cellway_proxy::pool::USED_PER_TENANT_MAX;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -143,4 +144,18 @@ async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_s
     let ended = Instant::now();
     stage.plane.fact(is_fenced).await;
     assert!(ended.elapsed() < Duration::from_millis(LONGEST_REQUEST_MS));
+}
+
+#[tokio::test]
+async fn streams_that_last_take_no_place_of_requests() {
+    cellway_proxy::files::raise();
+    let mut stage = Stage::new(|_| DriverConfig::None).await;
+    stage.plane.place("acme", "cell-a", 5, "new-5", None);
+    stage.start_with(|config| config.gate_threads = 1);
+    stage.until_open(5).await;
+    let mut open = Vec::new();
+    for number in 0..=USED_PER_TENANT_MAX {
+        open.push(if number % 2 == 0 { event_stream(&stage).await } else { websocket(&stage).await });
+    }
+    assert_eq!(stage.verdict(5).await.0, 200);
 }

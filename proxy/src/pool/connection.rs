@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::http1::Wire;
-use super::share::Share;
+use super::share::{Share, Shares};
 use super::{Chore, Chores, Endpoint, PoolLimits};
 use crate::socket::SocketHandle;
 
@@ -16,16 +16,33 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     /// Of who uses it now, if its use is counted.
     pub(super) share: Option<Share>,
-    pub(super) _slot: Slot,
+    pub(super) slot: Slot,
 }
 
 /// The right to have one connection open. It is the last field of its connection, so that who waits for it finds
 /// the connection closed.
-pub(super) struct Slot(pub(super) Rc<Endpoint>);
+pub(super) struct Slot {
+    endpoint: Rc<Endpoint>,
+    /// Among those whose answers last, and not among those for requests.
+    lasts: bool,
+}
 
 impl Connection {
     pub(super) fn limits(&self) -> &PoolLimits {
-        &self._slot.0.limits
+        &self.slot.endpoint.limits
+    }
+
+    /// Its answer lasts, so it leaves its place to requests, if there is one among those that last.
+    pub(super) fn last(&mut self) {
+        let (endpoint, limits) = (Rc::clone(&self.slot.endpoint), self.limits());
+        if self.slot.lasts || endpoint.lasting.get() >= limits.lasting_per_endpoint {
+            return;
+        }
+        let max = limits.lasting_per_tenant;
+        let shares = || endpoint.lasting_shares.get_or_init(Shares::default);
+        if self.share.as_mut().is_none_or(|share| share.move_to(shares(), max)) {
+            self.slot.move_to_lasting();
+        }
     }
 
     /// The answer was read to its end.
@@ -41,7 +58,10 @@ impl Connection {
     pub(super) fn settle(mut self) {
         self.reused = true;
         self.share = None;
-        let endpoint = Rc::clone(&self._slot.0);
+        if !self.slot.move_to_open() {
+            return;
+        }
+        let endpoint = Rc::clone(&self.slot.endpoint);
         endpoint.idle.put(self);
         endpoint.freed.tell_one();
     }
@@ -49,17 +69,37 @@ impl Connection {
 
 impl Slot {
     pub(super) fn take(endpoint: &Rc<Endpoint>) -> Option<Self> {
-        let open = endpoint.open.get();
-        (open < endpoint.limits.open_per_endpoint).then(|| {
-            endpoint.open.set(open + 1);
-            Self(Rc::clone(endpoint))
+        endpoint.has_room().then(|| {
+            endpoint.open.set(endpoint.open.get() + 1);
+            Self { endpoint: Rc::clone(endpoint), lasts: false }
         })
+    }
+
+    fn move_to_lasting(&mut self) {
+        self.lasts = true;
+        self.endpoint.lasting.set(self.endpoint.lasting.get() + 1);
+        self.endpoint.open.set(self.endpoint.open.get() - 1);
+        self.endpoint.freed.tell_one();
+    }
+
+    /// Whether it is, or again is, one of those for requests.
+    fn move_to_open(&mut self) -> bool {
+        if self.lasts && self.endpoint.has_room() {
+            self.lasts = false;
+            self.endpoint.lasting.set(self.endpoint.lasting.get() - 1);
+            self.endpoint.open.set(self.endpoint.open.get() + 1);
+        }
+        !self.lasts
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.freed.tell_one();
+        if self.lasts {
+            self.endpoint.lasting.set(self.endpoint.lasting.get() - 1);
+        } else {
+            self.endpoint.open.set(self.endpoint.open.get() - 1);
+            self.endpoint.freed.tell_one();
+        }
     }
 }

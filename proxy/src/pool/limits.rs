@@ -10,6 +10,11 @@ pub const WAIT_MS: u64 = 1_000;
 pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
 /// Of these, the ones that one tenant may use at a time: half, so that one cannot keep all others waiting.
 pub const USED_PER_TENANT_MAX: usize = OPEN_PER_ENDPOINT_MAX / 2;
+/// Beside them, connections per endpoint and thread with a WebSocket or an event stream: they last, so those of a page
+/// that many look at would take the places of all requests.
+pub const LASTING_PER_ENDPOINT_MAX: usize = 4_096;
+/// Of these, the ones of one tenant.
+pub const LASTING_PER_TENANT_MAX: usize = LASTING_PER_ENDPOINT_MAX / 2;
 /// Idle connections kept per endpoint and thread.
 pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
 /// Idle connections that a process keeps, over all of its threads and endpoints: whatever threads times gates are.
@@ -27,7 +32,11 @@ pub struct PoolLimits {
     pub open_per_endpoint: usize,
     /// Of these, the ones that one tenant may use at a time.
     pub used_per_tenant: usize,
-    /// Of these, idle ones.
+    /// Beside them, those whose answers last. Where there are as many, another one stays among the others.
+    pub lasting_per_endpoint: usize,
+    /// Of these, the ones of one tenant.
+    pub lasting_per_tenant: usize,
+    /// Of those that do not last, idle ones.
     pub idle_per_endpoint: usize,
     /// Idle ones of all endpoints together.
     pub idle_per_pool: usize,
@@ -56,6 +65,8 @@ impl Default for PoolLimits {
         Self {
             open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
             used_per_tenant: USED_PER_TENANT_MAX,
+            lasting_per_endpoint: LASTING_PER_ENDPOINT_MAX,
+            lasting_per_tenant: LASTING_PER_TENANT_MAX,
             idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
             idle_per_pool: IDLE_PER_PROCESS_MAX,
             idle_ms: IDLE_MS,

@@ -51,8 +51,23 @@ impl Shares {
         if self.0.used(places) >= max {
             Box::pin(self.0.wait(places, max, deadline)).await?;
         }
+        Some(self.count(places))
+    }
+
+    fn count(&self, places: Places) -> Share {
         self.0.counts(places).for_each(|count| count.set(count.get() + 1));
-        Some(Share { shares: self.clone(), places })
+        Share { shares: self.clone(), places }
+    }
+}
+
+impl Share {
+    /// Counts in other shares from now on, if its user may have one more of `max` there. Says whether it does.
+    pub(super) fn move_to(&mut self, shares: &Shares, max: usize) -> bool {
+        let has_room = shares.0.used(self.places) < max;
+        if has_room {
+            *self = shares.count(self.places);
+        }
+        has_room
     }
 }
 

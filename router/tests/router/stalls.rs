@@ -186,7 +186,7 @@ async fn an_answer_that_nobody_reads_is_given_up_unless_it_is_an_event_stream() 
 }
 
 #[tokio::test]
-async fn a_tenant_full_of_websockets_leaves_its_cell_to_the_others() {
+async fn websockets_take_no_place_of_requests_until_they_are_too_many() {
     let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = app.local_addr().unwrap();
     tokio::spawn(async move {
@@ -205,14 +205,18 @@ async fn a_tenant_full_of_websockets_leaves_its_cell_to_the_others() {
     let mut config = impatient();
     config.pool.open_per_endpoint = 4;
     config.pool.used_per_tenant = 2;
+    config.pool.lasting_per_tenant = 2;
     config.pool.wait_ms = 100;
     let router = before(config, address).await;
     let mut open = Vec::new();
-    for _ in 0..2 {
+    for number in 1..=4 {
         let mut client = Client::connect(router.address).await;
         client.send(UPGRADE).await;
         assert_eq!(client.head().await.unwrap().status, 101);
         open.push(client);
+        if number < 4 {
+            assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200, "beside {number}");
+        }
     }
     let refused = ask(router.address, &get("acme", "/")).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));

@@ -25,9 +25,9 @@ use tokio_rustls::client::TlsStream;
 const CLEAR: usize = 19_000;
 /// Over HTTP/2, and over TLS.
 const FEWER: usize = 4_000;
-/// A tenant may have 256 open to one endpoint from each of the router's threads, of which there are two, and the kernel does not
+/// A tenant may have 2,304 open to one endpoint from each of the router's threads, of which there are two, and the kernel does not
 /// divide them evenly.
-const WEBSOCKETS: usize = 400;
+const WEBSOCKETS: usize = 3_000;
 /// Open files of each process beside the crowd, of 20,000: the other tenants', the cells', and those that a router keeps for cells.
 const OTHER_FILES: u64 = 1_600;
 /// Connections that are opened at a time: each asks a cell for a page.
