@@ -21,7 +21,7 @@ use cellway_core::hostname::Hostname;
 use cellway_machine::{Bound, off_thread};
 use cellway_proxy::serve::CONNECTIONS_PER_THREAD_MAX;
 use cellway_proxy::serve::DRAIN_MS;
-use cellway_proxy::{Covers, Handshakes, Listeners, Protocol, ServeOptions, ServerTls, files};
+use cellway_proxy::{Covers, Handshakes, Listeners, PoolLimits, Protocol, ServeOptions, ServerTls, files};
 use prometheus::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -273,7 +273,8 @@ async fn serve_gate(
     let options =
         ServeOptions { drain_ms, tls: routers, connections_per_thread, farewell: FAREWELL, ..ServeOptions::default() };
     let table = Arc::clone(&parts.table);
-    let make = move |context| GateHandler::new(parts.clone(), context);
+    let limits = PoolLimits::default().of_threads(listeners.threads(), connections_per_thread);
+    let make = move |context| GateHandler::new(parts.clone(), context, limits);
     let serving = cellway_proxy::serve(listeners, options, stop.clone(), make);
     tokio::pin!(serving);
     let mut failure = None;

@@ -5,12 +5,10 @@
 //! Everything is bounded: connections per endpoint, how long to wait for one, how many lie idle and how long, how long
 //! connecting may take.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -25,7 +23,7 @@ use crate::clock;
 use crate::hashes::Hashes;
 use crate::http2::Room;
 use crate::io::Io;
-use crate::serve::Protocol;
+use crate::serve::{Protocol, ThreadContext};
 use crate::socket::SocketHandle;
 
 mod breaker;
@@ -38,10 +36,12 @@ mod head;
 mod http1;
 mod http2;
 mod idle;
+mod lasting;
 mod limits;
 mod pooled_body;
 mod send_error;
 mod share;
+mod to_the_end;
 
 use breaker::Breaker;
 pub use breaker::{FAILED_IN_A_ROW, SHUNNED_MAX_MS, SHUNNED_MS};
@@ -55,14 +55,16 @@ use http1::{Unanswered, Wire};
 use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
 use idle::{Idle, Places};
+pub(crate) use lasting::Lasting;
 pub use limits::{
-    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX,
-    LASTING_PER_ENDPOINT_MAX, LASTING_PER_TENANT_MAX, OPEN_PER_ENDPOINT_MAX, PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
+    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX, LASTING_PER_THREAD_MAX,
+    OPEN_PER_ENDPOINT_MAX, PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
 };
 use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
 pub use send_error::{NotSent, SendError};
 use share::{Share, Shares};
+use to_the_end::{Ended, Exchange, ToTheEnd};
 
 /// What is read at once of an answer of which nothing is known.
 const FIRST_READ_BYTES: usize = 16 * 1024;
@@ -79,6 +81,7 @@ struct Inner {
     tls: Option<Arc<rustls::ClientConfig>>,
     endpoints: RefCell<HashMap<Destination, Rc<Endpoint>, Hashes>>,
     idle: Places,
+    lasting: Lasting,
     chores: Chores,
 }
 
@@ -91,9 +94,8 @@ struct Endpoint {
     idle: Idle,
     open: Cell<usize>,
     shares: Shares,
-    /// Connections beside those that are `open`, whose answers last.
-    lasting: Cell<usize>,
-    lasting_shares: OnceCell<Shares>,
+    /// Where connections are counted that are not `open` for requests.
+    lasting: Lasting,
     freed: Freed,
     breaker: RefCell<Breaker>,
     in_use: Cell<usize>,
@@ -102,13 +104,18 @@ struct Endpoint {
 impl Pool {
     /// An empty pool, which speaks in clear.
     pub fn new(limits: PoolLimits) -> Self {
-        Self::with_tls(limits, None)
+        Self::with(limits, None, Lasting::default())
     }
 
-    /// An empty pool, which reaches destinations with a server name by `tls`.
-    pub fn with_tls(limits: PoolLimits, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+    /// An empty pool for what a thread serves, which reaches destinations with a server name by `tls`.
+    pub fn of_thread(thread: &ThreadContext, limits: PoolLimits, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        Self::with(limits, tls, thread.lasting.clone())
+    }
+
+    fn with(limits: PoolLimits, tls: Option<Arc<rustls::ClientConfig>>, lasting: Lasting) -> Self {
         let (chores, mut taken) = mpsc::unbounded_channel();
-        let inner = Rc::new(Inner { limits, tls, endpoints: RefCell::default(), idle: Places::default(), chores });
+        let inner =
+            Rc::new(Inner { limits, tls, endpoints: RefCell::default(), idle: Places::default(), lasting, chores });
         spawn_local(async move {
             while let Some(chore) = taken.recv().await {
                 spawn_local(run_chore(chore));
@@ -129,8 +136,8 @@ impl Pool {
         self.send_for(None, endpoint, Head::of(&head), Box::new(body), Instant::now()).await.map(|answer| *answer)
     }
 
-    /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange has ended, or is found to last
-    /// ([`PooledBody::last`]); a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
+    /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange has ended, or has left the
+    /// requests ([`PooledBody::leave_requests`]); a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
     /// futures of all who wait for it.
     pub async fn send_for(
         &self,
@@ -270,7 +277,7 @@ impl Pool {
             })
         });
         let limit = Duration::from_millis(self.inner.limits.abandoned_ms);
-        ToTheEnd { exchange: Some(exchange), limit, chores: self.inner.chores.clone() }
+        ToTheEnd::new(exchange, limit, self.inner.chores.clone())
     }
 
     /// Whether the endpoint has failed a moment ago: better tried after others.
@@ -291,10 +298,14 @@ impl Pool {
         }
     }
 
-    /// Connections that are open to `endpoint` from this pool, idle ones included.
+    /// Connections for requests that are open to `endpoint` from this pool, idle ones included.
     pub fn open_connections(&self, endpoint: impl Into<Destination>) -> usize {
         let endpoint = endpoint.into();
-        self.inner.endpoints.borrow().get(&endpoint).map_or(0, |endpoint| endpoint.open_connections())
+        self.inner
+            .endpoints
+            .borrow()
+            .get(&endpoint)
+            .map_or(0, |endpoint| endpoint.open.get() + endpoint.shared.len() + endpoint.shared_narrow.len())
     }
 
     fn endpoint(&self, destination: Destination) -> Rc<Endpoint> {
@@ -302,7 +313,8 @@ impl Pool {
         if let Some(endpoint) = endpoints.get(&destination) {
             return Rc::clone(endpoint);
         }
-        let endpoint = Rc::new(Endpoint::new(destination.clone(), self.inner.limits, &self.inner.idle));
+        let endpoint =
+            Rc::new(Endpoint::new(destination.clone(), self.inner.limits, &self.inner.idle, &self.inner.lasting));
         endpoints.insert(destination, Rc::clone(&endpoint));
         endpoint
     }
@@ -385,53 +397,6 @@ impl Drop for Inner {
     }
 }
 
-/// An exchange on its way to its answer.
-type Exchange = Pin<Box<dyn Future<Output = Result<Box<Response<PooledBody>>, SendError>>>>;
-
-/// An exchange that goes on, for this long, where its caller leaves it.
-struct ToTheEnd {
-    /// `None` once it is answered.
-    exchange: Option<Exchange>,
-    limit: Duration,
-    chores: Chores,
-}
-
-impl Future for ToTheEnd {
-    type Output = Result<Box<Response<PooledBody>>, SendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
-        let answered = ready!(exchange.as_mut().poll(cx));
-        self.exchange = None;
-        Poll::Ready(answered)
-    }
-}
-
-impl Drop for ToTheEnd {
-    fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            let _ = self.chores.send(Chore::Await(exchange, self.limit));
-        }
-    }
-}
-
-/// Calls back when a request has ended, at the latest when it is dropped.
-struct Ended(Option<Box<dyn FnOnce()>>);
-
-impl Ended {
-    fn new(call: impl FnOnce() + 'static) -> Self {
-        Self(Some(Box::new(call)))
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if let Some(call) = self.0.take() {
-            call();
-        }
-    }
-}
-
 /// Counts as a request under way for as long as it lives.
 struct InUse<'a>(&'a Endpoint);
 
@@ -449,7 +414,7 @@ impl Drop for InUse<'_> {
 }
 
 impl Endpoint {
-    fn new(destination: Destination, limits: PoolLimits, idle: &Places) -> Self {
+    fn new(destination: Destination, limits: PoolLimits, idle: &Places, lasting: &Lasting) -> Self {
         Self {
             destination,
             limits,
@@ -457,22 +422,26 @@ impl Endpoint {
             shared: SharedConnections::new(WIDE_WINDOW_BYTES),
             shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
             open: Cell::new(0),
-            shares: Shares::default(),
-            lasting: Cell::new(0),
-            lasting_shares: OnceCell::new(),
+            shares: lasting.other_shares(),
+            lasting: lasting.clone(),
             freed: Freed::default(),
             breaker: RefCell::default(),
             in_use: Cell::new(0),
         }
     }
 
-    fn open_connections(&self) -> usize {
-        self.open.get() + self.lasting.get() + self.shared.len() + self.shared_narrow.len()
+    /// Whether there may be one more connection for requests: it is counted then.
+    fn open_one(&self) -> bool {
+        let has_room = self.open.get() < self.limits.open_per_endpoint;
+        if has_room {
+            self.open.set(self.open.get() + 1);
+        }
+        has_room
     }
 
-    /// Whether a connection for requests may be opened.
-    fn has_room(&self) -> bool {
-        self.open.get() < self.limits.open_per_endpoint
+    fn open_one_less(&self) {
+        self.open.set(self.open.get() - 1);
+        self.freed.tell_one();
     }
 
     /// What one tenant may use: of few places no more than half, so that it cannot keep all others waiting.

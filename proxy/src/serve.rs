@@ -28,6 +28,7 @@ use crate::hygiene::BadRequest;
 use crate::incoming::IncomingBody;
 use crate::listeners::{BACKLOG, Given, Listeners};
 use crate::nursery::Nursery;
+use crate::pool::Lasting;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{PeerTls, ServerTls};
 
@@ -117,6 +118,8 @@ pub struct ThreadContext {
     pub(crate) given: Arc<Given>,
     /// Whose connections are new.
     pub(crate) nursery: Rc<Nursery>,
+    /// Connections to peers with WebSockets and event streams.
+    pub(crate) lasting: Lasting,
     /// The time to drain.
     drain_ms: u64,
 }
@@ -312,6 +315,7 @@ async fn run<H: Handler>(
         thread,
         tasks: tasks.clone(),
         nursery: Nursery::new(closed.clone()),
+        lasting: Lasting::default(),
         shutdown: closed,
         stop: stop.clone(),
         given: Arc::clone(&given),
@@ -372,8 +376,8 @@ impl<H: Handler> Door<H> {
 
     fn serve(&self, tcp: cellway_machine::Accepted, address: SocketAddr) {
         let Self { options, context, addresses, handler } = self;
-        // The tunnels of connections that were upgraded count as connections.
-        if context.tasks.len() >= options.connections_per_thread {
+        // The tunnels of connections that were upgraded count as connections, and what lasts has a file towards its peer.
+        if context.tasks.len() + context.lasting.len() >= options.connections_per_thread {
             return tracing::debug!("too many connections, closing a new one");
         }
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };

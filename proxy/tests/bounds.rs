@@ -89,34 +89,56 @@ async fn one_tenant_cannot_take_all_connections_of_an_endpoint() {
         .await;
 }
 
+/// Of a pool with few places, none of which is waited for long.
+fn few(open_per_endpoint: usize, lasting_per_pool: usize) -> PoolLimits {
+    PoolLimits { open_per_endpoint, used_per_tenant: 1, lasting_per_pool, wait_ms: 60, ..PoolLimits::default() }
+}
+
 #[tokio::test]
-async fn what_lasts_leaves_its_place_to_requests_as_far_as_there_are_places_for_it() {
-    let app = app(HALF).await;
+async fn what_lasts_leaves_its_place_to_requests_and_one_tenant_has_half_of_what_there_is_for_it() {
+    let apps = [app(HALF).await, app(HALF).await];
     LocalSet::new()
         .run_until(async {
-            let few = PoolLimits { open_per_endpoint: 2, used_per_tenant: 1, wait_ms: 60, ..PoolLimits::default() };
-            let pool = Pool::new(PoolLimits { lasting_per_endpoint: 2, lasting_per_tenant: 1, ..few });
-            let lasting = async |tenant| {
-                let mut answer = ask(&pool, Some(tenant), app).await?;
-                answer.body_mut().last();
-                Ok::<_, SendError>(answer)
-            };
-            let _first = lasting("acme").await.unwrap();
-            let _second = lasting("acme").await.unwrap();
-            let third = lasting("acme").await;
-            assert!(matches!(third, Err(SendError::NotSent { cause: NotSent::Exhausted(1), .. })), "its second stayed");
-            let beta = lasting("beta").await.unwrap();
-            let _gamma = lasting("gamma").await.unwrap();
-            let full = ask(&pool, Some("delta"), app).await;
-            assert!(
-                matches!(full, Err(SendError::NotSent { cause: NotSent::Exhausted(2), .. })),
-                "both places are used"
-            );
-            assert_eq!(pool.open_connections(app), 4);
-            drop(beta);
-            assert_eq!(pool.open_connections(app), 3);
+            let pool = Pool::new(few(2, 4));
+            let mut lasting = Vec::new();
+            for app in apps {
+                let mut answer = ask(&pool, Some("acme"), app).await.unwrap();
+                assert!(answer.body_mut().leave_requests() && answer.body_mut().leave_requests());
+                lasting.push(answer);
+            }
+            assert_eq!(apps.map(|app| pool.open_connections(app)), [0, 0]);
+            let mut third = ask(&pool, Some("acme"), apps[0]).await.unwrap();
+            assert!(!third.body_mut().leave_requests(), "whichever endpoints they go to");
+            assert!(ask(&pool, Some("acme"), apps[0]).await.is_err(), "it counts where it stayed");
+            for (tenant, left) in [("beta", true), ("beta", true), ("gamma", false)] {
+                let mut answer = ask(&pool, Some(tenant), apps[0]).await.unwrap();
+                assert_eq!(answer.body_mut().leave_requests(), left, "{tenant}");
+                lasting.push(answer);
+            }
+            lasting.remove(0);
+            assert!(third.body_mut().leave_requests(), "one has ended");
         })
         .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_place_has_the_one_of_an_answer_that_turns_out_to_last() {
+    let app = app(HALF).await;
+    for limits in [few(1, 4), few(2, 4)] {
+        let limits = PoolLimits { wait_ms: PATIENCE.as_millis() as u64, ..limits };
+        LocalSet::new()
+            .run_until(async {
+                let pool = Pool::new(limits);
+                let mut lasting = ask(&pool, Some("acme"), app).await.unwrap();
+                let waiting = pool.clone();
+                let tenant = if limits.open_per_endpoint == 1 { "beta" } else { "acme" };
+                let waits = spawn_local(async move { ask(&waiting, Some(tenant), app).await.is_ok() });
+                sleep(Duration::from_millis(10)).await;
+                assert!(!waits.is_finished() && lasting.body_mut().leave_requests());
+                assert!(timeout(PATIENCE / 2, waits).await.expect("it is woken").unwrap());
+            })
+            .await;
+    }
 }
 
 #[tokio::test]
@@ -124,20 +146,20 @@ async fn a_connection_whose_answer_lasted_carries_requests_again_if_there_is_roo
     let app = app(WHOLE).await;
     LocalSet::new()
         .run_until(async {
-            let pool = Pool::new(PoolLimits { open_per_endpoint: 1, wait_ms: 60, ..PoolLimits::default() });
+            let pool = Pool::new(PoolLimits { used_per_tenant: 2, ..few(1, 4) });
             let lasting = async || {
                 let mut answer = ask(&pool, Some("acme"), app).await.unwrap();
-                answer.body_mut().last();
+                assert!(answer.body_mut().leave_requests());
                 answer.into_body()
             };
             lasting().await.drain().await;
             assert_eq!(pool.open_connections(app), 1);
             let (first, second) = (lasting().await, ask(&pool, Some("acme"), app).await.unwrap());
-            assert_eq!(pool.open_connections(app), 2);
+            assert_eq!(pool.open_connections(app), 1);
             first.drain().await;
             assert_eq!(pool.open_connections(app), 1, "there was no room for it");
             second.into_body().drain().await;
-            assert!(ask(&pool, Some("acme"), app).await.is_ok());
+            ask(&pool, Some("acme"), app).await.unwrap().into_body().drain().await;
             assert_eq!(pool.open_connections(app), 1);
         })
         .await;
@@ -148,7 +170,7 @@ async fn a_pool_keeps_so_many_idle_connections_whatever_endpoints_they_go_to() {
     let apps = [app(WHOLE).await, app(WHOLE).await, app(WHOLE).await];
     LocalSet::new()
         .run_until(async {
-            let pool = Pool::new(PoolLimits { idle_per_pool: 4, ..PoolLimits::default() }.of_threads(2));
+            let pool = Pool::new(PoolLimits { idle_per_pool: 4, ..PoolLimits::default() }.of_threads(2, 100));
             let open = || apps.map(|app| pool.open_connections(app));
             for app in apps {
                 ask(&pool, None, app).await.unwrap().into_body().drain().await;

@@ -349,10 +349,10 @@ impl Router {
         let admin = serve(admin, for_admins, stop_admin.clone(), move |_| {
             Rc::new(Admin { shared: Arc::clone(&for_admin), registry: registry.clone() })
         });
-        let (limits, for_data) = (config.pool.of_threads(threads), Arc::clone(&shared));
+        let (limits, for_data) = (config.pool.of_threads(threads, connections_per_thread), Arc::clone(&shared));
         let make = move |thread: ThreadContext| {
             for_data.threads.lock().push(thread.tasks.clone());
-            let pool = Pool::with_tls(limits, gates.clone());
+            let pool = Pool::of_thread(&thread, limits, gates.clone());
             Rc::new(Forwarder { shared: Arc::clone(&for_data), pool, thread, timers: Timers::default() })
         };
         let (fresh, https) = serve_https(front, options.clone(), &registry_of_https, stop_data.clone(), make.clone())?;

@@ -2,6 +2,7 @@
 
 use crate::stage::{LONGEST_REQUEST_MS, Stage, order, status};
 use cellway_api::agent::{FactUp, TaskDown};
+use cellway_cell_agent::DriverConfig;
 use cellway_proxy::pool::USED_PER_TENANT_MAX;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -147,15 +148,34 @@ async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_s
 }
 
 #[tokio::test]
-async fn streams_that_last_take_no_place_of_requests() {
+async fn streams_take_no_place_of_requests() {
     cellway_proxy::files::raise();
     let mut stage = Stage::new(|_| DriverConfig::None).await;
     stage.plane.place("acme", "cell-a", 5, "new-5", None);
     stage.start_with(|config| config.gate_threads = 1);
     stage.until_open(5).await;
     let mut open = Vec::new();
-    for number in 0..=USED_PER_TENANT_MAX {
-        open.push(if number % 2 == 0 { event_stream(&stage).await } else { websocket(&stage).await });
+    for _ in 0..USED_PER_TENANT_MAX {
+        open.push(event_stream(&stage).await);
     }
+    assert_eq!(stage.verdict(5).await.0, 200, "beside event streams");
+    for _ in 0..USED_PER_TENANT_MAX {
+        open.push(websocket(&stage).await);
+    }
+    assert_eq!(stage.verdict(5).await.0, 200, "beside WebSockets");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_app_switched_unasked_carries_no_other_request() {
+    let mut stage = Stage::new(|_| DriverConfig::None).await;
+    stage.plane.place("acme", "cell-a", 5, "new-5", None);
+    stage.start_with(|config| config.gate_threads = 1);
+    stage.until_open(5).await;
+    let mut wire = stage.ask("GET /hand", 5, "\r\n").await;
+    let mut hand = stage.app.hand().await;
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    hand.stream.write_all(switch.as_bytes()).await.unwrap();
+    assert_eq!(status(&wire.head().await), 502);
     assert_eq!(stage.verdict(5).await.0, 200);
+    assert_eq!(hand.read(1).await, b"", "it is closed");
 }

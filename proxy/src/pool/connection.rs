@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use super::http1::Wire;
-use super::share::{Share, Shares};
+use super::idle::Place;
+use super::share::Share;
 use super::{Chore, Chores, Endpoint, PoolLimits};
 use crate::socket::SocketHandle;
 
@@ -23,8 +24,8 @@ pub(super) struct Connection {
 /// the connection closed.
 pub(super) struct Slot {
     endpoint: Rc<Endpoint>,
-    /// Among those whose answers last, and not among those for requests.
-    lasts: bool,
+    /// Its place among those whose answers last, where it has none among those for requests.
+    lasting: Option<Place>,
 }
 
 impl Connection {
@@ -32,17 +33,12 @@ impl Connection {
         &self.slot.endpoint.limits
     }
 
-    /// Its answer lasts, so it leaves its place to requests, if there is one among those that last.
-    pub(super) fn last(&mut self) {
-        let (endpoint, limits) = (Rc::clone(&self.slot.endpoint), self.limits());
-        if self.slot.lasts || endpoint.lasting.get() >= limits.lasting_per_endpoint {
-            return;
-        }
-        let max = limits.lasting_per_tenant;
-        let shares = || endpoint.lasting_shares.get_or_init(Shares::default);
-        if self.share.as_mut().is_none_or(|share| share.move_to(shares(), max)) {
-            self.slot.move_to_lasting();
-        }
+    /// Its answer lasts: its place, and its user's share, are of those for requests no more. `false` where there are as many
+    /// that last as there may be.
+    pub(super) fn leave_requests(&mut self) -> bool {
+        let max = self.limits().lasting_per_pool;
+        self.slot.lasting.is_some()
+            || self.slot.endpoint.lasting.take(self.share.as_mut(), max).map(|place| self.slot.leave(place)).is_some()
     }
 
     /// The answer was read to its end.
@@ -58,10 +54,10 @@ impl Connection {
     pub(super) fn settle(mut self) {
         self.reused = true;
         self.share = None;
-        if !self.slot.move_to_open() {
+        let endpoint = Rc::clone(&self.slot.endpoint);
+        if !self.slot.come_back() {
             return;
         }
-        let endpoint = Rc::clone(&self.slot.endpoint);
         endpoint.idle.put(self);
         endpoint.freed.tell_one();
     }
@@ -69,37 +65,27 @@ impl Connection {
 
 impl Slot {
     pub(super) fn take(endpoint: &Rc<Endpoint>) -> Option<Self> {
-        endpoint.has_room().then(|| {
-            endpoint.open.set(endpoint.open.get() + 1);
-            Self { endpoint: Rc::clone(endpoint), lasts: false }
-        })
+        endpoint.open_one().then(|| Self { endpoint: Rc::clone(endpoint), lasting: None })
     }
 
-    fn move_to_lasting(&mut self) {
-        self.lasts = true;
-        self.endpoint.lasting.set(self.endpoint.lasting.get() + 1);
-        self.endpoint.open.set(self.endpoint.open.get() - 1);
-        self.endpoint.freed.tell_one();
+    fn leave(&mut self, place: Place) {
+        self.lasting = Some(place);
+        self.endpoint.open_one_less();
     }
 
-    /// Whether it is, or again is, one of those for requests.
-    fn move_to_open(&mut self) -> bool {
-        if self.lasts && self.endpoint.has_room() {
-            self.lasts = false;
-            self.endpoint.lasting.set(self.endpoint.lasting.get() - 1);
-            self.endpoint.open.set(self.endpoint.open.get() + 1);
+    /// Whether it has a place among those for requests, or gets one again.
+    fn come_back(&mut self) -> bool {
+        if self.lasting.is_some() && self.endpoint.open_one() {
+            self.lasting = None;
         }
-        !self.lasts
+        self.lasting.is_none()
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.lasts {
-            self.endpoint.lasting.set(self.endpoint.lasting.get() - 1);
-        } else {
-            self.endpoint.open.set(self.endpoint.open.get() - 1);
-            self.endpoint.freed.tell_one();
+        if self.lasting.is_none() {
+            self.endpoint.open_one_less();
         }
     }
 }

@@ -11,19 +11,19 @@ use super::Connection;
 use crate::clock;
 use crate::socket::Idleness;
 
-/// How many connections of a pool lie idle, whichever endpoints they go to.
+/// How many connections of a pool there are of one kind, whichever endpoints they go to.
 #[derive(Clone, Default)]
 pub(super) struct Places(Rc<Cell<usize>>);
 
 /// One of them.
-struct Place(Rc<Cell<usize>>);
+pub(super) struct Place(Rc<Cell<usize>>);
 
 impl Places {
-    fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         self.0.get()
     }
 
-    fn take(&self, max: usize) -> Option<Place> {
+    pub(super) fn take(&self, max: usize) -> Option<Place> {
         (self.used() < max).then(|| {
             self.0.set(self.used() + 1);
             Place(Rc::clone(&self.0))

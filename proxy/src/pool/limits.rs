@@ -6,15 +6,13 @@ pub const IDLE_MS: u64 = 15_000;
 pub const CONNECT_MS: u64 = 1_000;
 /// How long a request waits for a connection when all that are allowed are in use.
 pub const WAIT_MS: u64 = 1_000;
-/// Connections per endpoint and thread.
+/// Connections for requests per endpoint and thread.
 pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
 /// Of these, the ones that one tenant may use at a time: half, so that one cannot keep all others waiting.
 pub const USED_PER_TENANT_MAX: usize = OPEN_PER_ENDPOINT_MAX / 2;
-/// Beside them, connections per endpoint and thread with a WebSocket or an event stream: they last, so those of a page
-/// that many look at would take the places of all requests.
-pub const LASTING_PER_ENDPOINT_MAX: usize = 4_096;
-/// Of these, the ones of one tenant.
-pub const LASTING_PER_TENANT_MAX: usize = LASTING_PER_ENDPOINT_MAX / 2;
+/// Beside them, connections per thread that carry a WebSocket or an event stream, to whichever endpoints. One tenant may
+/// have half of them.
+pub const LASTING_PER_THREAD_MAX: usize = 4_096;
 /// Idle connections kept per endpoint and thread.
 pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
 /// Idle connections that a process keeps, over all of its threads and endpoints: whatever threads times gates are.
@@ -28,15 +26,13 @@ pub const HUNG_UP_MS: u64 = 10_000;
 /// The bounds of a [`Pool`](super::Pool).
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
-    /// Connections per endpoint, idle or not.
+    /// Connections for requests per endpoint, idle or not.
     pub open_per_endpoint: usize,
     /// Of these, the ones that one tenant may use at a time.
     pub used_per_tenant: usize,
-    /// Beside them, those whose answers last. Where there are as many, another one stays among the others.
-    pub lasting_per_endpoint: usize,
-    /// Of these, the ones of one tenant.
-    pub lasting_per_tenant: usize,
-    /// Of those that do not last, idle ones.
+    /// Beside them, those of all endpoints together whose answers last; one tenant may have half of them.
+    pub lasting_per_pool: usize,
+    /// Of those for requests, idle ones.
     pub idle_per_endpoint: usize,
     /// Idle ones of all endpoints together.
     pub idle_per_pool: usize,
@@ -53,10 +49,15 @@ pub struct PoolLimits {
 }
 
 impl PoolLimits {
-    /// Those of one of so many pools of a process, one for each thread: what the process keeps is divided among them.
+    /// Those of one of so many pools of a process, one for each thread: what the process keeps is divided among them. Each
+    /// thread takes `connections` from clients; what lasts has no more than half of their files, for it takes two.
     #[must_use]
-    pub fn of_threads(self, threads: usize) -> Self {
-        Self { idle_per_pool: (self.idle_per_pool / threads.max(1)).max(1), ..self }
+    pub fn of_threads(self, threads: usize, connections: usize) -> Self {
+        Self {
+            idle_per_pool: (self.idle_per_pool / threads.max(1)).max(1),
+            lasting_per_pool: self.lasting_per_pool.min(connections / 2),
+            ..self
+        }
     }
 }
 
@@ -65,8 +66,7 @@ impl Default for PoolLimits {
         Self {
             open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
             used_per_tenant: USED_PER_TENANT_MAX,
-            lasting_per_endpoint: LASTING_PER_ENDPOINT_MAX,
-            lasting_per_tenant: LASTING_PER_TENANT_MAX,
+            lasting_per_pool: LASTING_PER_THREAD_MAX,
             idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
             idle_per_pool: IDLE_PER_PROCESS_MAX,
             idle_ms: IDLE_MS,

@@ -183,19 +183,20 @@ impl PooledBody {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {}
     }
 
-    /// It goes on for as long as its two sides like: over HTTP/1.1 its connection is counted among those that last,
-    /// so that requests have its place.
-    pub fn last(&mut self) {
-        if let Some(Carrier::Http1(connection)) = &mut self.connection {
-            connection.last();
+    /// It goes on for as long as its two sides like, a WebSocket or an event stream: over HTTP/1.1 its connection is counted
+    /// among those that last, so that requests have its place. `false` where there are as many as there may be: nobody is
+    /// to have it.
+    #[must_use]
+    pub fn leave_requests(&mut self) -> bool {
+        match &mut self.connection {
+            Some(Carrier::Http1(connection)) => connection.leave_requests(),
+            Some(Carrier::Http2 { .. }) | None => true,
         }
     }
 
-    /// After a `101`: the connection, with what came behind the answer. The body goes on keeping its place in the pool,
-    /// among those that last.
+    /// After a `101`: the connection, with what came behind the answer. The body goes on keeping its place in the pool.
     pub(crate) fn switch(&mut self) -> Option<Io> {
         self.room = None;
-        self.last();
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.switch(),
             Some(Carrier::Http2 { .. }) | None => None,

@@ -16,12 +16,11 @@ use crate::hashes::Hashes;
 const PLACES: usize = 512;
 
 /// The shares of one endpoint.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Shares(Rc<Counts>);
 
 struct Counts {
     tables: [[Cell<u32>; PLACES]; 2],
-    /// Its keys are of this process, so that nobody can choose names that meet.
     hashes: Hashes,
     /// Who waits, by place.
     waiting: RefCell<Vec<(Places, Rc<Notify>)>>,
@@ -36,14 +35,14 @@ pub(super) struct Share {
     places: Places,
 }
 
-impl Default for Counts {
-    fn default() -> Self {
-        let table = || [const { Cell::new(0) }; PLACES];
-        Self { tables: [table(), table()], hashes: Hashes::default(), waiting: RefCell::default() }
-    }
-}
-
 impl Shares {
+    /// Shares that nobody has. The keys of `hashes` are of this process, so that nobody can choose names that meet.
+    pub(super) fn by(hashes: &Hashes) -> Self {
+        let table = || [const { Cell::new(0) }; PLACES];
+        let hashes = hashes.clone();
+        Self(Rc::new(Counts { tables: [table(), table()], hashes, waiting: RefCell::default() }))
+    }
+
     /// Waits until `user` may use one more of the `max` that it may use; `None` once `deadline` has passed.
     pub(super) async fn take(&self, user: &str, max: usize, deadline: Instant) -> Option<Share> {
         let hash = self.0.hashes.hash_one(user);
@@ -61,7 +60,8 @@ impl Shares {
 }
 
 impl Share {
-    /// Counts in other shares from now on, if its user may have one more of `max` there. Says whether it does.
+    /// Counts in other shares, of the same hashes, from now on, if its user may have one more of `max` there. Says whether
+    /// it does.
     pub(super) fn move_to(&mut self, shares: &Shares, max: usize) -> bool {
         let has_room = shares.0.used(self.places) < max;
         if has_room {
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_has_more_than_it_may_and_who_waits_goes_on_when_one_is_free() {
-        let shares = Shares::default();
+        let shares = Shares::by(&Hashes::default());
         let first = shares.take("a", 2, soon()).await.unwrap();
         let _second = shares.take("a", 2, soon()).await.unwrap();
         assert!(shares.take("a", 2, soon()).await.is_none());
@@ -156,7 +156,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_leaves_takes_nobody_elses_turn() {
-        let shares = Shares::default();
+        let shares = Shares::by(&Hashes::default());
         let held = shares.take("a", 1, soon()).await.unwrap();
         let (long, short) = (Instant::now() + Duration::from_secs(1), soon());
         let leaves = async { drop(tokio::time::timeout(Duration::ZERO, shares.take("a", 1, short)).await) };
@@ -170,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_two_meet_keeps_nobody_waiting_whose_other_place_is_free() {
-        let shares = Shares::default();
+        let shares = Shares::by(&Hashes::default());
         let mut met = Vec::new();
         // Full places of the first table alone.
         shares.0.tables[0].iter().for_each(|count| count.set(5));

@@ -140,6 +140,7 @@ async fn an_event_stream_may_be_silent() {
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: acme.cells.localhost\r\nupgrade: websocket\r\n\
                        connection: Upgrade\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n";
+const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
 
 #[tokio::test]
@@ -185,8 +186,8 @@ async fn an_answer_that_nobody_reads_is_given_up_unless_it_is_an_event_stream() 
     }
 }
 
-#[tokio::test]
-async fn websockets_take_no_place_of_requests_until_they_are_too_many() {
+/// An app that opens WebSockets at `/ws`, event streams at `/events`, and answers all else at once.
+async fn open_handed() -> SocketAddr {
     let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = app.local_addr().unwrap();
     tokio::spawn(async move {
@@ -195,35 +196,48 @@ async fn websockets_take_no_place_of_requests_until_they_are_too_many() {
             tokio::spawn(async move {
                 let mut head = [0; 4096];
                 while let Ok(length @ 1..) = tcp.read(&mut head).await {
-                    let upgrade = head[..length].starts_with(b"GET /ws");
-                    let plain: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                    tcp.write_all(if upgrade { SWITCH } else { plain }).await.unwrap();
+                    let answer: &[u8] = match &head[..length] {
+                        head if head.starts_with(b"GET /ws") => SWITCH,
+                        head if head.starts_with(b"GET /events") => EVENTS,
+                        _ => b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                    };
+                    tcp.write_all(answer).await.unwrap();
                 }
             });
         }
     });
-    let mut config = impatient();
-    config.pool.open_per_endpoint = 4;
-    config.pool.used_per_tenant = 2;
-    config.pool.lasting_per_tenant = 2;
-    config.pool.wait_ms = 100;
-    let router = before(config, address).await;
-    let mut open = Vec::new();
-    for number in 1..=4 {
-        let mut client = Client::connect(router.address).await;
-        client.send(UPGRADE).await;
-        assert_eq!(client.head().await.unwrap().status, 101);
-        open.push(client);
-        if number < 4 {
-            assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200, "beside {number}");
+    address
+}
+
+#[tokio::test]
+async fn what_lasts_takes_no_place_of_requests_and_a_tenant_has_its_part_of_what_there_is() {
+    let app = open_handed().await;
+    for (request, status) in [(UPGRADE, 101), (&get("acme", "/events"), 200)] {
+        let mut config = impatient();
+        config.pool.used_per_tenant = 1;
+        config.pool.lasting_per_pool = 4;
+        config.pool.wait_ms = 100;
+        let router = before(config, app).await;
+        let opened = async |request: &str| {
+            let mut client = Client::connect(router.address).await;
+            client.send(request).await;
+            (client.head().await.unwrap(), client)
+        };
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let (head, client) = opened(request).await;
+            assert_eq!(head.status, status);
+            open.push(client);
         }
+        let (refused, _) = opened(request).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200);
+        let (head, _other) = opened(&request.replace("acme", "beta")).await;
+        assert_eq!(head.status, status);
+        drop(open);
+        let again = timeout(PATIENCE, async { while opened(request).await.0.status == 503 {} });
+        again.await.expect("what was closed is free again");
     }
-    let refused = ask(router.address, &get("acme", "/")).await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert_eq!(ask(router.address, &get("beta", "/")).await.status, 200);
-    drop(open);
-    router.until("tunnels_open", |open| open == 0.0).await;
-    assert_eq!(ask(router.address, &get("acme", "/")).await.status, 200);
 }
 
 #[tokio::test]
