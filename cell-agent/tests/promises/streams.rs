@@ -148,6 +148,14 @@ async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_s
 }
 
 #[tokio::test]
+async fn the_app_hears_that_the_client_of_a_silent_event_stream_has_left() {
+    let stage = Stage::with_acme_open().await;
+    let (wire, mut hand) = event_stream(&stage).await;
+    drop(wire);
+    assert_eq!(hand.read(1).await, b"");
+}
+
+#[tokio::test]
 async fn streams_take_no_place_of_requests() {
     cellway_proxy::files::raise();
     let mut stage = Stage::new(|_| DriverConfig::None).await;

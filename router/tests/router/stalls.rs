@@ -138,6 +138,19 @@ async fn an_event_stream_may_be_silent() {
     assert_eq!(client.answer().await.unwrap().text(), "data: 1\n\n");
 }
 
+#[tokio::test]
+async fn a_cell_hears_that_the_client_of_a_silent_event_stream_has_left() {
+    let (app, given) = hand().await;
+    let router = before(impatient(), app).await;
+    let mut client = Client::connect(router.address).await;
+    client.send(&get("acme", "/events")).await;
+    let mut tcp = given.await.unwrap();
+    tcp.write_all(EVENTS).await.unwrap();
+    assert_eq!(client.head().await.unwrap().status, 200);
+    drop(client);
+    assert_eq!(timeout(PATIENCE, tcp.read(&mut [0])).await.expect("in time").unwrap(), 0);
+}
+
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: acme.cells.localhost\r\nupgrade: websocket\r\n\
                        connection: Upgrade\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n";
 const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -236,7 +249,7 @@ async fn what_lasts_takes_no_place_of_requests_and_a_tenant_has_its_part_of_what
         assert_eq!(head.status, status);
         drop(open);
         let again = timeout(PATIENCE, async { while opened(request).await.0.status == 503 {} });
-        again.await.expect("what was closed is free again");
+        again.await.unwrap_or_else(|_| panic!("what was closed is free again: {request}"));
     }
 }
 

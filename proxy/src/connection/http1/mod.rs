@@ -7,13 +7,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::Served;
 use crate::addresses::Counted;
-use crate::body::ResponseBody;
 use crate::clock;
 use crate::http1::Input;
 use crate::hygiene::{self, BadRequest};
@@ -152,7 +151,8 @@ impl<H: Handler> Connection<'_, H> {
             // What is behind the request may be meant for a tunnel.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let patience = self.patience.wanted(&answer);
+        let is_event_stream = hygiene::is_event_stream(answer.headers());
+        let patience = self.patience.limit.filter(|_| !switches && !is_event_stream);
         let (head, mut body) = answer.into_parts();
         let wire = &self.wire;
         let mut invitation = wire.rest_of_invitation();
@@ -167,8 +167,13 @@ impl<H: Handler> Connection<'_, H> {
         if keeps_alive || patience.is_none() {
             self.patience.fit(patience);
         }
-        let poll = self.patience.with(patience, |cx| outgoing.poll(&mut body, &mut wire.writer(), cx));
-        let sent = self.ends.race(poll).await;
+        let mut poll = self.patience.with(patience, |cx| outgoing.poll(&mut body, &mut wire.writer(), cx));
+        // Who asks for an ordinary answer may end its side and wait for it. An event stream may have no end, and be silent.
+        let unless_left = move |cx: &mut Context<'_>| match poll(cx) {
+            Poll::Pending if is_event_stream => wire.poll_left(cx).map(|()| None),
+            polled => polled.map(Some),
+        };
+        let sent = self.ends.race(unless_left).await.flatten();
         drop(body);
         match sent {
             Some(Ok(())) if switches => return self.switch(switch),
@@ -206,12 +211,6 @@ struct Patience {
 }
 
 impl Patience {
-    /// How long this answer may be left unread.
-    fn wanted(&self, answer: &Response<ResponseBody>) -> Option<Duration> {
-        let lasting = answer.status() == StatusCode::SWITCHING_PROTOCOLS || hygiene::is_event_stream(answer.headers());
-        self.limit.filter(|_| !lasting)
-    }
-
     /// The same `poll`, with the client left so much time once it has to be waited for. Of a last answer that need not be
     /// waited for, the kernel is told nothing: what is left of a closed connection it bounds by itself.
     fn with<T>(

@@ -96,6 +96,12 @@ impl Wire {
         self.0.borrow_mut().poll_head(cx)
     }
 
+    /// Waits until the client has ended its side, as far as the end of its request and of what it has sent since, which is
+    /// kept, can be told apart.
+    pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_left(cx)
+    }
+
     /// Whether no byte of a next head has come.
     pub(super) fn is_idle(&self) -> bool {
         self.0.borrow().input.is_empty()
@@ -207,6 +213,17 @@ impl State {
                     return Poll::Ready(Came::End);
                 }
             }
+        }
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.length.is_over() || !self.input.is_empty() {
+            return Poll::Pending;
+        }
+        let Some(io) = &mut self.io else { return Poll::Ready(()) };
+        match ready!(self.input.poll_read_head(io, cx, HEAD_READ_BYTES)) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
         }
     }
 
