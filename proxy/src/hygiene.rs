@@ -275,6 +275,19 @@ pub fn write_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
+/// Whether a request asks for a WebSocket, as it is sent on, or for an event stream.
+pub fn asks_to_last(headers: &HeaderMap) -> bool {
+    switches_to_websocket(headers) || asks_for_event_stream(headers)
+}
+
+/// Whether a request asks for an event stream and nothing else, as a browser's `EventSource` does. Whether it gets one, the
+/// answer says.
+pub fn asks_for_event_stream(headers: &HeaderMap) -> bool {
+    let mut wanted = headers.get_all(header::ACCEPT).iter();
+    let is_one = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(EVENT_STREAM);
+    wanted.next().is_some_and(is_one) && wanted.next().is_none()
+}
+
 /// Whether an answer is an event stream, which may be silent for as long as it likes.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii_start();

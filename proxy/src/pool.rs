@@ -16,12 +16,14 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
 use crate::boxed::pinned;
 use crate::clock;
 use crate::hashes::Hashes;
 use crate::http2::Room;
+use crate::hygiene;
 use crate::io::Io;
 use crate::serve::{Protocol, ThreadContext};
 use crate::socket::SocketHandle;
@@ -38,6 +40,7 @@ mod http2;
 mod idle;
 mod lasting;
 mod limits;
+mod places;
 mod pooled_body;
 mod send_error;
 mod share;
@@ -54,12 +57,13 @@ pub use http1::{Broken, Malformed, ReadAnswer, read_answer};
 use http1::{Unanswered, Wire};
 use http2::{NARROW_WINDOW_BYTES, SharedConnections, Ticket, WIDE_WINDOW_BYTES};
 pub use http2::{SHARED_PER_ENDPOINT_MAX, STREAMS_PER_CONNECTION_MAX};
-use idle::{Idle, Places};
+use idle::Idle;
 pub(crate) use lasting::Lasting;
 pub use limits::{
-    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX, LASTING_PER_THREAD_MAX,
+    ABANDONED_MS, CONNECT_MS, HUNG_UP_MS, IDLE_MS, IDLE_PER_ENDPOINT_MAX, IDLE_PER_PROCESS_MAX, LASTING_PER_POOL_MAX,
     OPEN_PER_ENDPOINT_MAX, PoolLimits, USED_PER_TENANT_MAX, WAIT_MS,
 };
+use places::Places;
 use pooled_body::Carrier;
 pub use pooled_body::{OnDrop, PooledBody, Silent, TooLong};
 pub use send_error::{NotSent, SendError};
@@ -104,7 +108,7 @@ struct Endpoint {
 impl Pool {
     /// An empty pool, which speaks in clear.
     pub fn new(limits: PoolLimits) -> Self {
-        Self::with(limits, None, Lasting::default())
+        Self::with(limits, None, Lasting::beside(TaskTracker::new(), usize::MAX))
     }
 
     /// An empty pool for what a thread serves, which reaches destinations with a server name by `tls`.
@@ -149,6 +153,9 @@ impl Pool {
     ) -> Result<Box<Response<PooledBody>>, SendError> {
         let endpoint = self.endpoint(endpoint.into());
         let deadline = now + Duration::from_millis(self.inner.limits.wait_ms);
+        if self.has_no_room_to_last(tenant, &endpoint.destination, &head) {
+            return Err(SendError::NotSent { body, cause: NotSent::Exhausted(self.inner.limits.lasting_per_pool) });
+        }
         let share = match tenant {
             Some(tenant) => {
                 let max = endpoint.share_max();
@@ -172,6 +179,15 @@ impl Pool {
             Err(SendError::NotSent { .. } | SendError::Lost(_)) => {}
         }
         sent
+    }
+
+    /// Whether the request asks for what would last, as far as it says so, and there is no place for that.
+    fn has_no_room_to_last(&self, tenant: Option<&str>, destination: &Destination, head: &Head<'_>) -> bool {
+        let (lasting, max) = (&self.inner.lasting, self.inner.limits.lasting_per_pool);
+        lasting.is_crowded(max)
+            && destination.protocol == Protocol::Http1
+            && hygiene::asks_to_last(head.headers)
+            && !lasting.has_room(tenant, max)
     }
 
     async fn send_alone(
@@ -422,7 +438,7 @@ impl Endpoint {
             shared: SharedConnections::new(WIDE_WINDOW_BYTES),
             shared_narrow: SharedConnections::new(NARROW_WINDOW_BYTES),
             open: Cell::new(0),
-            shares: lasting.other_shares(),
+            shares: lasting.shares_of_requests(),
             lasting: lasting.clone(),
             freed: Freed::default(),
             breaker: RefCell::default(),

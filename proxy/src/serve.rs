@@ -70,7 +70,7 @@ pub struct ServeOptions {
     pub age_ms: u64,
     /// How long connections and tunnels may go on after the shutdown began.
     pub drain_ms: u64,
-    /// Connections per thread.
+    /// Connections of clients per thread, and beside them those to peers with WebSockets and event streams.
     pub connections_per_thread: usize,
     /// Connections per client address, over all threads.
     pub connections_per_address: usize,
@@ -315,7 +315,7 @@ async fn run<H: Handler>(
         thread,
         tasks: tasks.clone(),
         nursery: Nursery::new(closed.clone()),
-        lasting: Lasting::default(),
+        lasting: Lasting::beside(tasks.clone(), options.connections_per_thread),
         shutdown: closed,
         stop: stop.clone(),
         given: Arc::clone(&given),
@@ -377,7 +377,7 @@ impl<H: Handler> Door<H> {
     fn serve(&self, tcp: cellway_machine::Accepted, address: SocketAddr) {
         let Self { options, context, addresses, handler } = self;
         // The tunnels of connections that were upgraded count as connections, and what lasts has a file towards its peer.
-        if context.tasks.len() + context.lasting.len() >= options.connections_per_thread {
+        if context.lasting.leaves_no_file() {
             return tracing::debug!("too many connections, closing a new one");
         }
         let accepted = Accepted { tcp, address, addresses: Arc::clone(addresses) };

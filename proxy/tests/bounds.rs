@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cellway_proxy::pool::{Destination, NotSent, SHARED_PER_ENDPOINT_MAX};
 use cellway_proxy::{Head, OnDrop, Pool, PoolLimits, PooledBody, Protocol, RequestBody, Room, SendError};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -50,6 +50,13 @@ async fn ask(
 ) -> Result<Response<PooledBody>, SendError> {
     let (head, body) = get().into_parts();
     pool.send_for(tenant, app, Head::of(&head), Box::new(body), tokio::time::Instant::now()).await.map(|answer| *answer)
+}
+
+async fn ask_to_last(pool: &Pool, tenant: &str, app: SocketAddr) -> Result<Response<PooledBody>, SendError> {
+    let (mut head, body) = get().into_parts();
+    head.headers.insert("accept", HeaderValue::from_static("text/event-stream"));
+    let now = tokio::time::Instant::now();
+    pool.send_for(Some(tenant), app, Head::of(&head), Box::new(body), now).await.map(|answer| *answer)
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -103,20 +110,25 @@ async fn what_lasts_leaves_its_place_to_requests_and_one_tenant_has_half_of_what
             let mut lasting = Vec::new();
             for app in apps {
                 let mut answer = ask(&pool, Some("acme"), app).await.unwrap();
-                assert!(answer.body_mut().leave_requests() && answer.body_mut().leave_requests());
+                answer.body_mut().leave_requests();
+                answer.body_mut().leave_requests();
                 lasting.push(answer);
             }
             assert_eq!(apps.map(|app| pool.open_connections(app)), [0, 0]);
-            let mut third = ask(&pool, Some("acme"), apps[0]).await.unwrap();
-            assert!(!third.body_mut().leave_requests(), "whichever endpoints they go to");
-            assert!(ask(&pool, Some("acme"), apps[0]).await.is_err(), "it counts where it stayed");
-            for (tenant, left) in [("beta", true), ("beta", true), ("gamma", false)] {
-                let mut answer = ask(&pool, Some(tenant), apps[0]).await.unwrap();
-                assert_eq!(answer.body_mut().leave_requests(), left, "{tenant}");
+            let unseen = ask_to_last(&pool, "acme", apps[0]).await;
+            assert!(matches!(unseen, Err(SendError::NotSent { cause: NotSent::Exhausted(4), .. })), "wherever they go");
+            let mut unasked = ask(&pool, Some("acme"), apps[0]).await.unwrap();
+            unasked.body_mut().leave_requests();
+            assert!(ask(&pool, Some("acme"), apps[0]).await.is_err(), "it keeps its place");
+            for _ in 0..2 {
+                let mut answer = ask_to_last(&pool, "beta", apps[0]).await.unwrap();
+                answer.body_mut().leave_requests();
                 lasting.push(answer);
             }
+            assert!(ask_to_last(&pool, "gamma", apps[1]).await.is_err(), "there are four");
+            assert!(ask(&pool, Some("gamma"), apps[1]).await.is_ok(), "requests go on");
             lasting.remove(0);
-            assert!(third.body_mut().leave_requests(), "one has ended");
+            assert!(ask_to_last(&pool, "acme", apps[1]).await.is_ok(), "one has ended");
         })
         .await;
 }
@@ -134,7 +146,8 @@ async fn who_waits_for_a_place_has_the_one_of_an_answer_that_turns_out_to_last()
                 let tenant = if limits.open_per_endpoint == 1 { "beta" } else { "acme" };
                 let waits = spawn_local(async move { ask(&waiting, Some(tenant), app).await.is_ok() });
                 sleep(Duration::from_millis(10)).await;
-                assert!(!waits.is_finished() && lasting.body_mut().leave_requests());
+                assert!(!waits.is_finished());
+                lasting.body_mut().leave_requests();
                 assert!(timeout(PATIENCE / 2, waits).await.expect("it is woken").unwrap());
             })
             .await;
@@ -149,7 +162,7 @@ async fn a_connection_whose_answer_lasted_carries_requests_again_if_there_is_roo
             let pool = Pool::new(PoolLimits { used_per_tenant: 2, ..few(1, 4) });
             let lasting = async || {
                 let mut answer = ask(&pool, Some("acme"), app).await.unwrap();
-                assert!(answer.body_mut().leave_requests());
+                answer.body_mut().leave_requests();
                 answer.into_body()
             };
             lasting().await.drain().await;

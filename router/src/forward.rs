@@ -394,10 +394,9 @@ impl Forwarder {
         }
         let whole = body.take_whole(|_| ());
         let lasts = whole.is_none() && hygiene::is_event_stream(&head.headers);
-        if lasts && !body.leave_requests() {
-            return Err(Failure::Busy);
-        }
-        if whole.is_none() && !lasts {
+        if lasts {
+            body.leave_requests();
+        } else if whole.is_none() {
             let limits = self.shared.limits;
             body.limit_silence(Duration::from_millis(limits.stall_ms), Rc::clone(&errand.sent));
             body.limit_time(errand.began.checked_add(Duration::from_millis(limits.total_ms)));
@@ -414,13 +413,10 @@ impl Forwarder {
         &self,
         tenant: Option<&TenantId>,
         errand: &mut Errand<'_>,
-        mut response: Box<Response<PooledBody>>,
+        response: Box<Response<PooledBody>>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let client = errand.websocket.take().filter(|_| upgrade::is_switch(response.status(), response.headers()));
         let client = client.ok_or(Failure::BadAnswer)?;
-        if !response.body_mut().leave_requests() {
-            return Err(Failure::Busy);
-        }
         let bytes = Rc::new(TunnelBytes::default());
         let end = TunnelEnd { goodbye: CancellationToken::new(), stop: self.thread.stop.clone() };
         let (response, tunnel) = upgrade::tunnel(client, *response, Rc::clone(&bytes), end.clone());

@@ -77,7 +77,10 @@ impl AnswerBody {
         };
         self.cutter = None;
         if let Some(inner) = &self.inner {
-            inner.with(|body| body.on_drop(OnDrop::HangUpAndDrain));
+            inner.with(|body| {
+                body.leave_requests();
+                body.on_drop(OnDrop::HangUpAndDrain);
+            });
         }
         self.waiting.set_patience(Patience::FromNow(Duration::from_millis(STREAM_END_MS)));
         self.phase = Phase::Stream(Box::pin(end.cancelled_owned()));

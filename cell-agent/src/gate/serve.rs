@@ -15,8 +15,8 @@ use cellway_proxy::pool::NotSent;
 use cellway_proxy::serve::refuse;
 use cellway_proxy::upgrade::{self, TunnelBytes, TunnelEnd};
 use cellway_proxy::{
-    ClientHalf, Destination, Handler, IncomingBody, OnBreak, OnDrop, Peer, Pool, PoolLimits, PooledBody, Protocol,
-    RequestBody, ResponseBody, SendError, ThreadContext, Timers, clock,
+    ClientHalf, Destination, Handler, IncomingBody, OnBreak, Peer, Pool, PoolLimits, PooledBody, Protocol, RequestBody,
+    ResponseBody, SendError, ThreadContext, Timers, clock,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -46,7 +46,6 @@ const SMALL_BODY_MS: u64 = 1_000;
 /// of [`refused`] with [`Verdict::Behind`], as bytes.
 pub(crate) const FAREWELL: &[u8] = b"HTTP/1.1 421 Misdirected Request\r\nx-cellway-verdict: behind\r\n\
     content-length: 0\r\nconnection: close\r\n\r\n";
-const EVENT_STREAM: &str = "text/event-stream";
 
 /// What all threads of the gate share.
 #[derive(Clone)]
@@ -94,7 +93,7 @@ impl Stamp {
         let epoch = one(EPOCH).and_then(|text| text.parse().ok()).map(Epoch).ok_or(missing)?;
         let websocket = hygiene::asks_for_websocket(head);
         // An event stream is known for sure by its answer; a browser's `EventSource` asks for one and nothing else.
-        let events = one(header::ACCEPT).is_some_and(|wanted| wanted.eq_ignore_ascii_case(EVENT_STREAM));
+        let events = hygiene::asks_for_event_stream(&head.headers);
         let kind = if websocket || events { RequestKind::Stream } else { RequestKind::Ordinary };
         Ok(Self { tenant, epoch, kind, websocket })
     }
@@ -196,7 +195,11 @@ impl GateHandler {
         lease.failed();
         self.parts.metrics.app_errors.inc();
         match error {
-            SendError::NotSent { cause: NotSent::Exhausted(_) | NotSent::Starved(_), .. } => app_is_busy(),
+            SendError::NotSent { cause: NotSent::Exhausted(_) | NotSent::Starved(_), .. } => {
+                let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "all connections to the app are in use");
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
             SendError::NotSent { cause, .. } => {
                 tracing::warn!(app = %self.parts.app, error = %cause, "the app cannot be reached");
                 refuse(StatusCode::BAD_GATEWAY, "the app cannot be reached")
@@ -210,15 +213,8 @@ impl GateHandler {
 
     /// Joins both sides until either ends, or the tenant's streams have to end: then the client is told to connect
     /// again, and the app is hung up on if it does not close with it. The lease lasts until the app has closed its side
-    /// too, within its own time limit. Where there are as many as there may be, the app is hung up on at once.
-    fn tunnel(
-        &self,
-        client: ClientHalf,
-        mut response: Response<PooledBody>,
-        waiting: Waiting,
-    ) -> Response<ResponseBody> {
-        let has_room = response.body_mut().leave_requests();
-        let client = if has_room { client } else { ClientHalf::gone() };
+    /// too, within its own time limit.
+    fn tunnel(&self, client: ClientHalf, response: Response<PooledBody>, waiting: Waiting) -> Response<ResponseBody> {
         let bytes = Rc::new(TunnelBytes::default());
         let stop = self.context.stop.clone();
         let end = TunnelEnd { goodbye: waiting.lease().end().unwrap_or_else(|| stop.clone()), stop };
@@ -232,14 +228,8 @@ impl GateHandler {
             waiting.lease().add_down(bytes.up.get() + bytes.down.get());
             waiting.lease().finish();
         });
-        if has_room { answer } else { app_is_busy() }
+        answer
     }
-}
-
-fn app_is_busy() -> Response<ResponseBody> {
-    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "all connections to the app are in use");
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
 }
 
 /// What the app may know: no word of cellway's but the tenant and the epoch.
@@ -278,10 +268,6 @@ fn towards_router(response: Box<Response<PooledBody>>, waiting: Waiting) -> Resp
     }
     hygiene::strip_response(&mut head.headers);
     let edge = StreamEdge::of(&head.headers);
-    if matches!(edge, Some(StreamEdge::Events(_))) && !body.leave_requests() {
-        body.on_drop(OnDrop::HangUpAndDrain);
-        return app_is_busy();
-    }
     if edge.is_some() {
         // It may be ended before.
         head.headers.remove(header::CONTENT_LENGTH);

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::http1::Wire;
-use super::idle::Place;
+use super::places::Place;
 use super::share::Share;
 use super::{Chore, Chores, Endpoint, PoolLimits};
 use crate::socket::SocketHandle;
@@ -33,12 +33,14 @@ impl Connection {
         &self.slot.endpoint.limits
     }
 
-    /// Its answer lasts: its place, and its user's share, are of those for requests no more. `false` where there are as many
-    /// that last as there may be.
-    pub(super) fn leave_requests(&mut self) -> bool {
+    /// Its answer lasts: its place, and its user's share, are of those for requests no more, if there is a place for it.
+    pub(super) fn leave_requests(&mut self) {
         let max = self.limits().lasting_per_pool;
-        self.slot.lasting.is_some()
-            || self.slot.endpoint.lasting.take(self.share.as_mut(), max).map(|place| self.slot.leave(place)).is_some()
+        if self.slot.lasting.is_none()
+            && let Some(place) = self.slot.endpoint.lasting.take(self.share.as_mut(), max)
+        {
+            self.slot.leave(place);
+        }
     }
 
     /// The answer was read to its end.

@@ -1,41 +1,15 @@
 //! Connections that lie idle: those of one endpoint, within what all endpoints of a pool keep together.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Connection;
+use super::places::{Place, Places};
 use crate::clock;
 use crate::socket::Idleness;
-
-/// How many connections of a pool there are of one kind, whichever endpoints they go to.
-#[derive(Clone, Default)]
-pub(super) struct Places(Rc<Cell<usize>>);
-
-/// One of them.
-pub(super) struct Place(Rc<Cell<usize>>);
-
-impl Places {
-    pub(super) fn used(&self) -> usize {
-        self.0.get()
-    }
-
-    pub(super) fn take(&self, max: usize) -> Option<Place> {
-        (self.used() < max).then(|| {
-            self.0.set(self.used() + 1);
-            Place(Rc::clone(&self.0))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
 
 /// Those of an endpoint, the one used last at the end.
 pub(super) struct Idle {

@@ -12,7 +12,7 @@ pub const OPEN_PER_ENDPOINT_MAX: usize = 512;
 pub const USED_PER_TENANT_MAX: usize = OPEN_PER_ENDPOINT_MAX / 2;
 /// Beside them, connections per thread that carry a WebSocket or an event stream, to whichever endpoints. One tenant may
 /// have half of them.
-pub const LASTING_PER_THREAD_MAX: usize = 4_096;
+pub const LASTING_PER_POOL_MAX: usize = 4_096;
 /// Idle connections kept per endpoint and thread.
 pub const IDLE_PER_ENDPOINT_MAX: usize = 128;
 /// Idle connections that a process keeps, over all of its threads and endpoints: whatever threads times gates are.
@@ -49,13 +49,14 @@ pub struct PoolLimits {
 }
 
 impl PoolLimits {
-    /// Those of one of so many pools of a process, one for each thread: what the process keeps is divided among them. Each
-    /// thread takes `connections` from clients; what lasts has no more than half of their files, for it takes two.
+    /// Those of one of so many pools of a process, one for each thread: what the process keeps is divided among them. Of
+    /// the `connections` that each thread takes from clients, what lasts has a quarter at most, and their files: it takes
+    /// two.
     #[must_use]
     pub fn of_threads(self, threads: usize, connections: usize) -> Self {
         Self {
             idle_per_pool: (self.idle_per_pool / threads.max(1)).max(1),
-            lasting_per_pool: self.lasting_per_pool.min(connections / 2),
+            lasting_per_pool: self.lasting_per_pool.min(connections / 4),
             ..self
         }
     }
@@ -66,7 +67,7 @@ impl Default for PoolLimits {
         Self {
             open_per_endpoint: OPEN_PER_ENDPOINT_MAX,
             used_per_tenant: USED_PER_TENANT_MAX,
-            lasting_per_pool: LASTING_PER_THREAD_MAX,
+            lasting_per_pool: LASTING_PER_POOL_MAX,
             idle_per_endpoint: IDLE_PER_ENDPOINT_MAX,
             idle_per_pool: IDLE_PER_PROCESS_MAX,
             idle_ms: IDLE_MS,

@@ -184,19 +184,17 @@ impl PooledBody {
     }
 
     /// It goes on for as long as its two sides like, a WebSocket or an event stream: over HTTP/1.1 its connection is counted
-    /// among those that last, so that requests have its place. `false` where there are as many as there may be: nobody is
-    /// to have it.
-    #[must_use]
-    pub fn leave_requests(&mut self) -> bool {
-        match &mut self.connection {
-            Some(Carrier::Http1(connection)) => connection.leave_requests(),
-            Some(Carrier::Http2 { .. }) | None => true,
+    /// among those that last, so that requests have its place. Where there are as many as there may be, it keeps that.
+    pub fn leave_requests(&mut self) {
+        if let Some(Carrier::Http1(connection)) = &mut self.connection {
+            connection.leave_requests();
         }
     }
 
     /// After a `101`: the connection, with what came behind the answer. The body goes on keeping its place in the pool.
     pub(crate) fn switch(&mut self) -> Option<Io> {
         self.room = None;
+        self.leave_requests();
         match &self.connection {
             Some(Carrier::Http1(connection)) => connection.wire.switch(),
             Some(Carrier::Http2 { .. }) | None => None,

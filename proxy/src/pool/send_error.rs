@@ -40,8 +40,7 @@ impl From<io::Error> for NotSent {
     /// Of an error in connecting.
     fn from(error: io::Error) -> Self {
         let code = Errno::from_io_error(&error);
-        // `ADDRNOTAVAIL`: of ports towards this endpoint.
-        let starved = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+        let starved = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
         if code.is_some_and(|code| starved.contains(&code)) { Self::Starved(error) } else { Self::Connect(error) }
     }
 }
@@ -52,7 +51,7 @@ pub enum NotSent {
     /// The endpoint cannot be reached.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
-    /// This process has no more files, ports or memory for a connection: nothing is said of the endpoint, and whoever waits
+    /// This process has no more files or memory for a connection: nothing is said of the endpoint, and whoever waits
     /// may hold what is missing.
     #[error("there is nothing left to connect with")]
     Starved(#[source] io::Error),
@@ -70,9 +69,7 @@ mod tests {
 
     #[test]
     fn what_this_process_lacks_is_not_laid_to_its_peer() {
-        for (code, starved) in
-            [(Errno::MFILE, true), (Errno::NOBUFS, true), (Errno::ADDRNOTAVAIL, true), (Errno::CONNREFUSED, false)]
-        {
+        for (code, starved) in [(Errno::MFILE, true), (Errno::NOBUFS, true), (Errno::CONNREFUSED, false)] {
             let cause = NotSent::from(io::Error::from(code));
             assert_eq!(matches!(cause, NotSent::Starved(_)), starved, "{code}");
         }

@@ -1,4 +1,5 @@
-//! How many of an endpoint's connections one user (a tenant) may have in use, so that none can take them all.
+//! How many of an endpoint's connections, or of those that last, one user (a tenant) may have in use, so that none can take
+//! them all.
 //!
 //! Uses are counted in two tables of fixed size, by two hashes of the user's name; the smaller count is taken. So nobody has
 //! more than it may, and a user is kept waiting for others only where they fill both of its places. A map of users would cost each request several lines of memory that are in no cache.
@@ -15,7 +16,7 @@ use crate::hashes::Hashes;
 /// The places of one table; 4 bytes each. A power of two.
 const PLACES: usize = 512;
 
-/// The shares of one endpoint.
+/// The shares in one endpoint's connections for requests, or in a thread's that last.
 #[derive(Clone)]
 pub(super) struct Shares(Rc<Counts>);
 
@@ -45,12 +46,21 @@ impl Shares {
 
     /// Waits until `user` may use one more of the `max` that it may use; `None` once `deadline` has passed.
     pub(super) async fn take(&self, user: &str, max: usize, deadline: Instant) -> Option<Share> {
-        let hash = self.0.hashes.hash_one(user);
-        let places = [hash, hash >> 32].map(|hash| (hash & (PLACES as u64 - 1)) as usize);
+        let places = self.places_of(user);
         if self.0.used(places) >= max {
             Box::pin(self.0.wait(places, max, deadline)).await?;
         }
         Some(self.count(places))
+    }
+
+    /// Whether `user` may use one more of `max`.
+    pub(super) fn has_room(&self, user: &str, max: usize) -> bool {
+        self.0.used(self.places_of(user)) < max
+    }
+
+    fn places_of(&self, user: &str) -> Places {
+        let hash = self.0.hashes.hash_one(user);
+        [hash, hash >> 32].map(|hash| (hash & (PLACES as u64 - 1)) as usize)
     }
 
     fn count(&self, places: Places) -> Share {

@@ -68,7 +68,7 @@ pub(crate) struct Switched {
 enum Half {
     Http1(oneshot::Receiver<Switched>),
     Http2(oneshot::Receiver<Tunnel>),
-    /// It was taken, not asked for, or is gone.
+    /// It was taken, or not asked for.
     None,
 }
 
@@ -81,11 +81,6 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 impl ClientHalf {
-    /// That of a client that is not there any more.
-    pub const fn gone() -> Self {
-        Self(Half::None)
-    }
-
     async fn open(self) -> Result<(Box<dyn Duplex>, Option<Counted>), NotOpened> {
         match self.0 {
             Half::Http1(connection) => {

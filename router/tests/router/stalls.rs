@@ -225,7 +225,8 @@ async fn open_handed() -> SocketAddr {
 #[tokio::test]
 async fn what_lasts_takes_no_place_of_requests_and_a_tenant_has_its_part_of_what_there_is() {
     let app = open_handed().await;
-    for (request, status) in [(UPGRADE, 101), (&get("acme", "/events"), 200)] {
+    let events = get("acme", "/events").replace("\r\n\r\n", "\r\naccept: text/event-stream\r\n\r\n");
+    for (request, status) in [(UPGRADE, 101), (&events, 200)] {
         let mut config = impatient();
         config.pool.used_per_tenant = 1;
         config.pool.lasting_per_pool = 4;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
+use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
@@ -163,14 +164,16 @@ impl<H: Handler> Connection<'_, H> {
         }
         let body_ends = poll_fn(|cx| Poll::Ready(wire.ends_body(cx))).await;
         let keeps_alive = facts.keeps_alive && malformed.is_none() && body_ends && !self.ends.is_parting;
+        let has_end = body.size_hint().exact().is_some();
         let (mut outgoing, keeps_alive) = answer::begin(&head, &body, facts, keeps_alive);
         if keeps_alive || patience.is_none() {
             self.patience.fit(patience);
         }
         let mut poll = self.patience.with(patience, |cx| outgoing.poll(&mut body, &mut wire.writer(), cx));
-        // Who asks for an ordinary answer may end its side and wait for it. An event stream may have no end, and be silent.
+        // Who waits for the end of an answer may have ended its own side. Who listens to an event stream has left then.
+        let may_be_left = is_event_stream && !has_end;
         let unless_left = move |cx: &mut Context<'_>| match poll(cx) {
-            Poll::Pending if is_event_stream => wire.poll_left(cx).map(|()| None),
+            Poll::Pending if may_be_left => wire.poll_left(cx).map(|()| None),
             polled => polled.map(Some),
         };
         let sent = self.ends.race(unless_left).await.flatten();

@@ -96,8 +96,7 @@ impl Wire {
         self.0.borrow_mut().poll_head(cx)
     }
 
-    /// Waits until the client has ended its side, as far as the end of its request and of what it has sent since, which is
-    /// kept, can be told apart.
+    /// Waits until the client has ended its side after its request. Once it has sent something else, that is not seen.
     pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.borrow_mut().poll_left(cx)
     }
@@ -193,10 +192,7 @@ impl Wire {
 impl State {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
         loop {
-            // Empty lines before a request are no part of it.
-            while self.input.starts_with(b"\r\n") {
-                self.input.skip(2);
-            }
+            self.skip_empty_lines();
             if !self.input.is_empty() && *self.input != *b"\r" {
                 match self.check.check(&self.input) {
                     Ok(None) => {}
@@ -216,15 +212,27 @@ impl State {
         }
     }
 
+    /// Empty lines before a request are no part of it.
+    fn skip_empty_lines(&mut self) {
+        while self.input.starts_with(b"\r\n") {
+            self.input.skip(2);
+        }
+    }
+
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.length.is_over() || !self.input.is_empty() {
+        if !self.length.is_over() {
+            self.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let Some(io) = &mut self.io else { return Poll::Ready(()) };
-        match ready!(self.input.poll_read_head(io, cx, HEAD_READ_BYTES)) {
-            Ok(0) | Err(_) => Poll::Ready(()),
-            Ok(_) => Poll::Pending,
+        while self.input.is_empty() || *self.input == *b"\r" {
+            let Some(io) = &mut self.io else { return Poll::Ready(()) };
+            // One byte tells as much as many, which would be kept for as long as the answer lasts.
+            match ready!(self.input.poll_read_head(io, cx, 1)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => self.skip_empty_lines(),
+            }
         }
+        Poll::Pending
     }
 
     fn take_head(&mut self, length: usize) -> Came {

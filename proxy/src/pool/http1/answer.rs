@@ -47,10 +47,7 @@ pub(super) fn take_head(input: &mut Input, to_head: bool) -> Result<Option<Head>
         parts.extensions.insert(reason);
     }
     let length = body_length(&parts, to_head)?;
-    // After a switch it speaks something else, whether or not anybody wanted that.
-    let keeps_alive = version == Version::HTTP_11
-        && parts.status != StatusCode::SWITCHING_PROTOCOLS
-        && !fields::lists(&parts.headers, &header::CONNECTION, "close");
+    let keeps_alive = version == Version::HTTP_11 && !fields::lists(&parts.headers, &header::CONNECTION, "close");
     Ok(Some(Head { parts, length, keeps_alive }))
 }
 
@@ -130,7 +127,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\n", "to the end", true),
             ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "over", true),
             ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "over", true),
-            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "over", false),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "over", true),
             ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 5\r\n\r\n", "5", false),
             ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\n", "5", false),
         ] {

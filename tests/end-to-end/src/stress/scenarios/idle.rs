@@ -25,9 +25,10 @@ use tokio_rustls::client::TlsStream;
 const CLEAR: usize = 19_000;
 /// Over HTTP/2, and over TLS.
 const FEWER: usize = 4_000;
-/// A tenant may have 2,048 open from each of the router's threads, of which there are two, and the kernel does not divide them
-/// evenly.
-const WEBSOCKETS: usize = 3_000;
+/// The part of them that may be one tenant's WebSockets: less than an eighth, as the kernel does not divide them evenly among
+/// threads.
+const WEBSOCKETS_PART: usize = 10;
+const WEBSOCKETS: usize = CLEAR / WEBSOCKETS_PART;
 /// Open files of each process beside the crowd, of 20,000: the other tenants', the cells', and those that a router keeps for cells.
 const OTHER_FILES: u64 = 1_600;
 /// Connections that are opened at a time: each asks a cell for a page.
@@ -70,9 +71,8 @@ pub async fn idle(scale: Scale, kind: Kind) -> Row {
         Kind::Tls => (FEWER, TLS_MAX_KIB),
         Kind::WebSocket => (WEBSOCKETS, WEBSOCKET_MAX_KIB),
     };
-    // A WebSocket has a file towards its cell, too.
-    let files_each = if kind == Kind::WebSocket { 2 } else { 1 };
-    let count = scale.of(full).min(allowed / files_each);
+    let allowed = if kind == Kind::WebSocket { allowed / WEBSOCKETS_PART } else { allowed };
+    let count = scale.of(full).min(allowed);
     let cell = Cell::start(if kind == Kind::WebSocket { Manner::Opens } else { Manner::Whole }).await;
     let dir = tempfile::tempdir().expect("a directory");
     let tls = (kind == Kind::Tls).then(|| certificates(dir.path()));
