@@ -141,8 +141,8 @@ impl Pool {
     }
 
     /// Like [`Pool::send`]. The connection counts as used by `tenant` until the exchange has ended, or has left the
-    /// requests ([`PooledBody::leave_requests`]); a tenant that uses as many as it may waits as if all were in use. The answer is boxed, as it lies in the
-    /// futures of all who wait for it.
+    /// requests ([`PooledBody::leave_requests`]); a tenant that uses as many as it may waits as if all were in use. What
+    /// says that it would last, and may not, is not sent. The answer is boxed, as it lies in the futures of all who wait for it.
     pub async fn send_for(
         &self,
         tenant: Option<&str>,

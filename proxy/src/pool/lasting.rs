@@ -35,12 +35,12 @@ impl Lasting {
         Shares::by(&self.hashes)
     }
 
-    /// Whether it must be asked for a place before one can count on it.
+    /// Whether there may be no place for some user; otherwise there is one for each, whoever it is.
     pub(super) fn is_crowded(&self, max: usize) -> bool {
         self.places.used() >= half(max) || self.leaves_no_file()
     }
 
-    /// Whether `user` may have one more of `max`: half of them, and of the other half what is not one user's is left alone.
+    /// Whether `user` may have one more of `max`: each may have half of them, and what is nobody's only the first half.
     pub(super) fn has_room(&self, user: Option<&str>, max: usize) -> bool {
         let may = || user.is_some_and(|user| self.shares.has_room(user, half(max)));
         !self.is_crowded(max) || !self.leaves_no_file() && self.places.used() < max && may()
