@@ -10,11 +10,12 @@ use tokio::io::AsyncWriteExt;
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
                        dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
 async fn event_stream(stage: &Stage) -> (crate::stage::Wire, crate::app::Hand) {
     let mut wire = stage.ask("GET /hand", 5, "\r\n").await;
     let mut hand = stage.app.hand().await;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    hand.stream.write_all(head.as_bytes()).await.unwrap();
+    hand.stream.write_all(EVENTS.as_bytes()).await.unwrap();
     assert_eq!(status(&wire.head().await), 200);
     hand.stream.write_all(b"9\r\ndata: 1\n\n\r\n").await.unwrap();
     assert_eq!(wire.body(14).await, "9\r\ndata: 1\n\n\r\n");
@@ -151,6 +152,19 @@ async fn an_event_stream_that_the_app_never_ends_keeps_a_fence_for_less_than_a_s
 async fn the_app_hears_that_the_client_of_a_silent_event_stream_has_left() {
     let stage = Stage::with_acme_open().await;
     let (wire, mut hand) = event_stream(&stage).await;
+    drop(wire);
+    assert_eq!(hand.read(1).await, b"");
+}
+
+#[tokio::test]
+async fn the_app_hears_that_a_client_has_left_whose_body_came_behind_the_answer() {
+    let stage = Stage::with_acme_open().await;
+    let mut wire = stage.ask("POST /hand", 5, "content-length: 4\r\n\r\n").await;
+    let mut hand = stage.app.hand().await;
+    hand.stream.write_all(EVENTS.as_bytes()).await.unwrap();
+    assert_eq!(status(&wire.head().await), 200);
+    wire.send("body").await;
+    assert_eq!(hand.read(4).await, b"body");
     drop(wire);
     assert_eq!(hand.read(1).await, b"");
 }

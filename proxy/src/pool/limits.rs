@@ -78,3 +78,15 @@ impl Default for PoolLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_has_its_part_of_what_the_process_keeps_and_its_clients_most_of_their_files() {
+        let limits = PoolLimits::default().of_threads(4, 4_000);
+        assert_eq!((limits.idle_per_pool, limits.lasting_per_pool), (IDLE_PER_PROCESS_MAX / 4, 1_000));
+        assert_eq!(PoolLimits::default().of_threads(1, usize::MAX).lasting_per_pool, LASTING_PER_POOL_MAX);
+    }
+}
