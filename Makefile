@@ -4,6 +4,8 @@ PROTOC ?= $(shell command -v protoc 2>/dev/null)
 CARGO  ?= cargo
 # Tests drive a binary in which rules can be broken on purpose; shipped builds cannot.
 FAULTS := --features cellway/test-faults
+# The programs that tests drive; for a test that is named, cargo builds none of them.
+DRIVEN := $(CARGO) build -q --workspace $(FAULTS) --bins
 
 .PHONY: help dev setup setup-tests build test lint unit battery battery-peers contract cluster e2e soak soak-https soak-etcd soak-long soak-faults many faults store-gone storm stress simulate model fuzz measure postgres-move bench profile flame instructions scale install clean-dev
 
@@ -95,16 +97,20 @@ soak-faults: setup-tests ## the same with everything broken at random that can b
 
 MOVES ?= 1000
 many: setup-tests ## MOVES tenants leave a cell by one command, on etcd, while the control plane is killed twice
+	$(DRIVEN)
 	MOVES=$(MOVES) $(CARGO) test --workspace $(FAULTS) --test end-to-end one_command_moves -- --nocapture
 
 store-gone: setup-tests ## etcd is gone while REQUESTS are made (30,000: a minute); none may fail
+	$(DRIVEN)
 	REQUESTS=$(or $(REQUESTS),30000) $(CARGO) test --workspace $(FAULTS) --test end-to-end store_is_gone -- --nocapture
 
 storm: setup-tests ## 1,000 placements change a second, for STORM_S seconds (60): figures and bounds
+	$(DRIVEN)
 	STORM_S=$(or $(STORM_S),60) $(CARGO) test --workspace $(FAULTS) --test end-to-end a_storm_of_placements -- --nocapture
 
 TENANTS ?= 1000000
 scale: setup-tests ## a router with TENANTS tenants: starts from etcd, its snapshot and a file, changes at 5,000/s; figures and bounds
+	$(DRIVEN) --release
 	@TENANTS=$(TENANTS) $(CARGO) test --release --workspace $(FAULTS) --test end-to-end scale:: -- --nocapture --test-threads 1
 
 stress: setup ## floods, slow crowds, stalled and hostile cells against one router; figures and bounds (20 minutes)

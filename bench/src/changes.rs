@@ -13,7 +13,7 @@ use crate::load::Client;
 use crate::machine::Cores;
 use crate::origin;
 use crate::report::{self, HEAD, Row};
-use crate::scenario::{FEW, Hops, MANY, SCENARIOS, Scenario};
+use crate::scenario::{ASKED_MAX, FEW, Hops, MANY, SCENARIOS, Scenario};
 use crate::store::Store;
 use crate::target::{Ground, Kind, Target};
 
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let targets = targets.into_iter().collect::<anyhow::Result<Vec<Target>>>()?;
     let memory: Vec<Memory> = targets.iter().zip(few).map(|(target, few)| memory(target, few, args.tenants)).collect();
 
-    let scenario = Scenario { name: "h1_1m_changes", tenants: args.tenants, ..SCENARIOS[0] };
+    let scenario = Scenario { name: "h1_1m_changes", tenants: args.tenants, asked: ASKED_MAX, ..SCENARIOS[0] };
     let client = Client { dir: dir.path(), core: cores.rest };
     warm_up(&scenario, &targets, &client)?;
     let (mut rounds, mut rates) = (Vec::new(), Vec::new());

@@ -97,9 +97,10 @@ impl Client<'_> {
 
     /// A script by which wrk asks for one tenant after the other and tells its figures.
     fn script(&self, scenario: &Scenario) -> anyhow::Result<PathBuf> {
-        let hosts = self.dir.join(format!("hosts-{}.txt", scenario.tenants));
+        let hosts = self.dir.join(format!("hosts-{}.txt", scenario.name));
         let mut lines = String::new();
-        asked_hosts(scenario.tenants).try_for_each(|tenant| writeln!(lines, "{}", host(tenant)))?;
+        let mut asked = asked_hosts(scenario.tenants).take(scenario.asked);
+        asked.try_for_each(|tenant| writeln!(lines, "{}", host(tenant)))?;
         fs::write(&hosts, lines)?;
         let (method, path, body) = match scenario.ask {
             Ask::Small => ("GET", "/1k", "nil".to_owned()),

@@ -55,6 +55,8 @@ pub(crate) struct Scenario {
     pub(crate) reconnects: bool,
     /// Tenants that the proxy knows.
     pub(crate) tenants: usize,
+    /// Of these, the ones that are asked, in turn.
+    pub(crate) asked: usize,
     /// What is between them and the app.
     pub(crate) hops: Hops,
     /// How much they ask.
@@ -67,6 +69,8 @@ pub(crate) const FEW: usize = 1_000;
 pub(crate) const MANY: usize = 1_000_000;
 /// Of a fleet, whose tenants are created one by one.
 const OF_A_FLEET: usize = 100;
+/// More than any processor's caches hold of a large table.
+pub(crate) const ASKED_MAX: usize = 20_000;
 
 const KEPT: Scenario = Scenario {
     name: "h1",
@@ -74,14 +78,15 @@ const KEPT: Scenario = Scenario {
     ask: Ask::Small,
     reconnects: false,
     tenants: FEW,
+    asked: FEW,
     hops: Hops::One,
     pace: Pace::Full,
 };
-const TWO: Scenario = Scenario { name: "two_hop", tenants: OF_A_FLEET, hops: Hops::Two, ..KEPT };
+const TWO: Scenario = Scenario { name: "two_hop", tenants: OF_A_FLEET, asked: OF_A_FLEET, hops: Hops::Two, ..KEPT };
 const TWO_TLS: Scenario = Scenario { name: "two_hop_tls", hops: Hops::TwoWithTls, ..TWO };
 
 /// All of them, those for which the same targets are started next to each other.
-pub(crate) const SCENARIOS: [Scenario; 14] = [
+pub(crate) const SCENARIOS: [Scenario; 15] = [
     KEPT,
     Scenario { name: "h1_steady", pace: Pace::Steady, ..KEPT },
     Scenario { name: "tls_h1", speech: Speech::TlsHttp1, ..KEPT },
@@ -91,7 +96,8 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "conn", reconnects: true, ..KEPT },
     Scenario { name: "body_100k", ask: Ask::Large, ..KEPT },
     Scenario { name: "post_16k", ask: Ask::Post, ..KEPT },
-    Scenario { name: "h1_1m", tenants: MANY, ..KEPT },
+    Scenario { name: "h1_1m", tenants: MANY, asked: ASKED_MAX, ..KEPT },
+    Scenario { name: "h1_1m_few", tenants: MANY, ..KEPT },
     TWO,
     Scenario { name: "two_hop_steady", pace: Pace::Steady, ..TWO },
     TWO_TLS,
@@ -106,10 +112,8 @@ pub(crate) fn host(tenant: usize) -> String {
     format!("t{tenant}.{BASE_DOMAIN}")
 }
 
-/// Hosts that are asked for, spread over the table.
+/// Hosts that may be asked for, spread over the table.
 pub(crate) fn asked_hosts(tenants: usize) -> impl Iterator<Item = usize> {
-    /// More than any processor's caches hold of a large table.
-    const ASKED_MAX: usize = 20_000;
     /// A prime that divides neither table, so that neighbours are not asked for one after the other.
     const STRIDE: usize = 7_919;
     (0..tenants.min(ASKED_MAX)).map(move |n| n * STRIDE % tenants)

@@ -143,6 +143,11 @@ impl Stage {
         std::fs::rename(self.path("routes.new"), self.path("routes.jsonl")).expect("moved");
     }
 
+    /// Takes the file of the routes away.
+    pub fn remove_file(&self) {
+        std::fs::remove_file(self.path("routes.jsonl")).expect("removed");
+    }
+
     /// Starts a router, and asks it for a tenant all the time until it is ready.
     pub async fn router(&mut self, feed: Feed) -> (Process, Start) {
         let source = match feed {

@@ -172,4 +172,10 @@ async fn a_large_file_of_routes_is_never_in_memory_as_a_whole() {
     assert!(peak_mib <= PEAK_MIB, "{peak_mib} MiB");
     assert_eq!(stage.ask(tenants() - 1).await, Some(200));
     stop(&mut router).await;
+
+    stage.remove_file();
+    let (mut router, start) = stage.router(Feed::File).await;
+    started("start from the snapshot, the file gone", &router, start, READY_FROM_FILE_MS);
+    assert_eq!(stage.ask(tenants() - 1).await, Some(200));
+    stop(&mut router).await;
 }
